@@ -1,0 +1,191 @@
+//! Names of actors: `namespace/app/name`.
+//!
+//! Owns the grammar. It must not know what a name points at.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The namespace that a name without one belongs to.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The longest part of a name, in bytes: that of a DNS label (RFC 1123), so that a part can stand in a host name.
+pub const PART_LEN_MAX: usize = 63;
+
+/// The full name of an actor, `namespace/app/name`.
+///
+/// Each part is a DNS label: lower-case letters, digits and inner hyphens, at most [`PART_LEN_MAX`] bytes. So a
+/// part can stand in a NATS subject, a file name, a metric attribute and a host name without being escaped.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ActorName {
+    text: String,
+    app_at: usize,
+    name_at: usize,
+}
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// There are not exactly three parts.
+    #[error("`{0}` is not a full name: expected namespace/app/name, for example default/shop/catalog")]
+    Parts(String),
+    /// A part is not a DNS label.
+    #[error(
+        "`{part}` can't be part of a name: expected 1 to {PART_LEN_MAX} lower-case letters, digits or inner hyphens"
+    )]
+    Part {
+        /// The part as it was given.
+        part: String,
+    },
+}
+
+impl ActorName {
+    /// Joins three parts into a name.
+    ///
+    /// # Errors
+    /// [`NameError::Part`] for the first part that is not a DNS label.
+    pub fn new(namespace: &str, app: &str, name: &str) -> Result<Self, NameError> {
+        for part in [namespace, app, name] {
+            if !is_label(part) {
+                return Err(NameError::Part {
+                    part: part.to_owned(),
+                });
+            }
+        }
+        let app_at = namespace.len() + 1;
+        let name_at = app_at + app.len() + 1;
+        Ok(Self {
+            text: format!("{namespace}/{app}/{name}"),
+            app_at,
+            name_at,
+        })
+    }
+
+    /// The scope of names, quotas and rights.
+    pub fn namespace(&self) -> &str {
+        &self.text[..self.app_at - 1]
+    }
+
+    /// The app that the actor belongs to.
+    pub fn app(&self) -> &str {
+        &self.text[self.app_at..self.name_at - 1]
+    }
+
+    /// The actor's own name within its app.
+    pub fn name(&self) -> &str {
+        &self.text[self.name_at..]
+    }
+
+    /// The whole name, `namespace/app/name`.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// The DNS label nearest to any text, for a name made from a file's: `My_App v2` becomes `my-app-v2`.
+///
+/// A text without one usable character becomes `actor`.
+pub fn label_from(text: &str) -> String {
+    let mut label = String::new();
+    for c in text.chars() {
+        match c.to_ascii_lowercase() {
+            c if c.is_ascii_alphanumeric() => label.push(c),
+            _ if label.is_empty() || label.ends_with('-') => {}
+            _ => label.push('-'),
+        }
+    }
+    label.truncate(PART_LEN_MAX);
+    label.truncate(label.trim_end_matches('-').len());
+    if label.is_empty() {
+        "actor".to_owned()
+    } else {
+        label
+    }
+}
+
+fn is_label(part: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=PART_LEN_MAX).contains(&part.len())
+        && part.bytes().all(inner)
+        && !part.starts_with('-')
+        && !part.ends_with('-')
+}
+
+impl FromStr for ActorName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let mut parts = text.split('/');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(namespace), Some(app), Some(name), None) => Self::new(namespace, app, name),
+            _ => Err(NameError::Parts(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for ActorName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<ActorName> for String {
+    fn from(name: ActorName) -> Self {
+        name.text
+    }
+}
+
+impl fmt::Display for ActorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for ActorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn gives_back_its_three_parts() {
+        let name: ActorName = "default/shop/catalog".parse().unwrap();
+        assert_eq!(
+            (name.namespace(), name.app(), name.name()),
+            ("default", "shop", "catalog")
+        );
+        assert_eq!(name.to_string(), "default/shop/catalog");
+    }
+
+    #[test]
+    fn refuses_what_could_not_stand_in_a_subject_or_a_host_name() {
+        for text in [
+            "", "a", "a/b", "a/b/c/d", "A/b/c", "a/b.c/d", "a/-b/c", "a/b-/c", "a//c", "a/b/*", "a/b/>",
+        ] {
+            assert!(text.parse::<ActorName>().is_err(), "{text} was taken");
+        }
+        assert!(ActorName::new("a", "b", &"c".repeat(PART_LEN_MAX + 1)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_name_becomes_a_label(text in any::<String>()) {
+            prop_assert!(is_label(&label_from(&text)));
+        }
+
+        #[test]
+        fn a_label_stays_as_it_is(text in "[a-z0-9]([a-z0-9]|-[a-z0-9]){0,20}") {
+            prop_assert_eq!(label_from(&text), text);
+        }
+    }
+}
