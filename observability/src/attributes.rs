@@ -1,0 +1,125 @@
+//! The name of every metric and of every attribute on metrics and spans, in one place.
+//!
+//! OpenTelemetry's semantic conventions first; what they have no word for is under `weft.`. Owns names only:
+//! what is recorded under them is in [`crate::metrics`], and README.md tells operators what they mean.
+
+// Attributes with a convention.
+
+/// Known methods in upper case, all others as [`HTTP_METHOD_OTHER`].
+pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
+/// The method as it came, on spans, when [`HTTP_REQUEST_METHOD`] is [`HTTP_METHOD_OTHER`].
+pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
+/// An integer.
+pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+/// The pattern of the route that matched, never the path.
+pub const HTTP_ROUTE: &str = "http.route";
+/// The path without the query, on spans.
+pub const URL_PATH: &str = "url.path";
+/// `http` or `https`.
+pub const URL_SCHEME: &str = "url.scheme";
+/// The host name that the client asked for, on spans.
+pub const SERVER_ADDRESS: &str = "server.address";
+/// The port that the client asked for, on spans.
+pub const SERVER_PORT: &str = "server.port";
+/// The client's address, on spans.
+pub const CLIENT_ADDRESS: &str = "client.address";
+/// `1.1` or `2`, on spans.
+pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+/// What went wrong, only when something did.
+pub const ERROR_TYPE: &str = "error.type";
+/// Resource: the lattice.
+pub const SERVICE_NAMESPACE: &str = "service.namespace";
+/// Resource: the host's id.
+pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
+/// Resource: Weft's version.
+pub const SERVICE_VERSION: &str = "service.version";
+/// Marks the series that takes what exceeds a bound on the number of series.
+pub const OTEL_METRIC_OVERFLOW: &str = "otel.metric.overflow";
+
+/// The value of [`HTTP_REQUEST_METHOD`] for methods that nobody registered.
+pub const HTTP_METHOD_OTHER: &str = "_OTHER";
+
+// Attributes of our own.
+
+/// `namespace/app/name`.
+pub const WEFT_ACTOR: &str = "weft.actor";
+/// How something ended; the values depend on the metric.
+pub const WEFT_OUTCOME: &str = "weft.outcome";
+/// Why something was refused.
+pub const WEFT_REASON: &str = "weft.reason";
+/// What the artifact cache had: `hit`, `miss`, `corrupt` or `stale`.
+pub const WEFT_CACHE_RESULT: &str = "weft.cache.result";
+/// `limit` or `live`.
+pub const WEFT_POOL_STATE: &str = "weft.pool.state";
+/// The name that a certificate is served for.
+pub const WEFT_TLS_SERVER_NAME: &str = "weft.tls.server_name";
+/// Whether a guest's log lines were dropped by the rate limit.
+pub const WEFT_LOG_DROPPED: &str = "weft.log.dropped";
+/// The id of an invocation, on spans.
+pub const WEFT_INVOCATION_ID: &str = "weft.invocation.id";
+/// The component's digest, on spans.
+pub const WEFT_COMPONENT_DIGEST: &str = "weft.component.digest";
+
+// Metrics.
+
+/// Requests and how long until the last byte of the response was handed over.
+pub const HTTP_SERVER_REQUEST_DURATION: &str = "http.server.request.duration";
+/// Requests that are being served.
+pub const HTTP_SERVER_ACTIVE_REQUESTS: &str = "http.server.active_requests";
+/// Time between arrival and admission.
+pub const WEFT_INVOCATION_QUEUE_DURATION: &str = "weft.invocation.queue.duration";
+/// Time between arrival and end.
+pub const WEFT_INVOCATION_DURATION: &str = "weft.invocation.duration";
+/// CPU time of the guest.
+pub const WEFT_INVOCATION_CPU_TIME: &str = "weft.invocation.cpu.time";
+/// Invocations that admission refused.
+pub const WEFT_INVOCATION_SHED: &str = "weft.invocation.shed";
+/// Time to get an instance ready to be called.
+pub const WEFT_INSTANCE_START_DURATION: &str = "weft.instance.start.duration";
+/// The most linear memory that an instance had.
+pub const WEFT_INSTANCE_MEMORY_PEAK: &str = "weft.instance.memory.peak";
+/// Time to compile a component.
+pub const WEFT_COMPONENT_COMPILE_DURATION: &str = "weft.component.compile.duration";
+/// Time from bytes to a component that can be instantiated, compiling apart.
+pub const WEFT_COMPONENT_LOAD_DURATION: &str = "weft.component.load.duration";
+/// Look-ups of compiled components.
+pub const WEFT_ARTIFACT_CACHE: &str = "weft.artifact.cache";
+/// Slots of the instance pool.
+pub const WEFT_POOL_SLOTS: &str = "weft.pool.slots";
+/// Memories of the pool that are kept resident for the next instance.
+pub const WEFT_POOL_MEMORIES_WARM: &str = "weft.pool.memories.warm";
+/// Open connections of the front door.
+pub const WEFT_HTTP_CONNECTIONS: &str = "weft.http.connections";
+/// Connections that were closed at once because there are too many.
+pub const WEFT_HTTP_CONNECTIONS_REFUSED: &str = "weft.http.connections.refused";
+/// Requests that were answered without asking a guest.
+pub const WEFT_HTTP_REQUESTS_REJECTED: &str = "weft.http.requests.rejected";
+/// When the certificate of a name expires.
+pub const WEFT_TLS_CERTIFICATE_EXPIRY: &str = "weft.tls.certificate.expiry";
+/// Reloads of certificates.
+pub const WEFT_TLS_RELOAD: &str = "weft.tls.reload";
+/// Lines that guests logged.
+pub const WEFT_GUEST_LOG_LINES: &str = "weft.guest.log.lines";
+
+/// Every metric. A test checks that each is emitted, and another that each is in README.md.
+pub const METRICS: &[&str] = &[
+    HTTP_SERVER_REQUEST_DURATION,
+    HTTP_SERVER_ACTIVE_REQUESTS,
+    WEFT_INVOCATION_QUEUE_DURATION,
+    WEFT_INVOCATION_DURATION,
+    WEFT_INVOCATION_CPU_TIME,
+    WEFT_INVOCATION_SHED,
+    WEFT_INSTANCE_START_DURATION,
+    WEFT_INSTANCE_MEMORY_PEAK,
+    WEFT_COMPONENT_COMPILE_DURATION,
+    WEFT_COMPONENT_LOAD_DURATION,
+    WEFT_ARTIFACT_CACHE,
+    WEFT_POOL_SLOTS,
+    WEFT_POOL_MEMORIES_WARM,
+    WEFT_HTTP_CONNECTIONS,
+    WEFT_HTTP_CONNECTIONS_REFUSED,
+    WEFT_HTTP_REQUESTS_REJECTED,
+    WEFT_TLS_CERTIFICATE_EXPIRY,
+    WEFT_TLS_RELOAD,
+    WEFT_GUEST_LOG_LINES,
+];
