@@ -1,0 +1,83 @@
+//! The project's own commands, run as `cargo xtask COMMAND`.
+//!
+//! `setup` gets what the project needs and the machine lacks, into a cache folder; nothing is installed into the
+//! system. The other commands call the parts of it that they need, so that each works on a fresh machine.
+//! Start reading at `setup.rs` for tools, at `actors.rs` for the guests.
+
+mod actors;
+mod bench;
+mod cache;
+mod project;
+mod setup;
+mod sh;
+mod test;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "Weft's own commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Get the tools that are missing, into the cache folder
+    ///
+    /// The folder is $WEFT_CACHE_DIR, else $XDG_CACHE_HOME/weft, else ~/.cache/weft. What is there already is not
+    /// fetched again, and a run that was interrupted can be repeated.
+    Setup {
+        #[arg(value_enum, default_value = "guests")]
+        what: Vec<setup::What>,
+    },
+    /// Build the guests, into target/guests/NAME.wasm
+    ///
+    /// A guest is built again only if its sources or its tools changed. Tools that are missing are set up first.
+    Actors {
+        /// The guests to build; all if none is named
+        names: Vec<String>,
+    },
+    /// Build weft and the actor `hello`, and start a host that serves it
+    Up {
+        /// Passed on to `weft up`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Check format, lints and dependencies, as continuous integration does
+    Check,
+    /// Build the guests and run all tests
+    Test {
+        /// Passed on to the test runner: cargo-nextest if it is there, else `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Measure weft against its yardsticks
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let project = project::Project::find()?;
+    match command {
+        Command::Setup { what } => setup::run(&project, &what)?,
+        Command::Actors { names } => actors::run(&project, &names)?,
+        Command::Up { args } => return up::run(&project, &args),
+        Command::Check => return test::check(&project),
+        Command::Test { args } => return test::run(&project, &args),
+        Command::Bench(args) => bench::run(&project, &args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,74 @@
+//! Gets what the project needs and the machine lacks, each tool in a module of its own.
+//!
+//! Each of these has an `ensure`: it returns the tool, and gets it first if it is missing.
+
+pub(crate) mod bench;
+mod debian;
+pub(crate) mod js;
+pub(crate) mod python;
+pub(crate) mod wasm;
+
+use crate::cache::Cache;
+use crate::project::Project;
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum What {
+    /// Rust's standard library for wasm32-wasip2
+    Wasm,
+    /// componentize-js, from npm
+    Js,
+    /// componentize-py, from PyPI
+    Python,
+    /// What the benchmarks compare with and measure by: wasmtime's command and wrk
+    Bench,
+    /// wasm, js and python
+    Guests,
+}
+
+pub(crate) fn run(project: &Project, what: &[What]) -> anyhow::Result<()> {
+    let cache = Cache::open()?;
+    for what in what {
+        match what {
+            What::Wasm => wasm(&cache)?,
+            What::Js => js(project, &cache)?,
+            What::Python => python(project, &cache)?,
+            What::Bench => bench(&cache)?,
+            What::Guests => guests(project, &cache)?,
+        }
+    }
+    Ok(())
+}
+
+/// All that a build of all guests needs.
+pub(crate) fn guests(project: &Project, cache: &Cache) -> anyhow::Result<()> {
+    wasm(cache)?;
+    js(project, cache)?;
+    python(project, cache)
+}
+
+fn wasm(cache: &Cache) -> anyhow::Result<()> {
+    let version = wasm::ensure(cache)?.version;
+    eprintln!(
+        "ready: wasm32-wasip2 of {}",
+        version.lines().next().unwrap_or_default()
+    );
+    Ok(())
+}
+
+fn js(project: &Project, cache: &Cache) -> anyhow::Result<()> {
+    js::ensure(project, cache)?;
+    eprintln!("ready: componentize-js");
+    Ok(())
+}
+
+fn python(project: &Project, cache: &Cache) -> anyhow::Result<()> {
+    python::ensure(project, cache)?;
+    eprintln!("ready: componentize-py");
+    Ok(())
+}
+
+fn bench(cache: &Cache) -> anyhow::Result<()> {
+    let tools = bench::ensure(cache)?;
+    eprintln!("ready: {}, {}", tools.wasmtime.display(), tools.wrk.display());
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! What a change has to pass: checks that run nothing, and the tests.
+
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use crate::actors;
+use crate::cache::Cache;
+use crate::project::Project;
+use crate::setup;
+use crate::sh;
+
+/// They compile first. What hangs, the test runner ends much sooner.
+const LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Builds the guests and runs all tests. The code is the runner's own.
+pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode> {
+    // In a block of its own, as the lock on the cache must be let go: the tests may run xtask.
+    {
+        setup::guests(project, &Cache::open()?)?;
+    }
+    actors::run(project, &[])?;
+    let mut cargo = project.cargo();
+    match sh::which("cargo-nextest") {
+        Some(_) => cargo.args(["nextest", "run", "--workspace"]),
+        None => cargo.args(["test", "--workspace"]),
+    };
+    Ok(sh::exit_code(sh::foreground(LIMIT, cargo.args(args))?))
+}
+
+/// Runs each check, also after one that failed, and fails if any did.
+pub(crate) fn check(project: &Project) -> anyhow::Result<ExitCode> {
+    let guests = ["--manifest-path", "actors/Cargo.toml"];
+    let mut checks = vec![
+        check_of(project, &["fmt", "--all", "--check"], &[]),
+        check_of(project, &["fmt", "--all", "--check"], &guests),
+        check_of(
+            project,
+            &["clippy", "--workspace", "--all-targets"],
+            &["--", "-D", "warnings"],
+        ),
+        // For the machine and not for Wasm: clippy can't read the library of another compiler, which the guests'
+        // may be (setup/wasm.rs), and their bindings compile here too.
+        guest_clippy(project),
+    ];
+    match sh::which("cargo-deny") {
+        Some(_) => checks.push(check_of(project, &["deny", "check"], &[])),
+        None => eprintln!(
+            "skipped: cargo deny check, as cargo-deny is missing (cargo install --locked cargo-deny)"
+        ),
+    }
+    let mut passed = true;
+    for mut check in checks {
+        eprintln!("{}", described(&check));
+        passed &= sh::foreground(LIMIT, &mut check)?.success();
+    }
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn check_of(project: &Project, first: &[&str], last: &[&str]) -> Command {
+    let mut cargo = project.cargo();
+    cargo.args(first).args(last);
+    cargo
+}
+
+fn guest_clippy(project: &Project) -> Command {
+    let mut cargo = Command::new("cargo");
+    actors::clear_cargo_env(&mut cargo);
+    cargo
+        .current_dir(project.actors())
+        .env("CARGO_TARGET_DIR", project.guest_build());
+    cargo.args(["clippy", "--workspace", "--locked", "--", "-D", "warnings"]);
+    cargo
+}
+
+fn described(command: &Command) -> String {
+    let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+    format!("cargo {}", args.join(" "))
+}
