@@ -1,0 +1,229 @@
+//! The commands of `weft`.
+//!
+//! Owns what people type and read: a file a command. What a command does is elsewhere in this crate. Results go to
+//! stdout, everything else to stderr; with `--output json` both are JSON. Exit codes are in [`Exit`].
+
+mod admin_client;
+mod args;
+mod completions;
+mod doctor;
+mod inspect;
+mod logs;
+mod up;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::component::ComponentError;
+use crate::component::compile::{CHILD_REFUSES, run_child};
+use crate::data::DataError;
+use crate::engine::Profile;
+use crate::host::HostError;
+
+/// What the process's exit code means; scripts rely on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// Failed for a reason that has no code of its own.
+    Failed = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// A component, certificate or other file that was given is refused.
+    Input = 3,
+    /// This machine does not grant what is needed: a port, the data folder, an address.
+    Environment = 4,
+    /// No host answers.
+    Unreachable = 5,
+}
+
+/// A failed command: what is said, and with which code.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, error: &dyn Error) -> Self {
+        Self {
+            exit,
+            message: chain(error),
+        }
+    }
+
+    fn text(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        Self::new(Exit::Environment, &error)
+    }
+}
+
+impl From<ComponentError> for Failure {
+    fn from(error: ComponentError) -> Self {
+        Self::new(Exit::Input, &error)
+    }
+}
+
+impl From<HostError> for Failure {
+    fn from(error: HostError) -> Self {
+        let exit = match &error {
+            HostError::Component(_) | HostError::NothingToServe { .. } | HostError::Tls(_) => Exit::Input,
+            HostError::Listen { .. } | HostError::Admin(_) => Exit::Environment,
+            HostError::Engine(_) | HostError::Link(_) | HostError::TlsSetup(_) | HostError::Executable(_) => {
+                Exit::Failed
+            }
+        };
+        Self::new(exit, &error)
+    }
+}
+
+/// An error and all of its causes, joined by colons.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // Some libraries repeat the cause in their own text.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// A distributed actor mesh of WebAssembly microservices.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weft",
+    version,
+    about,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Examples:\n  weft up hello.wasm                 serve a component at http://127.0.0.1:8080/\n  weft inspect hello.wasm            what it imports, exports and needs\n  weft logs -f                       follow the log of the running host\n  weft doctor                        what this machine grants, and what would give more\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 a file is refused, 4 a port or folder can't be had, 5 no host answers."
+)]
+struct Cli {
+    /// How results and errors are written.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text, env = "WEFT_OUTPUT")]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The form of results and errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a host in this process and serve components.
+    Up(Box<up::Up>),
+    /// Tell what a component imports, exports and needs. Nothing is compiled or run.
+    Inspect(inspect::Inspect),
+    /// Print the log of the running host.
+    Logs(logs::Logs),
+    /// Tell what this machine grants to a host, and what would give more.
+    Doctor(doctor::Doctor),
+    /// Print a completion script for a shell.
+    Completions(completions::Completions),
+    /// Compile stdin to machine code. Started by `weft` itself.
+    #[command(hide = true)]
+    CompileChild {
+        #[arg(long)]
+        profile: Profile,
+        #[arg(long)]
+        output_file: PathBuf,
+    },
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let Cli { output, command } = Cli::parse();
+    let result = match command {
+        Command::Up(up) => up::run(*up, output),
+        Command::Inspect(inspect) => inspect::run(&inspect, output),
+        Command::Logs(logs) => logs::run(&logs, output),
+        Command::Doctor(doctor) => doctor::run(&doctor, output),
+        Command::Completions(completions) => completions::run::<Cli>(&completions),
+        Command::CompileChild { profile, output_file } => return compile_child(profile, &output_file),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            match output {
+                Output::Text => eprintln!("weft: {}", failure.message),
+                Output::Json => {
+                    let error = serde_json::json!({
+                        "error": { "code": failure.exit as u8, "message": failure.message }
+                    });
+                    eprintln!("{error}");
+                }
+            }
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn compile_child(profile: Profile, output: &std::path::Path) -> ExitCode {
+    match run_child(profile, output) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(refusal)) => {
+            eprintln!("{refusal}");
+            ExitCode::from(CHILD_REFUSES)
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a result to stdout.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        // Who closed the pipe has read enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Failed, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::new(Exit::Failed, &error))?;
+    print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

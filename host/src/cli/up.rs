@@ -1,0 +1,246 @@
+//! `weft up`: a host in this process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde_json::json;
+use weft_compose::Limits;
+use weft_observability::{LogFormat, Telemetry, TelemetryConfig};
+
+use super::args::{bytes, duration};
+use super::{Exit, Failure, Output, print};
+use crate::admin::HostStatus;
+use crate::config::{Config, actors_from_files};
+use crate::data::DataDir;
+use crate::engine::Profile;
+use crate::host::Host;
+use crate::ingress::IngressLimits;
+use crate::ingress::tls::CertificateFiles;
+use crate::logs::LogBuffer;
+use crate::shutdown::Signals;
+
+/// Threads for what blocks: reading files, flushing telemetry.
+const BLOCKING_THREADS_MAX: usize = 32;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  weft up hello.wasm\n  weft up hello.wasm --http 0.0.0.0:80 --https 0.0.0.0:443 --tls cert.pem:key.pem\n  weft up a.wasm b.wasm --http 127.0.0.1:0 --output json\n\nWith one component it is served at /, with several each below /NAME. Once it serves, one line on stdout says where.\nSIGTERM or Ctrl-C drains and exits 0; a second one quits at once.\nEnvironment: WEFT_LOG filters the log; OTEL_EXPORTER_OTLP_ENDPOINT and the other standard variables export\ntraces and metrics."
+)]
+pub(super) struct Up {
+    /// Components (WASI 0.2) to serve.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Where to serve HTTP/1.1 and HTTP/2; port 0 takes any free one.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080",
+        env = "WEFT_HTTP"
+    )]
+    http: SocketAddr,
+    /// Where to serve HTTP over TLS.
+    #[arg(long, value_name = "ADDR", env = "WEFT_HTTPS")]
+    https: Option<SocketAddr>,
+    /// A certificate for --https, two files in PEM; repeat it for more names. New files are taken without a restart.
+    #[arg(long, value_name = "CERT:KEY")]
+    tls: Vec<CertificateFiles>,
+    /// A network whose X-Forwarded-* headers are believed; may be repeated.
+    #[arg(long = "trusted-proxy", value_name = "CIDR")]
+    trusted_proxies: Vec<IpNet>,
+    /// Where to serve /metrics, /live and /ready.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:0",
+        env = "WEFT_MONITOR"
+    )]
+    monitor: SocketAddr,
+    /// Also serve the admin API over TCP, with the token in the data folder's admin.token.
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// The data folder.
+    #[arg(long, value_name = "DIR", default_value = ".weft", env = "WEFT_DATA")]
+    data: PathBuf,
+    /// The engine's profile.
+    #[arg(long, value_enum, default_value_t = Profile::Fast)]
+    profile: Profile,
+    /// Instances that may be live at once; by default as many as the kernel grants.
+    #[arg(long, value_name = "N")]
+    instances: Option<u32>,
+    /// Invocations of one actor that run at once.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().concurrency)]
+    concurrency: u32,
+    /// Invocations of one actor that may wait; the next is answered 503.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().queue_len)]
+    queue: u32,
+    /// How long an invocation may wait.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    queue_wait: Duration,
+    /// From a request's arrival to its response's head.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    timeout: Duration,
+    /// How long a response may stream after its head.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    stream_timeout: Duration,
+    /// Processor time of one invocation.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    cpu_time: Duration,
+    /// Memory of one invocation.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = bytes)]
+    memory: u64,
+    /// The longest body of a request.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = bytes)]
+    max_body: u64,
+    /// From the first byte of a request's head to the last; also how long an idle connection is kept.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    head_timeout: Duration,
+    /// Open connections; the next is answered 503.
+    #[arg(long, value_name = "N", default_value_t = IngressLimits::default().connections)]
+    connections: u32,
+    /// How long running requests may go on after SIGTERM.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    drain_timeout: Duration,
+    /// How log lines on stderr are written; by default as --output says.
+    #[arg(long, value_enum, env = "WEFT_LOG_FORMAT")]
+    log_format: Option<Output>,
+}
+
+impl Up {
+    fn into_config(self) -> Config {
+        let limits = Limits {
+            concurrency: self.concurrency,
+            queue_len: self.queue,
+            queue_wait: self.queue_wait,
+            timeout: self.timeout,
+            stream_timeout: self.stream_timeout,
+            cpu_time: self.cpu_time,
+            memory_bytes: self.memory,
+            request_body_bytes: self.max_body,
+            ..Limits::default()
+        };
+        let ingress = IngressLimits {
+            connections: self.connections,
+            head_timeout: self.head_timeout,
+            ..IngressLimits::default()
+        };
+        Config {
+            actors: actors_from_files(&self.files),
+            limits,
+            data: self.data,
+            http: self.http,
+            https: self.https,
+            tls: self.tls,
+            monitor: self.monitor,
+            admin: self.admin,
+            trusted_proxies: self.trusted_proxies,
+            ingress,
+            profile: self.profile,
+            instances: self.instances,
+            drain_timeout: self.drain_timeout,
+        }
+    }
+}
+
+pub(super) fn run(up: Up, output: Output) -> Result<(), Failure> {
+    let log_format = match up.log_format.unwrap_or(output) {
+        Output::Text => LogFormat::Text,
+        Output::Json => LogFormat::Json,
+    };
+    let config = up.into_config();
+    config
+        .check()
+        .map_err(|error| Failure::new(Exit::Usage, &error))?;
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("weft")
+        // The first call into a guest on a thread would else pay for it.
+        .on_thread_start(wasmtime::Engine::tls_eager_initialize)
+        .build()
+        .map_err(|error| Failure::new(Exit::Environment, &error))?;
+    runtime.block_on(serve(config, output, log_format))
+}
+
+async fn serve(config: Config, output: Output, log_format: LogFormat) -> Result<(), Failure> {
+    let mut signals = Signals::new().map_err(|error| Failure::new(Exit::Failed, &error))?;
+    let data = DataDir::open(&config.data)?;
+    let logs = LogBuffer::default();
+    let telemetry = Telemetry::init(TelemetryConfig {
+        service_version: env!("CARGO_PKG_VERSION"),
+        host_id: data.host_id().to_owned(),
+        lattice: "default".to_owned(),
+        log_format,
+        extra_layer: Some(Box::new(logs.layer())),
+    })
+    .map_err(|error| Failure::new(Exit::Usage, &error))?;
+
+    let host = tokio::select! {
+        host = Host::start(config, data, &telemetry, logs) => host?,
+        signal = signals.next() => {
+            telemetry.shutdown().await;
+            return Err(Failure::text(Exit::Failed, format!("stopped by {signal} before it served")));
+        }
+    };
+    print(&ready_line(host.status(), output))?;
+
+    let signal = signals.next().await;
+    tracing::info!(signal, "draining");
+    let finished = tokio::select! {
+        finished = host.drain() => finished,
+        signal = signals.next() => {
+            return Err(Failure::text(Exit::Failed, format!("quit by a second signal ({signal}) while draining")));
+        }
+    };
+    tracing::info!(finished, "stopped");
+    telemetry.shutdown().await;
+    Ok(())
+}
+
+fn ready_line(status: &HostStatus, output: Output) -> String {
+    match output {
+        Output::Json => {
+            let mut line = status.to_json();
+            line["ready"] = json!(true);
+            line["profile"] = json!(status.engine.report().profile);
+            line.to_string()
+        }
+        Output::Text => {
+            let https = status
+                .https
+                .map(|address| format!(" https://{address}"))
+                .unwrap_or_default();
+            let report = status.engine.report();
+            let slots = report
+                .slots
+                .map_or("no pool".to_owned(), |slots| format!("{slots} instances"));
+            let reset = if report.pagemap_scan {
+                ""
+            } else {
+                ", slow resets: see `weft doctor`"
+            };
+            format!(
+                "ready http://{}{https} monitor http://{} profile {} ({slots}{reset})",
+                status.http,
+                status.monitor,
+                report.profile.as_str()
+            )
+        }
+    }
+}
+
+/// Each connection is an open file, and the soft limit is mostly far below the hard one.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Refused, the limit stays as it was, which the connections' bound is below anyway.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+}

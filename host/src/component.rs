@@ -1,0 +1,259 @@
+//! Components: from bytes to something that can be instantiated.
+//!
+//! Owns reading, checking and loading a component. It must not know actors or HTTP routes. Read [`aot`] for where
+//! machine code comes from, [`compile`] for the child process that makes it, [`inspect`] for what `weft inspect` tells.
+
+pub mod aot;
+pub mod compile;
+pub mod inspect;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wasmtime::component::{InstancePre, Linker};
+use weft_observability::HostMetrics;
+
+use crate::digest::Digest;
+use crate::engine::Engine;
+use crate::store::InstanceState;
+use aot::{AotCache, AotError};
+use inspect::Unlinked;
+
+/// Components above this size are refused: they would take minutes to compile (0.6 to 1.2 s a MB).
+pub const COMPONENT_LEN_MAX: u64 = 256 << 20;
+
+/// Why a component can't run here. Every text names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ComponentError {
+    /// The file can't be read.
+    #[error("failed to read the component {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is larger than [`COMPONENT_LEN_MAX`].
+    #[error("{} has {len} bytes, and a component may have {COMPONENT_LEN_MAX}; strip its debug information, for example with `wasm-tools strip`", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        len: u64,
+    },
+    /// The file is not WebAssembly at all.
+    #[error("{} is not a WebAssembly component: it starts with {found}, expected the bytes 00 61 73 6d 0d 00 01 00", path.display())]
+    NotWasm {
+        /// The file.
+        path: PathBuf,
+        /// What it starts with.
+        found: String,
+    },
+    /// A core module instead of a component.
+    #[error("{} is a core WebAssembly module, not a component; build it for the target wasm32-wasip2, or wrap it with `wasm-tools component new`", path.display())]
+    CoreModule {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not valid, for example cut short.
+    #[error("{} is not a valid component: {reason} (at byte {offset}); it may be cut short or damaged: build or fetch it again", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What the validator says.
+        reason: String,
+        /// Where in the file.
+        offset: usize,
+    },
+    /// It imports what nothing here provides.
+    #[error("{} imports what nothing here provides: {}; `weft inspect` lists all that it needs", path.display(), unlinked_list(.imports))]
+    Unlinked {
+        /// The file.
+        path: PathBuf,
+        /// The imports that stay open.
+        imports: Vec<Unlinked>,
+    },
+    /// Its machine code can't be had.
+    #[error("failed to make machine code of {}", path.display())]
+    Aot {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: AotError,
+    },
+    /// wasmtime refuses it, for example as it needs more tables than a slot has.
+    #[error("{} can't be run here", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: wasmtime::Error,
+    },
+}
+
+fn unlinked_list(imports: &[Unlinked]) -> String {
+    imports
+        .iter()
+        .map(|import| import.to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// A component that was read and found valid, but not compiled.
+#[derive(Debug)]
+pub struct ComponentBytes {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// All of its bytes.
+    pub bytes: Vec<u8>,
+    /// The name of the bytes.
+    pub digest: Digest,
+}
+
+impl ComponentBytes {
+    /// Reads a file and checks that it starts as a component does. Whether all of it is valid shows when it is
+    /// compiled, or by [`validate`](Self::validate).
+    ///
+    /// # Errors
+    /// [`ComponentError::Read`], [`TooLarge`](ComponentError::TooLarge), [`NotWasm`](ComponentError::NotWasm) or
+    /// [`CoreModule`](ComponentError::CoreModule).
+    pub fn read(path: &Path) -> Result<Self, ComponentError> {
+        let failed = |source| ComponentError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        if metadata.is_dir() {
+            return Err(failed(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
+        }
+        if metadata.len() > COMPONENT_LEN_MAX {
+            return Err(ComponentError::TooLarge {
+                path: path.to_owned(),
+                len: metadata.len(),
+            });
+        }
+        let bytes = std::fs::read(path).map_err(failed)?;
+        check_header(path, &bytes)?;
+        let digest = Digest::of(&bytes);
+        Ok(Self {
+            path: path.to_owned(),
+            bytes,
+            digest,
+        })
+    }
+
+    /// Checks all of the bytes, in some milliseconds a megabyte.
+    ///
+    /// # Errors
+    /// [`ComponentError::Invalid`], with the place of the first fault.
+    pub fn validate(&self) -> Result<(), ComponentError> {
+        match wasmparser::Validator::new_with_features(inspect::FEATURES).validate_all(&self.bytes) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ComponentError::Invalid {
+                path: self.path.clone(),
+                reason: error.message().to_owned(),
+                offset: error.offset(),
+            }),
+        }
+    }
+}
+
+fn check_header(path: &Path, bytes: &[u8]) -> Result<(), ComponentError> {
+    let path = || path.to_owned();
+    if wasmparser::Parser::is_component(bytes) {
+        Ok(())
+    } else if wasmparser::Parser::is_core_wasm(bytes) {
+        Err(ComponentError::CoreModule { path: path() })
+    } else if bytes.is_empty() {
+        Err(ComponentError::NotWasm {
+            path: path(),
+            found: "nothing".to_owned(),
+        })
+    } else {
+        let found = bytes
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<Vec<_>>()
+            .join(" ");
+        Err(ComponentError::NotWasm { path: path(), found })
+    }
+}
+
+/// A component whose imports are all resolved, ready to be instantiated as often as wanted.
+pub struct LoadedComponent {
+    /// The name of its bytes.
+    pub digest: Digest,
+    /// Its size in bytes, as wasm.
+    pub len: usize,
+    /// With every import resolved once.
+    pub pre: InstancePre<InstanceState>,
+}
+
+/// Loads components into an engine: from the cache, or by compiling first.
+pub struct Loader {
+    engine: Arc<Engine>,
+    linker: Linker<InstanceState>,
+    cache: AotCache,
+    metrics: HostMetrics,
+}
+
+impl Loader {
+    /// A loader that resolves imports with `linker` and keeps machine code in `cache`.
+    pub fn new(
+        engine: Arc<Engine>,
+        linker: Linker<InstanceState>,
+        cache: AotCache,
+        metrics: HostMetrics,
+    ) -> Self {
+        Self {
+            engine,
+            linker,
+            cache,
+            metrics,
+        }
+    }
+
+    /// Compiles `component` in a child process unless the cache has it, maps its machine code, resolves its imports.
+    ///
+    /// # Errors
+    /// Any [`ComponentError`]. Nothing that runs is touched.
+    pub async fn load(&self, component: ComponentBytes) -> Result<LoadedComponent, ComponentError> {
+        let ComponentBytes { path, digest, .. } = &component;
+        let started = std::time::Instant::now();
+        let loaded = match self.cache.get(&self.engine, &component).await {
+            Ok(loaded) => loaded,
+            Err(source) => {
+                // The validator's word is better than a failed compilation's.
+                component.validate()?;
+                return Err(ComponentError::Aot {
+                    path: path.clone(),
+                    source,
+                });
+            }
+        };
+        let unlinked = inspect::unlinked(&self.engine, &loaded);
+        if !unlinked.is_empty() {
+            return Err(ComponentError::Unlinked {
+                path: path.clone(),
+                imports: unlinked,
+            });
+        }
+        let pre = self
+            .linker
+            .instantiate_pre(&loaded)
+            .map_err(|source| ComponentError::Refused {
+                path: path.clone(),
+                source,
+            })?;
+        self.metrics.component_loaded(started.elapsed());
+        Ok(LoadedComponent {
+            digest: *digest,
+            len: component.bytes.len(),
+            pre,
+        })
+    }
+}

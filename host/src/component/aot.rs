@@ -1,0 +1,175 @@
+//! The cache of machine code.
+//!
+//! Owns the files under `aot/` of the data folder: `<engine fingerprint>/<sha256 of the component>.cwasm`, and beside
+//! each a `.mac` with its authentication code. Loading machine code is running it, so only what this host compiled
+//! is loaded: a file whose code does not match the host's key is taken for damaged, deleted and compiled again.
+//!
+//! A file is opened once: the bytes that are checked and those that are mapped come from the same descriptor.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+use wasmtime::component::Component;
+use weft_observability::HostMetrics;
+use weft_observability::metrics::CacheResult;
+
+use super::ComponentBytes;
+use super::compile::{CompileError, Compiler};
+use crate::digest::hex;
+use crate::engine::Engine;
+
+/// Machine code of all components that this host has compiled.
+pub struct AotCache {
+    folder: PathBuf,
+    key: [u8; 32],
+    compiler: Compiler,
+    metrics: HostMetrics,
+}
+
+/// Why there is no machine code.
+#[derive(Debug, thiserror::Error)]
+pub enum AotError {
+    /// The component could not be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The cache can't be written or read.
+    #[error("failed to {act} {}", path.display())]
+    Io {
+        /// The failed act.
+        act: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Machine code that was just compiled can't be loaded.
+    #[error("failed to load the machine code that was just compiled")]
+    Load(#[source] wasmtime::Error),
+}
+
+/// What a look into the cache found.
+enum Found {
+    Hit(Component),
+    Miss,
+    /// There is a file, and it must not be run.
+    Bad(CacheResult, &'static str),
+}
+
+impl AotCache {
+    /// A cache in `folder`, which must be writable by this user alone.
+    pub fn new(folder: PathBuf, key: [u8; 32], compiler: Compiler, metrics: HostMetrics) -> Self {
+        Self {
+            folder,
+            key,
+            compiler,
+            metrics,
+        }
+    }
+
+    /// The component, from the cache if it is there and whole, else compiled by a child process.
+    ///
+    /// # Errors
+    /// [`AotError`]; the cache is left without a half-written file.
+    pub async fn get(&self, engine: &Engine, component: &ComponentBytes) -> Result<Component, AotError> {
+        let folder = self.folder.join(engine.fingerprint());
+        let path = folder.join(format!("{}.cwasm", component.digest.to_hex()));
+        match self.look_up(engine, &path) {
+            Found::Hit(loaded) => {
+                self.metrics.artifact_cache(CacheResult::Hit);
+                return Ok(loaded);
+            }
+            Found::Miss => self.metrics.artifact_cache(CacheResult::Miss),
+            Found::Bad(result, reason) => {
+                self.metrics.artifact_cache(result);
+                tracing::warn!(path = %path.display(), reason, "machine code in the cache is not to be run: compiling again");
+                let _ = fs::remove_file(&path);
+            }
+        }
+        let failed = |act, path: &Path| {
+            let path = path.to_owned();
+            move |source| AotError::Io { act, path, source }
+        };
+        fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+        let beside = folder.join(format!(
+            "{}.{}.new",
+            component.digest.to_hex(),
+            std::process::id()
+        ));
+        let compiled = self
+            .compiler
+            .compile(engine.report().profile, component, &beside)
+            .await;
+        if let Err(error) = compiled {
+            let _ = fs::remove_file(&beside);
+            return Err(error.into());
+        }
+        self.seal(&beside, &path).map_err(failed("write", &path))?;
+        self.open(engine, &path)
+            .map_err(failed("open", &path))?
+            .map_err(AotError::Load)
+    }
+
+    fn look_up(&self, engine: &Engine, path: &Path) -> Found {
+        match self.open(engine, path) {
+            Ok(Ok(component)) => Found::Hit(component),
+            Ok(Err(_)) => Found::Bad(
+                CacheResult::Stale,
+                "it was made by another build or for another processor",
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Miss,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Found::Bad(CacheResult::Corrupt, "its authentication code is wrong")
+            }
+            Err(_) => Found::Bad(CacheResult::Corrupt, "it can't be read"),
+        }
+    }
+
+    /// Checks a file's authentication code, then maps that same file.
+    fn open(&self, engine: &Engine, path: &Path) -> io::Result<wasmtime::Result<Component>> {
+        let mut file = File::open(path)?;
+        let stored = match fs::read_to_string(mac_path(path)) {
+            Ok(stored) => stored,
+            Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        let mac = hex(&self.authenticate(path, &mut file)?);
+        if mac != stored.trim() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let same_file = format!("/proc/self/fd/{}", file.as_raw_fd());
+        // SAFETY: the bytes were written by this host's own compile child, as only the holder of the host key can
+        // make the code that was just checked, and the folder is writable by this user alone.
+        Ok(unsafe { Component::deserialize_file(engine.wasmtime(), same_file) })
+    }
+
+    /// Puts a finished file and its code in place, the code first: a crash between leaves a file that is compiled again.
+    fn seal(&self, beside: &Path, path: &Path) -> io::Result<()> {
+        let mut file = File::open(beside)?;
+        let mac = hex(&self.authenticate(path, &mut file)?);
+        fs::write(mac_path(path), mac)?;
+        fs::rename(beside, path)
+    }
+
+    /// The code of a file's bytes and of the name under which they may be loaded.
+    fn authenticate(&self, path: &Path, file: &mut File) -> io::Result<[u8; 32]> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).map_err(io::Error::other)?;
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        mac.update(&(name.len() as u64).to_le_bytes());
+        mac.update(name);
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(mac.finalize().into_bytes().into()),
+                n => mac.update(&buffer[..n]),
+            }
+        }
+    }
+}
+
+fn mac_path(path: &Path) -> PathBuf {
+    path.with_extension("mac")
+}

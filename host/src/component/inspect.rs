@@ -1,0 +1,262 @@
+//! What a component imports, exports and needs, and whether this host provides it.
+//!
+//! Owns the list of interfaces that the platform provides. `weft inspect` reads the component's WIT without
+//! compiling it; the loader asks [`unlinked`] once it is compiled, so both tell the same.
+
+use std::fmt;
+
+use wasmparser::WasmFeatures;
+use wasmtime::component::{Component, types::ComponentItem};
+use wit_parser::decoding::{DecodedWasm, decode};
+use wit_parser::{Resolve, WorldItem, WorldKey};
+
+use super::ComponentBytes;
+use crate::digest::Digest;
+use crate::engine::Engine;
+
+/// The proposals that the engine takes: all that wasmtime turns on by default in this build.
+pub const FEATURES: WasmFeatures = WasmFeatures::WASM3.union(WasmFeatures::COMPONENT_MODEL);
+
+/// The interface that makes a component serve HTTP.
+pub const INCOMING_HANDLER: &str = "wasi:http/incoming-handler";
+
+/// How this host answers an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provision {
+    /// The platform serves it.
+    Platform,
+    /// It links, and answers as if there were nothing: no variables, no files, no addresses.
+    Empty,
+    /// It links, and every use is answered by a denial.
+    Denied,
+    /// Nothing here serves it: the component can't be run.
+    Missing,
+}
+
+impl Provision {
+    /// What the operator should know about it.
+    pub fn note(self) -> &'static str {
+        match self {
+            Self::Platform => "served by the platform",
+            Self::Empty => "empty: an actor has no environment and no files",
+            Self::Denied => "denied: an actor has no network of its own",
+            Self::Missing => "not provided: it will not start here",
+        }
+    }
+}
+
+/// Interfaces of WASI 0.2 that link, by name without version. Any 0.2 version is taken.
+const WASI_0_2: &[(&str, Provision)] = &[
+    ("wasi:cli/environment", Provision::Empty),
+    ("wasi:cli/exit", Provision::Platform),
+    ("wasi:cli/stderr", Provision::Platform),
+    ("wasi:cli/stdin", Provision::Empty),
+    ("wasi:cli/stdout", Provision::Platform),
+    ("wasi:cli/terminal-input", Provision::Empty),
+    ("wasi:cli/terminal-output", Provision::Empty),
+    ("wasi:cli/terminal-stderr", Provision::Empty),
+    ("wasi:cli/terminal-stdin", Provision::Empty),
+    ("wasi:cli/terminal-stdout", Provision::Empty),
+    ("wasi:clocks/monotonic-clock", Provision::Platform),
+    ("wasi:clocks/wall-clock", Provision::Platform),
+    ("wasi:filesystem/preopens", Provision::Empty),
+    ("wasi:filesystem/types", Provision::Empty),
+    ("wasi:http/outgoing-handler", Provision::Denied),
+    ("wasi:http/types", Provision::Platform),
+    ("wasi:io/error", Provision::Platform),
+    ("wasi:io/poll", Provision::Platform),
+    ("wasi:io/streams", Provision::Platform),
+    ("wasi:random/insecure", Provision::Platform),
+    ("wasi:random/insecure-seed", Provision::Platform),
+    ("wasi:random/random", Provision::Platform),
+    ("wasi:sockets/instance-network", Provision::Denied),
+    ("wasi:sockets/ip-name-lookup", Provision::Denied),
+    ("wasi:sockets/network", Provision::Denied),
+    ("wasi:sockets/tcp", Provision::Denied),
+    ("wasi:sockets/tcp-create-socket", Provision::Denied),
+    ("wasi:sockets/udp", Provision::Denied),
+    ("wasi:sockets/udp-create-socket", Provision::Denied),
+];
+
+/// How this host answers the import `name`, for example `wasi:cli/stdout@0.2.3`.
+pub fn provision(name: &str) -> Provision {
+    let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+    if interface == crate::front::logging::INTERFACE {
+        let known = crate::front::logging::VERSIONS.contains(&version);
+        return if known {
+            Provision::Platform
+        } else {
+            Provision::Missing
+        };
+    }
+    let known = WASI_0_2.iter().find(|(known, _)| *known == interface);
+    match known {
+        // A release candidate of 0.2.0 has other types under the same names.
+        Some((_, provision)) if version.starts_with("0.2.") && !version.contains('-') => *provision,
+        _ => Provision::Missing,
+    }
+}
+
+/// An import that nothing here provides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unlinked {
+    name: String,
+}
+
+impl fmt::Display for Unlinked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.name)?;
+        let interface = self.name.split('@').next().unwrap_or_default();
+        if self.name.starts_with("wasi:") && self.name.contains("@0.3.") {
+            f.write_str(" (WASI 0.3 is not served yet: build for WASI 0.2)")?;
+        } else if WASI_0_2.iter().any(|(known, _)| *known == interface) {
+            f.write_str(" (known here in the versions 0.2.x)")?;
+        }
+        Ok(())
+    }
+}
+
+/// The imports of `component` that would stay open. An import of nothing but types needs no one to serve it.
+pub fn unlinked(engine: &Engine, component: &Component) -> Vec<Unlinked> {
+    let engine = engine.wasmtime();
+    component
+        .component_type()
+        .imports(engine)
+        .filter(|(name, item)| match &item.ty {
+            ComponentItem::ComponentInstance(instance) => {
+                let only_types = instance
+                    .exports(engine)
+                    .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)));
+                !only_types && provision(name) == Provision::Missing
+            }
+            ComponentItem::Type(_) => false,
+            _ => true,
+        })
+        .map(|(name, _)| Unlinked {
+            name: name.to_owned(),
+        })
+        .collect()
+}
+
+/// One import, and how it would be answered.
+#[derive(Debug, serde::Serialize)]
+pub struct Import {
+    /// The interface with its version, or a function's name.
+    pub name: String,
+    /// How it would be answered.
+    pub provision: Provision,
+}
+
+/// What `weft inspect` tells of a component.
+#[derive(Debug, serde::Serialize)]
+pub struct Inspection {
+    /// The name of its bytes.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub len: usize,
+    /// In the component's order.
+    pub imports: Vec<Import>,
+    /// Interfaces and functions, in the component's order.
+    pub exports: Vec<String>,
+    /// Whether it can answer HTTP here.
+    pub serves_http: bool,
+    /// Whether every import would be linked.
+    pub runs_here: bool,
+}
+
+/// Reads the component's own account of itself.
+///
+/// # Errors
+/// A sentence, if the component carries no readable WIT.
+pub fn inspect(component: &ComponentBytes) -> Result<Inspection, String> {
+    let decoded = decode(&component.bytes).map_err(|error| format!("{error:#}"))?;
+    let DecodedWasm::Component(resolve, world) = &decoded else {
+        return Err("it is a WIT package in binary form, which holds types and no code".to_owned());
+    };
+    let world = &resolve.worlds[*world];
+    let imports: Vec<Import> = world
+        .imports
+        .iter()
+        .filter(|(_, item)| needs_someone(resolve, item))
+        .map(|(key, _)| resolve_name(resolve, key))
+        .map(|name| Import {
+            provision: provision(&name),
+            name,
+        })
+        .collect();
+    let exports: Vec<String> = world
+        .exports
+        .keys()
+        .map(|key| resolve_name(resolve, key))
+        .collect();
+    Ok(Inspection {
+        digest: component.digest,
+        len: component.bytes.len(),
+        serves_http: exports.iter().any(|name| serves_http(name)),
+        runs_here: imports
+            .iter()
+            .all(|import| import.provision != Provision::Missing),
+        imports,
+        exports,
+    })
+}
+
+/// Whether an export of this name answers HTTP requests here.
+pub fn serves_http(export: &str) -> bool {
+    matches!(export.split_once('@'), Some((INCOMING_HANDLER, version)) if version.starts_with("0.2.") && !version.contains('-'))
+}
+
+fn resolve_name(resolve: &Resolve, key: &WorldKey) -> String {
+    resolve.name_world_key(key)
+}
+
+/// An import of nothing but types needs no one to serve it.
+fn needs_someone(resolve: &Resolve, item: &WorldItem) -> bool {
+    match item {
+        WorldItem::Interface { id, .. } => {
+            let interface = &resolve.interfaces[*id];
+            let has_resource = || {
+                interface
+                    .types
+                    .values()
+                    .any(|id| matches!(resolve.types[*id].kind, wit_parser::TypeDefKind::Resource))
+            };
+            !interface.functions.is_empty() || has_resource()
+        }
+        WorldItem::Function(_) => true,
+        WorldItem::Type { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_every_released_wasi_0_2_and_no_candidate() {
+        assert_eq!(provision("wasi:cli/stdout@0.2.0"), Provision::Platform);
+        assert_eq!(provision("wasi:cli/stdout@0.2.12"), Provision::Platform);
+        assert_eq!(
+            provision("wasi:cli/stdout@0.2.0-rc-2023-11-10"),
+            Provision::Missing
+        );
+        assert_eq!(provision("wasi:cli/stdout@0.3.0"), Provision::Missing);
+        assert_eq!(provision("wasi:cli/stdout"), Provision::Missing);
+    }
+
+    #[test]
+    fn knows_logging_by_both_of_its_names() {
+        assert_eq!(provision("wasi:logging/logging"), Provision::Platform);
+        assert_eq!(provision("wasi:logging/logging@0.1.0-draft"), Provision::Platform);
+        assert_eq!(provision("wasi:logging/logging@9.9.9"), Provision::Missing);
+    }
+
+    #[test]
+    fn says_that_wasi_0_3_is_to_come() {
+        let unlinked = Unlinked {
+            name: "wasi:http/handler@0.3.0".to_owned(),
+        };
+        assert!(unlinked.to_string().contains("build for WASI 0.2"));
+    }
+}

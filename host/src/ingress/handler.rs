@@ -1,0 +1,223 @@
+//! One request, from its head to the head of its answer.
+//!
+//! Owns what is settled before an actor is called: refusals, the route, the forwarded headers, the trace. In the
+//! order in which a request meets them.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::header::{CONTENT_LENGTH, HOST, UPGRADE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tracing::Instrument as _;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use weft_observability::{HostMetrics, Sampler, TraceContext, context_of, set_parent};
+
+use super::IngressLimits;
+use super::answer::{failed, problem};
+use super::body::{RequestBody, ResponseBody};
+use super::forwarded::Peer;
+use super::invoke::{GuestTasks, invoke};
+use super::routes::{Route, Routes};
+use crate::actor::Actor;
+use crate::invocation::Call;
+
+/// What all requests of a host share.
+pub struct Handler {
+    /// Who answers what.
+    pub routes: Routes,
+    /// Bounds on clients.
+    pub limits: IngressLimits,
+    /// Where guests go on after their response's head.
+    pub tasks: GuestTasks,
+    /// Decides which requests are traced.
+    pub sampler: Sampler,
+    /// Where the host's numbers go.
+    pub metrics: HostMetrics,
+    /// Requests whose answer's head is not there yet.
+    pub active: Arc<AtomicU64>,
+}
+
+/// A refusal before any actor is called.
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    detail: &'static str,
+}
+
+const fn refuse(status: StatusCode, code: &'static str, detail: &'static str) -> Refusal {
+    Refusal { status, code, detail }
+}
+
+impl Handler {
+    /// Answers one request.
+    pub async fn handle(
+        self: Arc<Self>,
+        peer: Arc<Peer>,
+        secure: bool,
+        request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, Infallible> {
+        let _active = Active::enter(&self.active);
+        let route = match self.route(&request) {
+            Ok(route) => route,
+            Err(refusal) => {
+                self.metrics.request_rejected(refusal.code);
+                return Ok(problem(refusal.status, refusal.code, refusal.detail, None));
+            }
+        };
+        let method = request.method().clone();
+        let started = Instant::now();
+        let response = self.call(&route, &peer, secure, request).await;
+        route
+            .actor
+            .info
+            .metrics
+            .record_http(&method, response.status().as_u16(), started.elapsed());
+        Ok(response)
+    }
+
+    /// The route of the actor that is to answer, unless the request can't be served at all.
+    fn route(&self, request: &Request<Incoming>) -> Result<Arc<Route>, Refusal> {
+        let headers = request.headers();
+        if request.method() == Method::CONNECT {
+            return Err(refuse(
+                StatusCode::NOT_IMPLEMENTED,
+                "connect",
+                "CONNECT and tunnels are not served",
+            ));
+        }
+        if headers
+            .get(UPGRADE)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        {
+            return Err(refuse(
+                StatusCode::NOT_IMPLEMENTED,
+                "websocket",
+                "WebSocket is not served: an actor serves one request at a time. Server-sent events are",
+            ));
+        }
+        if request.uri().authority().is_none() && !host_is_text(headers) {
+            return Err(refuse(
+                StatusCode::BAD_REQUEST,
+                "host",
+                "the request has no valid Host header",
+            ));
+        }
+        let route = self.routes.find(request.uri().path()).ok_or(refuse(
+            StatusCode::NOT_FOUND,
+            "no-route",
+            "no actor is routed here",
+        ))?;
+        let announced = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|len| len > route.actor.info.limits.request_body_bytes) {
+            return Err(refuse(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "the request's body is larger than this actor takes",
+            ));
+        }
+        Ok(route)
+    }
+
+    async fn call(
+        &self,
+        route: &Route,
+        peer: &Peer,
+        secure: bool,
+        request: Request<Incoming>,
+    ) -> Response<ResponseBody> {
+        let (mut head, body) = request.into_parts();
+        peer.apply(&mut head.headers);
+        route.rewrite(&mut head.uri, &mut head.headers);
+        let mut request = Request::from_parts(head, body);
+        let actor = &route.actor;
+        let parent = TraceContext::extract(request.headers());
+        if self.sampler.decide(parent.as_ref()) {
+            let span = request_span(actor, &request, secure);
+            if let Some(parent) = &parent {
+                set_parent(&span, parent);
+            }
+            let trace = context_of(&span);
+            if let Some(trace) = &trace {
+                // The guest passes on the header that it is given, so the trace goes on through it.
+                trace.inject(request.headers_mut());
+            }
+            let response = self
+                .invoke(actor, trace, secure, request)
+                .instrument(span.clone())
+                .await;
+            span.record("http.response.status_code", response.status().as_u16());
+            if response.status().is_server_error() {
+                span.record("otel.status_code", "ERROR");
+                span.record("error.type", response.status().as_str());
+            }
+            response
+        } else {
+            self.invoke(actor, parent, secure, request).await
+        }
+    }
+
+    async fn invoke(
+        &self,
+        actor: &Arc<Actor>,
+        trace: Option<TraceContext>,
+        secure: bool,
+        request: Request<Incoming>,
+    ) -> Response<ResponseBody> {
+        let limits = &self.limits;
+        let body_max = actor.info.limits.request_body_bytes;
+        let request =
+            request.map(|body| RequestBody::new(body, body_max, limits.body_rate_min, limits.body_grace));
+        let call = Call::new(actor.info.clone(), trace);
+        tracing::Span::current().record("faas.invocation_id", tracing::field::display(call.id));
+        let scheme = if secure { Scheme::Https } else { Scheme::Http };
+        match invoke(&self.tasks, actor, &call, scheme, request).await {
+            Ok(response) => response,
+            Err(error) => failed(&error, call.id),
+        }
+    }
+}
+
+fn host_is_text(headers: &HeaderMap) -> bool {
+    headers
+        .get(HOST)
+        .is_some_and(|host| host.to_str().is_ok_and(|host| !host.is_empty()))
+}
+
+fn request_span(actor: &Actor, request: &Request<Incoming>, secure: bool) -> tracing::Span {
+    tracing::info_span!(
+        target: "weft",
+        "http.request",
+        otel.name = request.method().as_str(),
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        http.request.method = request.method().as_str(),
+        url.path = request.uri().path(),
+        url.scheme = if secure { "https" } else { "http" },
+        http.response.status_code = tracing::field::Empty,
+        error.type = tracing::field::Empty,
+        faas.trigger = "http",
+        faas.invocation_id = tracing::field::Empty,
+        weft.actor = actor.info.name.as_str(),
+    )
+}
+
+/// One request among the active ones.
+struct Active<'a>(&'a AtomicU64);
+
+impl<'a> Active<'a> {
+    fn enter(active: &'a AtomicU64) -> Self {
+        active.fetch_add(1, Ordering::Relaxed);
+        Self(active)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,342 @@
+//! One call of one exported function.
+//!
+//! Owns an invocation's identity, its processor-time account, its log budget and the ways it can fail. It must not
+//! know HTTP: [`crate::ingress`] makes calls out of requests and answers out of failures.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use weft_observability::TraceContext;
+use weft_observability::metrics::{Outcome, ShedReason};
+
+use crate::actor::ActorInfo;
+use crate::store::LogLine;
+
+/// Names an invocation, unique over restarts and hosts: the host's start, then a count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct InvocationId(u64, u64);
+
+impl InvocationId {
+    /// The next one.
+    pub fn next() -> Self {
+        static BOOT: LazyLock<u64> = LazyLock::new(|| {
+            use std::hash::{BuildHasher as _, Hasher as _};
+            // Seeded from the system's randomness by the standard library.
+            std::collections::hash_map::RandomState::new()
+                .build_hasher()
+                .finish()
+        });
+        static COUNT: AtomicU64 = AtomicU64::new(1);
+        Self(*BOOT, COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for InvocationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", self.0, self.1)
+    }
+}
+
+/// What all parts of a running invocation share.
+pub struct Call {
+    /// Its name.
+    pub id: InvocationId,
+    /// Whom it calls.
+    pub actor: Arc<ActorInfo>,
+    /// When it arrived.
+    pub arrived: Instant,
+    /// The trace it belongs to, sampled or not.
+    pub trace: Option<TraceContext>,
+    /// Its processor time.
+    pub cpu: CpuAccount,
+    expired: AtomicBool,
+    failed: AtomicBool,
+    log_bytes: AtomicU64,
+    log_was_cut: AtomicBool,
+}
+
+impl Call {
+    /// A call of `actor` that arrives now.
+    pub fn new(actor: Arc<ActorInfo>, trace: Option<TraceContext>) -> Arc<Self> {
+        Arc::new(Self {
+            id: InvocationId::next(),
+            cpu: CpuAccount::new(actor.limits.cpu_time),
+            actor,
+            arrived: Instant::now(),
+            trace,
+            expired: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            log_bytes: AtomicU64::new(0),
+            log_was_cut: AtomicBool::new(false),
+        })
+    }
+
+    /// Says that the call is about to be dropped for lateness, and not because its caller left.
+    pub fn expire(&self) {
+        self.expired.store(true, Ordering::Relaxed);
+        self.fail();
+    }
+
+    /// Says that the instance is about to be dropped before it has done its work.
+    pub fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Whether [`fail`](Self::fail) was called: a body that ends now is cut short.
+    pub fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether [`expire`](Self::expire) was called.
+    pub fn is_expired(&self) -> bool {
+        self.expired.load(Ordering::Relaxed)
+    }
+
+    /// Writes a guest's line to the log, within the invocation's budget. The first line over it is replaced by one
+    /// that says so, the others are counted and dropped.
+    pub fn log(&self, line: LogLine<'_>) {
+        let cost = line.message.len() as u64 + line.context.map_or(0, str::len) as u64 + LOG_LINE_OVERHEAD;
+        let used = self.log_bytes.fetch_add(cost, Ordering::Relaxed) + cost;
+        let within = used <= self.actor.limits.log_bytes;
+        self.actor.metrics.log_lines(1, !within);
+        if within {
+            line.emit(self);
+        } else if !self.log_was_cut.swap(true, Ordering::Relaxed) {
+            let message = format!(
+                "log cut: this invocation wrote more than {} bytes",
+                self.actor.limits.log_bytes
+            );
+            let cut = LogLine {
+                level: tracing::Level::WARN,
+                source: "weft",
+                context: None,
+                message: message.as_bytes(),
+            };
+            cut.emit(self);
+        }
+    }
+}
+
+/// What an empty line counts, so that empty lines are bounded too.
+const LOG_LINE_OVERHEAD: u64 = 32;
+
+/// Processor time of one invocation: the time inside polls of its future.
+///
+/// Read and written on the thread that polls; the atomics only make it shareable.
+pub struct CpuAccount {
+    budget: Duration,
+    used_ns: AtomicU64,
+    poll_started_ns: AtomicU64,
+    exhausted: AtomicBool,
+}
+
+impl CpuAccount {
+    fn new(budget: Duration) -> Self {
+        Self {
+            budget,
+            used_ns: AtomicU64::new(0),
+            poll_started_ns: AtomicU64::new(NOT_POLLED),
+            exhausted: AtomicBool::new(false),
+        }
+    }
+
+    /// Time used so far, that of a running poll included.
+    pub fn used_now(&self) -> Duration {
+        let running = match self.poll_started_ns.load(Ordering::Relaxed) {
+            NOT_POLLED => 0,
+            started => now_ns().saturating_sub(started),
+        };
+        Duration::from_nanos(self.used_ns.load(Ordering::Relaxed).saturating_add(running))
+    }
+
+    /// Whether the budget ran out.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the account in the middle of a poll; `false` if the guest must stop. Called on each epoch tick.
+    pub fn check(&self) -> bool {
+        let within = self.used_now() <= self.budget;
+        if !within {
+            self.exhausted.store(true, Ordering::Relaxed);
+        }
+        within
+    }
+
+    fn start_poll(&self) {
+        self.poll_started_ns.store(now_ns(), Ordering::Relaxed);
+    }
+
+    fn end_poll(&self) {
+        let started = self.poll_started_ns.swap(NOT_POLLED, Ordering::Relaxed);
+        self.used_ns
+            .fetch_add(now_ns().saturating_sub(started), Ordering::Relaxed);
+    }
+}
+
+/// Stands for no running poll.
+const NOT_POLLED: u64 = u64::MAX;
+
+fn now_ns() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A future whose polls are charged to a call's processor-time account.
+pub struct Metered<F> {
+    call: Arc<Call>,
+    future: F,
+}
+
+impl<F> Metered<F> {
+    /// Charges `future` to `call`.
+    pub fn new(call: Arc<Call>, future: F) -> Self {
+        Self { call, future }
+    }
+}
+
+impl<F: Future> Future for Metered<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        // SAFETY: `future` is pinned whenever `self` is: it is never moved out, and neither field is handed out by
+        // mutable reference otherwise.
+        let (call, future) = unsafe {
+            let this = self.get_unchecked_mut();
+            (&this.call, Pin::new_unchecked(&mut this.future))
+        };
+        call.cpu.start_poll();
+        let polled = future.poll(cx);
+        call.cpu.end_poll();
+        polled
+    }
+}
+
+/// How a call failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind}")]
+pub struct CallError {
+    /// What the caller is told.
+    pub kind: ErrorKind,
+    /// Whether the function may have run, in part or as a whole.
+    pub may_have_started: bool,
+    /// What the operator is told besides.
+    #[source]
+    pub source: Option<wasmtime::Error>,
+}
+
+/// The typed errors of the data plane (docs/errors.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Shed: no place, or none in time.
+    Overloaded(ShedReason),
+    /// Not answered within its deadline.
+    Deadline,
+    /// The guest trapped.
+    Trap,
+    /// The guest used up its processor time.
+    CpuExhausted,
+    /// The guest wanted more memory than it may have, and failed over it.
+    MemoryExhausted,
+    /// The guest ended well without an answer, or answered with an error of its own.
+    RefusedByGuest,
+    /// The actor can't be started here.
+    Unavailable,
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Overloaded(_) => "the actor is overloaded",
+            Self::Deadline => "the actor did not answer in time",
+            Self::Trap => "the actor failed",
+            Self::CpuExhausted => "the actor used up its processor time",
+            Self::MemoryExhausted => "the actor used up its memory",
+            Self::RefusedByGuest => "the actor gave no answer",
+            Self::Unavailable => "the actor can't be started",
+        })
+    }
+}
+
+impl ErrorKind {
+    /// As metrics count it.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::Overloaded(_) => Outcome::Overloaded,
+            Self::Deadline => Outcome::Deadline,
+            Self::Trap => Outcome::Trap,
+            Self::CpuExhausted => Outcome::Cpu,
+            Self::MemoryExhausted => Outcome::Memory,
+            Self::RefusedByGuest => Outcome::RefusedByGuest,
+            Self::Unavailable => Outcome::Unavailable,
+        }
+    }
+
+    /// The error's name in answers and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overloaded(_) => "overloaded",
+            Self::Deadline => "deadline",
+            Self::Trap => "trap",
+            Self::CpuExhausted => "cpu",
+            Self::MemoryExhausted => "memory",
+            Self::RefusedByGuest => "refused-by-guest",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl CallError {
+    /// A call that was shed before it started.
+    pub fn shed(reason: ShedReason) -> Self {
+        Self {
+            kind: ErrorKind::Overloaded(reason),
+            may_have_started: false,
+            source: None,
+        }
+    }
+
+    /// A failure after the guest may have run, without a cause to tell.
+    pub fn started(kind: ErrorKind) -> Self {
+        Self {
+            kind,
+            may_have_started: true,
+            source: None,
+        }
+    }
+
+    /// The whole chain of causes for the operator, with the guest's backtrace if it has one.
+    pub fn detail(&self) -> String {
+        self.source
+            .as_ref()
+            .map(|source| format!("{source:#}"))
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_differ() {
+        assert_ne!(InvocationId::next().to_string(), InvocationId::next().to_string());
+    }
+
+    #[test]
+    fn an_account_runs_out_in_the_middle_of_a_poll() {
+        let account = CpuAccount::new(Duration::from_millis(5));
+        account.start_poll();
+        assert!(account.check());
+        while account.check() {
+            std::hint::spin_loop();
+        }
+        account.end_poll();
+        assert!(account.is_exhausted());
+        assert!(account.used_now() >= Duration::from_millis(5));
+    }
+}

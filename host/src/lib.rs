@@ -1,0 +1,29 @@
+//! The Weft host, one process of the mesh.
+//!
+//! Owns what runs components: engine, instances, ingress, admin. In reading order:
+//!
+//! - [`host`]: the assembly and its stop order; the only module that knows all others.
+//! - [`engine`], [`system`]: wasmtime, its pool, and what the kernel grants it.
+//! - [`component`]: from bytes to something that can be instantiated.
+//! - [`store`], [`front`]: what an instance holds, and the interfaces it sees.
+//! - [`actor`], [`admission`], [`invocation`]: who is called, who may run, and one call's life.
+//! - [`ingress`]: HTTP in. [`admin`]: what operators ask. [`logs`]: the last lines of the log.
+//! - [`config`], [`data`], [`shutdown`], [`cli`]: the process around it.
+
+pub mod actor;
+pub mod admin;
+pub mod admission;
+pub mod cli;
+pub mod component;
+pub mod config;
+pub mod data;
+pub mod digest;
+pub mod engine;
+pub mod front;
+pub mod host;
+pub mod ingress;
+pub mod invocation;
+pub mod logs;
+pub mod shutdown;
+pub mod store;
+pub mod system;

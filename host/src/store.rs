@@ -1,0 +1,255 @@
+//! What one instance holds: the data of its wasmtime store.
+//!
+//! Owns the WASI context, the resource table, the memory account, and the bounds that are set on a store. Made for
+//! each invocation and dropped with it, so everything here is either cheap or made on first use.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::engine::TABLE_ELEMENTS_MAX;
+use crate::front::http_client::HttpHooks;
+use crate::front::stdio::GuestStdio;
+use crate::invocation::Call;
+
+/// Bytes that one host call may take from the guest; a write of a body is 64 KiB, a log line far less.
+const HOST_CALL_BYTES_MAX: usize = 8 << 20;
+/// Handles of one instance, and resources on the host's side of them. A request uses some ten.
+const HANDLES_MAX: usize = 4_096;
+/// Random bytes of one call.
+const RANDOM_LEN_MAX: u64 = 64 << 10;
+
+/// The data of a store.
+pub struct InstanceState {
+    call: Arc<Call>,
+    // Most guests ask for no clock, no variable and no random byte.
+    wasi: Option<Box<WasiCtx>>,
+    table: ResourceTable,
+    http: WasiHttpCtx,
+    hooks: HttpHooks,
+    /// Memory and tables of all instances in the store.
+    pub memory: MemoryAccount,
+}
+
+impl InstanceState {
+    /// The invocation that this instance serves.
+    pub fn call(&self) -> &Arc<Call> {
+        &self.call
+    }
+}
+
+/// A store for one invocation, with every bound set.
+pub fn new_store(engine: &wasmtime::Engine, call: Arc<Call>) -> Store<InstanceState> {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(HANDLES_MAX);
+    let state = InstanceState {
+        memory: MemoryAccount::new(call.actor.limits.memory_bytes),
+        call,
+        wasi: None,
+        table,
+        http: WasiHttpCtx::new(),
+        hooks: HttpHooks,
+    };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.memory);
+    store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
+    store.set_max_component_handles(HANDLES_MAX);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|store| {
+        // On each tick another task gets the thread.
+        Ok(if store.data().call.cpu.check() {
+            UpdateDeadline::Yield(1)
+        } else {
+            UpdateDeadline::Interrupt
+        })
+    });
+    store
+}
+
+impl WasiView for InstanceState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let call = &self.call;
+        let ctx = self.wasi.get_or_insert_with(|| {
+            let mut builder = WasiCtxBuilder::new();
+            builder
+                .stdout(GuestStdio::stdout(call.clone()))
+                .stderr(GuestStdio::stderr(call.clone()))
+                .max_random_size(RANDOM_LEN_MAX)
+                .allow_tcp(false)
+                .allow_udp(false);
+            Box::new(builder.build())
+        });
+        WasiCtxView {
+            ctx,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for InstanceState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.hooks,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+/// Memory of one store, summed over all of its memories (a bound on each alone is none: spin#3705).
+#[derive(Debug)]
+pub struct MemoryAccount {
+    used: u64,
+    peak: u64,
+    max: u64,
+    table_elements: usize,
+    /// Whether growth was refused. What the guest does then, mostly to trap, is due to that.
+    pub refused: bool,
+}
+
+impl MemoryAccount {
+    fn new(max: u64) -> Self {
+        Self {
+            used: 0,
+            peak: 0,
+            max,
+            table_elements: 0,
+            refused: false,
+        }
+    }
+
+    /// The most that was in use at once, in bytes.
+    pub fn peak(&self) -> u64 {
+        self.peak
+    }
+}
+
+impl ResourceLimiter for MemoryAccount {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let used = self
+            .used
+            .saturating_sub(current as u64)
+            .saturating_add(desired as u64);
+        if used > self.max {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.used = used;
+        self.peak = self.peak.max(used);
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let elements = self
+            .table_elements
+            .saturating_sub(current)
+            .saturating_add(desired);
+        if elements > 2 * TABLE_ELEMENTS_MAX {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.table_elements = elements;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        30
+    }
+
+    fn tables(&self) -> usize {
+        12
+    }
+
+    fn memories(&self) -> usize {
+        8
+    }
+}
+
+/// One line that a guest wrote.
+#[derive(Debug, Clone, Copy)]
+pub struct LogLine<'a> {
+    /// How much it matters.
+    pub level: tracing::Level,
+    /// `stdout`, `stderr`, `wasi:logging`, or `weft` for what the host says about the guest's log.
+    pub source: &'static str,
+    /// What `wasi:logging` calls the context.
+    pub context: Option<&'a str>,
+    /// The text; bytes that are not UTF-8 are replaced.
+    pub message: &'a [u8],
+}
+
+impl LogLine<'_> {
+    /// Writes it to the log with the identity of `call`.
+    pub fn emit(self, call: &Call) {
+        macro_rules! event {
+            ($level:expr) => {
+                tracing::event!(
+                    target: "guest",
+                    $level,
+                    actor = call.actor.name.as_str(),
+                    invocation = %call.id,
+                    trace_id = call.trace.as_ref().map(|trace| format!("{:032x}", trace.trace_id)),
+                    source = self.source,
+                    context = self.context,
+                    "{}",
+                    clean(self.message)
+                )
+            };
+        }
+        match self.level {
+            tracing::Level::ERROR => event!(tracing::Level::ERROR),
+            tracing::Level::WARN => event!(tracing::Level::WARN),
+            tracing::Level::INFO => event!(tracing::Level::INFO),
+            tracing::Level::DEBUG => event!(tracing::Level::DEBUG),
+            tracing::Level::TRACE => event!(tracing::Level::TRACE),
+        }
+    }
+}
+
+/// The text without control characters: a guest must not move an operator's cursor or start a line of its own.
+fn clean(message: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(message);
+    if text.chars().any(|c| c.is_control() && c != '\t') {
+        Cow::Owned(
+            text.chars()
+                .map(|c| {
+                    if c.is_control() && c != '\t' {
+                        '\u{fffd}'
+                    } else {
+                        c
+                    }
+                })
+                .collect(),
+        )
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_summed_over_all_memories_of_a_store() {
+        let mut account = MemoryAccount::new(100);
+        assert!(account.memory_growing(0, 60, None).unwrap());
+        assert!(
+            !account.memory_growing(0, 60, None).unwrap(),
+            "a second memory passed the bound of the first"
+        );
+        assert!(account.refused);
+        assert!(account.memory_growing(60, 100, None).unwrap());
+        assert_eq!(account.peak(), 100);
+    }
+
+    #[test]
+    fn a_guest_cannot_write_control_characters_to_a_terminal() {
+        assert_eq!(clean(b"\x1b[2Jgone\tok"), "\u{fffd}[2Jgone\tok");
+        assert_eq!(clean(b"\xff"), "\u{fffd}");
+    }
+}

@@ -1,0 +1,262 @@
+//! What is refused before anything is served: bad components, bad folders, bad settings. Each error names what is
+//! wrong and what to do, and has its exit code.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::support::guests::{HELLO, REPLY};
+use crate::support::{Weft, get, guest, weft};
+
+/// The exit code and the error of `weft up FILE`.
+fn up(file: &Path, args: &[&str]) -> (i32, String) {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().to_str().unwrap().to_owned();
+    let mut all = vec![
+        "up",
+        file.to_str().unwrap(),
+        "--http",
+        "127.0.0.1:0",
+        "--data",
+        &data,
+    ];
+    all.extend_from_slice(args);
+    let output = weft(&all);
+    assert!(output.stdout.is_empty(), "it said that it was ready");
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+fn refused(file: &Path, expected: &[&str]) {
+    let (code, error) = up(file, &[]);
+    assert_eq!(code, 3, "{error}");
+    for text in expected.iter().copied().chain([file.to_str().unwrap()]) {
+        assert!(error.contains(text), "`{text}` is missing in: {error}");
+    }
+}
+
+fn file(dir: &Path, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn refuses_what_is_no_component_and_says_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str, bytes: &[u8]| file(dir.path(), name, bytes);
+    refused(
+        &path("text.wasm", b"hello, world"),
+        &["68 65 6c 6c", "expected the bytes 00 61 73 6d 0d 00 01 00"],
+    );
+    refused(&path("empty.wasm", b""), &["starts with nothing"]);
+    refused(
+        &path("core.wasm", &wat::parse_str("(module)").unwrap()),
+        &["core WebAssembly module", "wasm32-wasip2"],
+    );
+    refused(&dir.path().join("none.wasm"), &["No such file"]);
+    std::fs::create_dir(dir.path().join("dir.wasm")).unwrap();
+    refused(&dir.path().join("dir.wasm"), &["directory"]);
+}
+
+#[test]
+fn refuses_a_component_that_is_cut_short_or_damaged_and_names_the_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(guest(HELLO)).unwrap();
+    refused(
+        &file(dir.path(), "cut.wasm", &whole[..whole.len() / 2]),
+        &["not a valid component", "at byte"],
+    );
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 3..whole.len() / 3 + 64].fill(0xff);
+    refused(
+        &file(dir.path(), "damaged.wasm", &damaged),
+        &["not a valid component", "at byte"],
+    );
+}
+
+#[test]
+fn refuses_a_component_with_an_import_that_nothing_provides() {
+    let dir = tempfile::tempdir().unwrap();
+    let component = wat::parse_str(
+        r#"(component
+            (import "acme:billing/ledger@1.0.0" (instance (export "post" (func (param "amount" u32)))))
+            (import "wasi:http/outgoing-handler@0.3.0" (instance (export "handle" (func))))
+        )"#,
+    );
+    let path = file(dir.path(), "unlinked.wasm", component.unwrap());
+    refused(
+        &path,
+        &[
+            "acme:billing/ledger@1.0.0",
+            "wasi:http/outgoing-handler@0.3.0",
+            "build for WASI 0.2",
+            "weft inspect",
+        ],
+    );
+}
+
+#[test]
+fn refuses_a_component_that_serves_nothing() {
+    refused(&guest(REPLY), &["exports no wasi:http/incoming-handler"]);
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_flag_that_helps() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let data = tempfile::tempdir().unwrap();
+    let output = weft(&[
+        "up",
+        guest(HELLO).to_str().unwrap(),
+        "--http",
+        &address,
+        "--data",
+        data.path().to_str().unwrap(),
+    ]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{error}");
+    assert!(error.contains(&address) && error.contains("--http"), "{error}");
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_made_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocked = file(dir.path(), "file", "").join("data");
+    let hello = guest(HELLO);
+    let output = weft(&[
+        "up",
+        hello.to_str().unwrap(),
+        "--http",
+        "127.0.0.1:0",
+        "--data",
+        blocked.to_str().unwrap(),
+    ]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{error}");
+    assert!(
+        error.contains(blocked.to_str().unwrap()) && error.contains("--data"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_locked_data_folder_is_refused_and_its_host_goes_on() {
+    let running = Weft::start(&[HELLO], &[]);
+    let data = running.data.path().to_str().unwrap();
+    let output = weft(&[
+        "up",
+        guest(HELLO).to_str().unwrap(),
+        "--http",
+        "127.0.0.1:0",
+        "--data",
+        data,
+    ]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{error}");
+    assert!(error.contains("in use by another weft process (pid "), "{error}");
+    assert_eq!(running.get("/plain").await.status, 200);
+}
+
+#[test]
+fn all_faults_of_a_configuration_are_told_at_once() {
+    let (code, error) = up(
+        &guest(HELLO),
+        &["--https", "127.0.0.1:0", "--concurrency", "0", "--timeout", "0s"],
+    );
+    assert_eq!(code, 2, "{error}");
+    for fault in ["--tls", "--concurrency", "--timeout", "3 fault(s)"] {
+        assert!(error.contains(fault), "{error}");
+    }
+}
+
+#[test]
+fn an_error_is_json_where_json_is_asked_for() {
+    let (code, error) = up(Path::new("/nowhere/x.wasm"), &["--output", "json"]);
+    let error: serde_json::Value = serde_json::from_str(error.lines().last().unwrap()).unwrap();
+    assert_eq!((code, error["error"]["code"].as_i64()), (3, Some(3)));
+    assert!(
+        error["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("/nowhere/x.wasm")
+    );
+}
+
+/// How often a look into the cache of machine code ended so.
+async fn cached(weft: &Weft, result: &str) -> u64 {
+    let metrics = get(weft.monitor, "/metrics").await;
+    let mut lines = metrics
+        .text()
+        .lines()
+        .filter(|line| line.starts_with("weft_artifact_cache"));
+    let line = lines.find(|line| line.contains(&format!("\"{result}\"")));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+fn machine_code(data: &Path) -> PathBuf {
+    let folder = std::fs::read_dir(data.join("aot"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut files = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    files
+        .find(|path| path.extension().is_some_and(|extension| extension == "cwasm"))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn machine_code_is_kept_and_a_damaged_file_is_compiled_again_and_never_run() {
+    let data = Arc::new(tempfile::tempdir().unwrap());
+    let start = || Weft::start_with(&[HELLO], &[], &[], data.clone());
+    let first = start();
+    assert_eq!(cached(&first, "miss").await, 1);
+    drop(first);
+    let second = start();
+    assert_eq!(
+        (cached(&second, "hit").await, cached(&second, "miss").await),
+        (1, 0)
+    );
+    drop(second);
+
+    let path = machine_code(data.path());
+    let good = std::fs::read(&path).unwrap();
+    let flipped = {
+        let mut bytes = good.clone();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        bytes
+    };
+    for bad in [&flipped[..], &good[..good.len() / 2], b""] {
+        std::fs::write(&path, bad).unwrap();
+        let weft = start();
+        weft.wait_for_log("authentication code is wrong").await;
+        assert_eq!(weft.get("/plain").await.status, 200);
+        drop(weft);
+        assert_eq!(std::fs::read(&path).unwrap(), good);
+    }
+}
+
+#[tokio::test]
+async fn machine_code_that_another_host_compiled_is_not_run() {
+    let (theirs, ours) = (
+        Arc::new(tempfile::tempdir().unwrap()),
+        Arc::new(tempfile::tempdir().unwrap()),
+    );
+    drop(Weft::start_with(&[HELLO], &[], &[], theirs.clone()));
+    drop(Weft::start_with(&[HELLO], &[], &[], ours.clone()));
+    let foreign = machine_code(theirs.path());
+    let own = machine_code(ours.path());
+    std::fs::copy(&foreign, &own).unwrap();
+    std::fs::copy(foreign.with_extension("mac"), own.with_extension("mac")).unwrap();
+    let weft = Weft::start_with(&[HELLO], &[], &[], ours);
+    weft.wait_for_log("authentication code is wrong").await;
+    assert_eq!(weft.get("/plain").await.status, 200);
+}
