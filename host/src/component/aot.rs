@@ -4,12 +4,15 @@
 //! each a `.mac` with its authentication code. Loading machine code is running it, so only what this host compiled
 //! is loaded: a file whose code does not match the host's key is taken for damaged, deleted and compiled again.
 //!
+//! The cache is bounded: what was not used for the longest time goes first, and what an older build left goes with it.
+//!
 //! A file is opened once: the bytes that are checked and those that are mapped come from the same descriptor.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
@@ -21,6 +24,10 @@ use super::ComponentBytes;
 use super::compile::{CompileError, Compiler};
 use crate::digest::hex;
 use crate::engine::Engine;
+
+/// Bytes of machine code that are kept. A plain component has 0.2 to 0.5 MB of it, so this is several thousand, and
+/// what is mapped stays usable after its file was removed.
+const CACHE_BYTES_MAX: u64 = 2 << 30;
 
 /// Machine code of all components that this host has compiled.
 pub struct AotCache {
@@ -62,7 +69,15 @@ enum Found {
 
 impl AotCache {
     /// A cache in `folder`, which must be writable by this user alone.
+    ///
+    /// What a host that was killed while it compiled has left there is removed.
     pub fn new(folder: PathBuf, key: [u8; 32], compiler: Compiler, metrics: HostMetrics) -> Self {
+        for unfinished in files(&folder)
+            .into_iter()
+            .filter(|file| file.has_extension("new"))
+        {
+            let _ = fs::remove_file(unfinished.path);
+        }
         Self {
             folder,
             key,
@@ -109,6 +124,7 @@ impl AotCache {
             return Err(error.into());
         }
         self.seal(&beside, &path).map_err(failed("write", &path))?;
+        trim(&self.folder, CACHE_BYTES_MAX, &path);
         self.open(engine, &path)
             .map_err(failed("open", &path))?
             .map_err(AotError::Load)
@@ -140,6 +156,8 @@ impl AotCache {
         if mac != stored.trim() {
             return Err(io::ErrorKind::InvalidData.into());
         }
+        // For `trim`. Refused, the file only looks older than it is.
+        let _ = file.set_modified(SystemTime::now());
         let same_file = format!("/proc/self/fd/{}", file.as_raw_fd());
         // SAFETY: the bytes were written by this host's own compile child, as only the holder of the host key can
         // make the code that was just checked, and the folder is writable by this user alone.
@@ -170,6 +188,96 @@ impl AotCache {
     }
 }
 
+/// A file of the cache.
+struct CacheFile {
+    path: PathBuf,
+    len: u64,
+    used: SystemTime,
+}
+
+impl CacheFile {
+    fn has_extension(&self, extension: &str) -> bool {
+        self.path.extension().is_some_and(|own| own == extension)
+    }
+}
+
+/// All files in the folders of all engines. What can't be read is left out.
+fn files(folder: &Path) -> Vec<CacheFile> {
+    let list = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let about = |entry: fs::DirEntry| {
+        let metadata = entry.metadata().ok()?;
+        let used = metadata.modified().ok()?;
+        Some(CacheFile {
+            path: entry.path(),
+            len: metadata.len(),
+            used,
+        })
+    };
+    list(folder.to_owned())
+        .flat_map(|engine| list(engine.path()))
+        .filter_map(about)
+        .collect()
+}
+
+/// Removes the machine code that was not used for the longest time, until at most `bytes_max` are left; never `keep`.
+fn trim(folder: &Path, bytes_max: u64, keep: &Path) {
+    let mut code: Vec<_> = files(folder)
+        .into_iter()
+        .filter(|file| file.has_extension("cwasm"))
+        .collect();
+    let mut bytes: u64 = code.iter().map(|file| file.len).sum();
+    code.sort_by_key(|file| file.used);
+    for file in code {
+        if bytes <= bytes_max {
+            return;
+        }
+        if file.path == keep {
+            continue;
+        }
+        bytes -= file.len;
+        let _ = fs::remove_file(mac_path(&file.path));
+        let _ = fs::remove_file(&file.path);
+        tracing::info!(path = %file.path.display(), "removed machine code that was not used for the longest time");
+    }
+}
+
 fn mac_path(path: &Path) -> PathBuf {
     path.with_extension("mac")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn write(folder: &Path, name: &str, len: usize, age_s: u64) -> PathBuf {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, vec![0; len]).unwrap();
+        let file = File::options().append(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(age_s))
+            .unwrap();
+        path
+    }
+
+    #[test]
+    fn what_was_not_used_for_the_longest_time_goes_first_also_of_another_engine() {
+        let dir = tempfile::tempdir().unwrap();
+        let newest = write(dir.path(), "engine/a.cwasm", 100, 1);
+        let older = write(dir.path(), "engine/b.cwasm", 100, 2);
+        let oldest = write(dir.path(), "old-engine/c.cwasm", 100, 3);
+        let its_code = write(dir.path(), "old-engine/c.mac", 10, 3);
+        trim(dir.path(), 200, &newest);
+        assert!(newest.exists() && older.exists() && !oldest.exists() && !its_code.exists());
+    }
+
+    #[test]
+    fn what_was_just_compiled_stays_even_if_it_is_larger_than_the_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = write(dir.path(), "engine/a.cwasm", 300, 9);
+        let other = write(dir.path(), "engine/b.cwasm", 100, 1);
+        trim(dir.path(), 200, &new);
+        assert!(new.exists() && !other.exists());
+    }
 }
