@@ -10,7 +10,7 @@ use serde_json::Value;
 use weft_observability::test_collector::TestCollector;
 
 use crate::support::guests::{ECHO, FAULT, HELLO, REPLY};
-use crate::support::{PATIENCE, Weft, empty, get, guest, over_unix, request, send, wait_until, weft};
+use crate::support::{PATIENCE, Weft, empty, get, guest, http1, over_unix, request, send, wait_until, weft};
 
 #[tokio::test]
 async fn the_ready_line_tells_where_everything_is() {
@@ -53,14 +53,19 @@ async fn sigterm_finishes_what_runs_and_exits_0() {
     assert!(!weft.data.path().join("admin.sock").exists());
 }
 
+/// Whether a request ends without an answer.
+async fn is_cut(weft: &Weft, path: &str) -> bool {
+    let mut connection = http1(weft.http).await;
+    let answer = connection
+        .sender
+        .send_request(request("GET", path).body(empty()).unwrap());
+    answer.await.is_err()
+}
+
 #[tokio::test]
 async fn a_drain_ends_what_does_not_finish_in_time() {
     let mut weft = Weft::start(&[FAULT], &["--drain-timeout", "300ms"]);
-    let running = async {
-        let mut connection = crate::support::http1(weft.http).await;
-        let request = request("GET", "/sleep?ms=20000").body(empty()).unwrap();
-        connection.sender.send_request(request).await.is_err()
-    };
+    let running = is_cut(&weft, "/sleep?ms=20000");
     let stop = async {
         weft.wait_until_live(1).await;
         weft.signal("-INT");
@@ -73,14 +78,7 @@ async fn a_drain_ends_what_does_not_finish_in_time() {
 #[tokio::test]
 async fn a_second_signal_quits_at_once() {
     let mut weft = Weft::start(&[FAULT], &[]);
-    let running = async {
-        let mut connection = crate::support::http1(weft.http).await;
-        connection
-            .sender
-            .send_request(request("GET", "/sleep?ms=20000").body(empty()).unwrap())
-            .await
-            .is_err()
-    };
+    let running = is_cut(&weft, "/sleep?ms=20000");
     let stop = async {
         weft.wait_until_live(1).await;
         weft.signal("-TERM");
