@@ -1,4 +1,4 @@
-//! Names of actors: `namespace/app/name`.
+//! Names: an app is `namespace/app`, its actors and providers are `namespace/app/name`.
 //!
 //! Owns the grammar. It must not know what a name points at.
 
@@ -13,16 +13,179 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 /// The longest part of a name, in bytes: that of a DNS label (RFC 1123), so that a part can stand in a host name.
 pub const PART_LEN_MAX: usize = 63;
 
-/// The full name of an actor, `namespace/app/name`.
-///
-/// Each part is a DNS label: lower-case letters, digits and inner hyphens, at most [`PART_LEN_MAX`] bytes. So a
-/// part can stand in a NATS subject, a file name, a metric attribute and a host name without being escaped.
+/// Three DNS labels with slashes between them, of which each kind of thing has a type of its own.
+macro_rules! full_name {
+    ($(#[$doc:meta])* $Name:ident) => {
+        $(#[$doc])*
+        ///
+        /// Each part is a DNS label: lower-case letters, digits and inner hyphens, at most [`PART_LEN_MAX`] bytes. So
+        /// a part can stand in a NATS subject, a file name, a metric attribute and a host name without being escaped.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $Name {
+            text: String,
+            app_at: usize,
+            name_at: usize,
+        }
+
+        impl $Name {
+            /// Joins three parts into a name.
+            ///
+            /// # Errors
+            /// [`NameError::Part`] for the first part that is not a DNS label.
+            pub fn new(namespace: &str, app: &str, name: &str) -> Result<Self, NameError> {
+                check_labels(&[namespace, app, name])?;
+                let app_at = namespace.len() + 1;
+                let name_at = app_at + app.len() + 1;
+                Ok(Self {
+                    text: format!("{namespace}/{app}/{name}"),
+                    app_at,
+                    name_at,
+                })
+            }
+
+            /// The scope of names, quotas and rights.
+            pub fn namespace(&self) -> &str {
+                &self.text[..self.app_at - 1]
+            }
+
+            /// The app that it belongs to.
+            pub fn app(&self) -> &str {
+                &self.text[self.app_at..self.name_at - 1]
+            }
+
+            /// The full name of the app that it belongs to.
+            pub fn app_name(&self) -> AppName {
+                AppName(self.text[..self.name_at - 1].to_owned(), self.app_at)
+            }
+
+            /// Its own name within its app.
+            pub fn name(&self) -> &str {
+                &self.text[self.name_at..]
+            }
+
+            /// The whole name, `namespace/app/name`.
+            pub fn as_str(&self) -> &str {
+                &self.text
+            }
+        }
+
+        impl FromStr for $Name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                let mut parts = text.split('/');
+                match (parts.next(), parts.next(), parts.next(), parts.next()) {
+                    (Some(namespace), Some(app), Some(name), None) => Self::new(namespace, app, name),
+                    _ => Err(NameError::Parts(text.to_owned())),
+                }
+            }
+        }
+
+        impl TryFrom<String> for $Name {
+            type Error = NameError;
+
+            fn try_from(text: String) -> Result<Self, NameError> {
+                text.parse()
+            }
+        }
+
+        impl From<$Name> for String {
+            fn from(name: $Name) -> Self {
+                name.text
+            }
+        }
+
+        impl fmt::Display for $Name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.text)
+            }
+        }
+
+        impl fmt::Debug for $Name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.text)
+            }
+        }
+    };
+}
+
+full_name! {
+    /// The full name of an actor, `namespace/app/name`.
+    ActorName
+}
+
+full_name! {
+    /// The full name of a provider, `namespace/app/name`.
+    ProviderName
+}
+
+/// The full name of an app, `namespace/app`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ActorName {
-    text: String,
-    app_at: usize,
-    name_at: usize,
+pub struct AppName(String, usize);
+
+impl AppName {
+    /// Joins two parts into a name.
+    ///
+    /// # Errors
+    /// [`NameError::Part`] for the first part that is not a DNS label.
+    pub fn new(namespace: &str, app: &str) -> Result<Self, NameError> {
+        check_labels(&[namespace, app])?;
+        Ok(Self(format!("{namespace}/{app}"), namespace.len() + 1))
+    }
+
+    /// The scope of names, quotas and rights.
+    pub fn namespace(&self) -> &str {
+        &self.0[..self.1 - 1]
+    }
+
+    /// The app's own name.
+    pub fn app(&self) -> &str {
+        &self.0[self.1..]
+    }
+
+    /// The whole name, `namespace/app`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for AppName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.split_once('/') {
+            Some((namespace, app)) if !app.contains('/') => Self::new(namespace, app),
+            _ => Err(NameError::App(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for AppName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<AppName> for String {
+    fn from(name: AppName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for AppName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for AppName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Why a text is not a name.
@@ -31,6 +194,9 @@ pub enum NameError {
     /// There are not exactly three parts.
     #[error("`{0}` is not a full name: expected namespace/app/name, for example default/shop/catalog")]
     Parts(String),
+    /// There are not exactly two parts.
+    #[error("`{0}` is not the name of an app: expected namespace/app, for example default/shop")]
+    App(String),
     /// A part is not a DNS label.
     #[error(
         "`{part}` can't be part of a name: expected 1 to {PART_LEN_MAX} lower-case letters, digits or inner hyphens"
@@ -39,49 +205,6 @@ pub enum NameError {
         /// The part as it was given.
         part: String,
     },
-}
-
-impl ActorName {
-    /// Joins three parts into a name.
-    ///
-    /// # Errors
-    /// [`NameError::Part`] for the first part that is not a DNS label.
-    pub fn new(namespace: &str, app: &str, name: &str) -> Result<Self, NameError> {
-        for part in [namespace, app, name] {
-            if !is_label(part) {
-                return Err(NameError::Part {
-                    part: part.to_owned(),
-                });
-            }
-        }
-        let app_at = namespace.len() + 1;
-        let name_at = app_at + app.len() + 1;
-        Ok(Self {
-            text: format!("{namespace}/{app}/{name}"),
-            app_at,
-            name_at,
-        })
-    }
-
-    /// The scope of names, quotas and rights.
-    pub fn namespace(&self) -> &str {
-        &self.text[..self.app_at - 1]
-    }
-
-    /// The app that the actor belongs to.
-    pub fn app(&self) -> &str {
-        &self.text[self.app_at..self.name_at - 1]
-    }
-
-    /// The actor's own name within its app.
-    pub fn name(&self) -> &str {
-        &self.text[self.name_at..]
-    }
-
-    /// The whole name, `namespace/app/name`.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
 }
 
 /// The DNS label nearest to any text, for a name made from a file's: `My_App v2` becomes `my-app-v2`.
@@ -105,7 +228,8 @@ pub fn label_from(text: &str) -> String {
     }
 }
 
-fn is_label(part: &str) -> bool {
+/// Whether `part` can be a part of a name: a DNS label.
+pub fn is_label(part: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=PART_LEN_MAX).contains(&part.len())
         && part.bytes().all(inner)
@@ -113,41 +237,12 @@ fn is_label(part: &str) -> bool {
         && !part.ends_with('-')
 }
 
-impl FromStr for ActorName {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        let mut parts = text.split('/');
-        match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some(namespace), Some(app), Some(name), None) => Self::new(namespace, app, name),
-            _ => Err(NameError::Parts(text.to_owned())),
-        }
-    }
-}
-
-impl TryFrom<String> for ActorName {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        text.parse()
-    }
-}
-
-impl From<ActorName> for String {
-    fn from(name: ActorName) -> Self {
-        name.text
-    }
-}
-
-impl fmt::Display for ActorName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl fmt::Debug for ActorName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+pub(crate) fn check_labels(parts: &[&str]) -> Result<(), NameError> {
+    match parts.iter().find(|part| !is_label(part)) {
+        Some(part) => Err(NameError::Part {
+            part: (*part).to_owned(),
+        }),
+        None => Ok(()),
     }
 }
 
@@ -175,6 +270,17 @@ mod tests {
             assert!(text.parse::<ActorName>().is_err(), "{text} was taken");
         }
         assert!(ActorName::new("a", "b", &"c".repeat(PART_LEN_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn an_app_is_named_by_two_parts_that_its_actors_share() {
+        let actor: ActorName = "default/shop/catalog".parse().unwrap();
+        let app: AppName = "default/shop".parse().unwrap();
+        assert_eq!(actor.app_name(), app);
+        assert_eq!((app.namespace(), app.app()), ("default", "shop"));
+        for text in ["", "shop", "default/shop/catalog", "default/", "Default/shop"] {
+            assert!(text.parse::<AppName>().is_err(), "{text} was taken");
+        }
     }
 
     proptest! {

@@ -1,0 +1,180 @@
+//! What the platform serves: capabilities, their backends, and the interfaces that need them.
+//!
+//! Owns three tables, so that a later backend or interface is one line. It must not know how a backend works.
+
+use serde::{Deserialize, Serialize};
+use strum::VariantNames;
+
+use crate::interface::InterfacePattern;
+
+/// A kind of provider.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantNames,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Capability {
+    /// Buckets of keys and values.
+    KeyValue,
+    /// A relational database.
+    Sql,
+}
+
+impl Capability {
+    /// The names of all capabilities, as a manifest writes them.
+    pub const NAMES: &'static [&'static str] = Capability::VARIANTS;
+}
+
+/// An implementation of a capability, and what can be set on it.
+#[derive(Debug)]
+pub struct Backend {
+    /// What it implements.
+    pub capability: Capability,
+    /// Its name in a manifest.
+    pub name: &'static str,
+    /// What can be set in `config`. All options are whole numbers, so far.
+    pub options: &'static [BackendOption],
+}
+
+/// A whole number that can be set on a backend.
+#[derive(Debug)]
+pub struct BackendOption {
+    /// Its name in a manifest.
+    pub name: &'static str,
+    /// What it means, for people.
+    pub about: &'static str,
+    /// The smallest value.
+    pub min: u64,
+    /// The largest value.
+    pub max: u64,
+}
+
+const CACHE: BackendOption = BackendOption {
+    name: "cacheMiB",
+    about: "Memory that the store may hold pages in, in MiB.",
+    min: 1,
+    max: 65_536,
+};
+
+/// All backends.
+pub const BACKENDS: &[Backend] = &[
+    Backend {
+        capability: Capability::KeyValue,
+        name: "memory",
+        options: &[],
+    },
+    Backend {
+        capability: Capability::KeyValue,
+        name: "redb",
+        options: &[CACHE],
+    },
+    Backend {
+        capability: Capability::Sql,
+        name: "sqlite",
+        options: &[CACHE],
+    },
+];
+
+/// The backend of a capability with a name.
+pub fn backend(capability: Capability, name: &str) -> Option<&'static Backend> {
+    BACKENDS
+        .iter()
+        .find(|b| b.capability == capability && b.name == name)
+}
+
+/// What an import needs to be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A link to a provider of this capability.
+    Provider(Capability),
+    /// A link with the addresses that may be reached.
+    Http,
+    /// Nothing: every actor has it.
+    Nothing,
+    /// A link to an actor.
+    Actor,
+    /// It is in a namespace of the platform's, and not served.
+    Unknown,
+}
+
+/// Namespaces of packages that actors can't serve to each other.
+const PLATFORM: &[&str] = &["wasi", "weft"];
+
+/// The platform's packages, or single interfaces of them; of two that fit, the first.
+pub(crate) const SERVED: &[(&str, Need)] = &[
+    ("wasi:keyvalue", Need::Provider(Capability::KeyValue)),
+    ("weft:sql", Need::Provider(Capability::Sql)),
+    ("wasi:http/outgoing-handler", Need::Http),
+    ("wasi:http", Need::Nothing),
+    ("wasi:cli", Need::Nothing),
+    ("wasi:clocks", Need::Nothing),
+    ("wasi:config", Need::Nothing),
+    ("wasi:filesystem", Need::Nothing),
+    ("wasi:io", Need::Nothing),
+    ("wasi:logging", Need::Nothing),
+    ("wasi:random", Need::Nothing),
+    ("wasi:sockets", Need::Nothing),
+];
+
+/// What an interface needs; for all interfaces of a package, what that one of them needs that needs a link.
+pub fn need(interface: &InterfacePattern) -> Need {
+    let package = interface.package();
+    let full = interface.interface().map(|name| format!("{package}/{name}"));
+    let fits = |served: &str| match &full {
+        Some(full) => served == package || served == full,
+        None => served
+            .strip_prefix(&package)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+    };
+    match SERVED.iter().find(|(served, _)| fits(served)) {
+        Some((_, need)) => *need,
+        None if PLATFORM.contains(&interface.namespace()) => Need::Unknown,
+        None => Need::Actor,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_what_an_import_needs() {
+        for (interface, expected) in [
+            (
+                "wasi:keyvalue/store@0.2.0-draft",
+                Need::Provider(Capability::KeyValue),
+            ),
+            ("wasi:keyvalue", Need::Provider(Capability::KeyValue)),
+            ("weft:sql/client", Need::Provider(Capability::Sql)),
+            ("wasi:http/outgoing-handler@0.2.6", Need::Http),
+            ("wasi:http/types@0.2.6", Need::Nothing),
+            ("wasi:http@0.2.6", Need::Http),
+            ("wasi:blobstore", Need::Unknown),
+            ("shop:pricing/pricing", Need::Actor),
+        ] {
+            assert_eq!(need(&interface.parse().unwrap()), expected, "{interface}");
+        }
+    }
+
+    #[test]
+    fn capabilities_are_stored_as_they_are_written() {
+        assert_eq!(
+            serde_json::to_string(&Capability::KeyValue).unwrap(),
+            "\"key-value\""
+        );
+        assert_eq!("key-value".parse(), Ok(Capability::KeyValue));
+        assert_eq!(Capability::NAMES, ["key-value", "sql"]);
+    }
+}

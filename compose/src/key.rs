@@ -1,0 +1,225 @@
+//! Names of the control store's keys.
+//!
+//! Owns them all. `app/NS/APP`, `actor/NS/APP/NAME`, `provider/NS/APP/NAME`, `link/NS/APP/NAME/INTERFACE` and
+//! `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::interface::InterfacePattern;
+use crate::name::{ActorName, AppName, ProviderName};
+use crate::route::Claim;
+
+/// What all keys of apps start with.
+pub const APPS: &str = "app/";
+/// What all keys of actors start with.
+pub const ACTORS: &str = "actor/";
+/// What all keys of providers start with.
+pub const PROVIDERS: &str = "provider/";
+/// What all keys of links start with.
+pub const LINKS: &str = "link/";
+/// What all keys of routes start with. Those of one app are told by their records.
+pub const ROUTES: &str = "route/";
+
+/// A key, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    /// Of an [`crate::AppRecord`].
+    App(AppName),
+    /// Of an [`crate::ActorRecord`].
+    Actor(ActorName),
+    /// Of a [`crate::ProviderRecord`].
+    Provider(ProviderName),
+    /// Of a [`crate::LinkRecord`].
+    Link(ActorName, InterfacePattern),
+    /// Of a [`crate::RouteRecord`].
+    Route(Claim),
+}
+
+/// The key of an app's record.
+pub fn app(name: &AppName) -> String {
+    format!("{APPS}{name}")
+}
+
+/// The key of an actor's record.
+pub fn actor(name: &ActorName) -> String {
+    format!("{ACTORS}{name}")
+}
+
+/// The key of a provider's record.
+pub fn provider(name: &ProviderName) -> String {
+    format!("{PROVIDERS}{name}")
+}
+
+/// The key of a link's record.
+pub fn link(actor: &ActorName, interface: &InterfacePattern) -> String {
+    format!("{LINKS}{actor}/{interface}")
+}
+
+/// The key of a claim.
+pub fn route(claim: &Claim) -> String {
+    let mut key = ROUTES.to_owned();
+    escape(claim.host.as_deref().unwrap_or("*"), &mut key);
+    key.push('|');
+    escape(&claim.path, &mut key);
+    key.push('|');
+    escape(claim.method.as_deref().unwrap_or("*"), &mut key);
+    key.push('|');
+    for (at, (name, value)) in claim.headers.iter().enumerate() {
+        key.push_str(if at == 0 { "" } else { "&" });
+        escape(name, &mut key);
+        key.push('=');
+        escape(value, &mut key);
+    }
+    key
+}
+
+/// What the keys of an app's actors, providers and links start with: `of(ACTORS, app)`.
+pub fn of(kind: &str, app: &AppName) -> String {
+    format!("{kind}{app}/")
+}
+
+/// What the keys of an actor's links start with.
+pub fn links_of(actor: &ActorName) -> String {
+    format!("{LINKS}{actor}/")
+}
+
+/// Reads a key. None if it is of a kind that this build does not know, or malformed.
+pub fn parse(key: &str) -> Option<Key> {
+    let (kind, rest) = key.split_at(key.find('/')? + 1);
+    Some(match kind {
+        APPS => Key::App(rest.parse().ok()?),
+        ACTORS => Key::Actor(rest.parse().ok()?),
+        PROVIDERS => Key::Provider(rest.parse().ok()?),
+        LINKS => {
+            let (at, _) = rest.match_indices('/').nth(2)?;
+            Key::Link(rest[..at].parse().ok()?, rest[at + 1..].parse().ok()?)
+        }
+        ROUTES => Key::Route(claim(rest)?),
+        _ => return None,
+    })
+}
+
+fn claim(text: &str) -> Option<Claim> {
+    let parts: Vec<&str> = text.split('|').collect();
+    let [host, path, method, headers] = parts[..] else {
+        return None;
+    };
+    let some = |text: &str| Some(unescape(text)?).map(|t| (t != "*").then_some(t));
+    let header = |text: &str| {
+        let (name, value) = text.split_once('=')?;
+        Some((unescape(name)?, unescape(value)?))
+    };
+    let headers = headers.split('&').filter(|h| !h.is_empty()).map(header);
+    Some(Claim {
+        host: some(host)?,
+        path: unescape(path)?,
+        method: some(method)?,
+        headers: headers.collect::<Option<BTreeMap<_, _>>>()?,
+    })
+}
+
+/// Percent-encodes what is not a letter, a digit or one of `-._~/*`.
+fn escape(text: &str, key: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/*".contains(&byte) {
+            key.push(char::from(byte));
+        } else {
+            let _ = write!(key, "%{byte:02X}");
+        }
+    }
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        if *byte == b'%' {
+            let hex = std::str::from_utf8(after.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(hex, 16).ok()?);
+            rest = &after[2..];
+        } else {
+            bytes.push(*byte);
+            rest = after;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_key_reads_back_as_what_it_names() {
+        let name: ActorName = "default/shop/catalog".parse().unwrap();
+        let app_name = name.app_name();
+        let interface: InterfacePattern = "shop:pricing/pricing@1.0.0".parse().unwrap();
+        assert_eq!(
+            link(&name, &interface),
+            "link/default/shop/catalog/shop:pricing/pricing@1.0.0"
+        );
+        assert!(link(&name, &interface).starts_with(&links_of(&name)));
+        assert!(links_of(&name).starts_with(&of(LINKS, &app_name)));
+        assert_eq!(
+            parse(&link(&name, &interface)),
+            Some(Key::Link(name.clone(), interface))
+        );
+        assert_eq!(parse(&actor(&name)), Some(Key::Actor(name)));
+        assert_eq!(parse(&app(&app_name)), Some(Key::App(app_name)));
+        let goods: ProviderName = "default/shop/goods".parse().unwrap();
+        assert_eq!(parse(&provider(&goods)), Some(Key::Provider(goods)));
+    }
+
+    #[test]
+    fn a_claim_is_one_key() {
+        let claim = Claim {
+            host: Some("*.shop.example".into()),
+            path: "/a|b".into(),
+            method: Some("GET".into()),
+            headers: [("x-tenant".into(), "blue & green".into())].into(),
+        };
+        assert_eq!(
+            route(&claim),
+            "route/*.shop.example|/a%7Cb|GET|x-tenant=blue%20%26%20green"
+        );
+        assert_eq!(parse(&route(&claim)), Some(Key::Route(claim)));
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_none() {
+        for key in [
+            "",
+            "app",
+            "app/",
+            "app/a",
+            "actor/a/b",
+            "link/a/b/c",
+            "link/a/b/c/",
+            "route/",
+            "route/a|b|c",
+            "x/y/z",
+            "route/*|/%|*|",
+        ] {
+            assert_eq!(parse(key), None, "{key}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn different_claims_have_different_keys(
+            host in proptest::option::of("[a-z.|%*]{2,8}"), path in "\\PC{0,8}", method in proptest::option::of("[A-Z]{3}"),
+            headers in proptest::collection::btree_map("[a-z=&|-]{1,4}", "\\PC{0,6}", 0..3),
+        ) {
+            let claim = Claim { host, path, method, headers };
+            prop_assert_eq!(parse(&route(&claim)), Some(Key::Route(claim)));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(key in "(app|actor|link|route)?/?\\PC{0,20}") {
+            parse(&key);
+        }
+    }
+}

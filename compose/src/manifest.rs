@@ -1,0 +1,203 @@
+//! The manifest of an app: its actors, providers, links and routes, written in YAML.
+//!
+//! Owns the model and the step from text to model and back. It must not know components: whether an actor has the
+//! exports that a link needs is the host's to check, with [`Manifest::fault`] to say where it does not.
+//! The keys are in `keys`, the YAML in `tree`, the checks in `read`.
+
+mod keys;
+mod read;
+mod tree;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub(crate) use keys::{ACTOR_LINK, HTTP_LINK, MANIFEST, Object, PROVIDER_LINK, Shape};
+pub use read::parse;
+
+use crate::capability::Capability;
+use crate::fault::{Fault, FaultKind, Span, Spanned};
+use crate::interface::InterfacePattern;
+use crate::limits::Limits;
+use crate::name::{ActorName, AppName, DEFAULT_NAMESPACE, NameError, ProviderName};
+use crate::record::LinkTarget;
+use crate::route::{self, Claim};
+
+/// The version of the manifest's form.
+pub const API_VERSION: &str = "weft/v1";
+
+/// An app as its authors wrote it. Places don't count when two are compared.
+///
+/// [`parse`] makes one of which all checks hold that need no component; who fills one in by hand passes it through
+/// [`Manifest::to_yaml`] and [`parse`] to have them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// The file as the user named it, for faults.
+    pub file: Arc<str>,
+    /// Namespace and name.
+    pub app: Spanned<AppName>,
+    /// The app's version, free text.
+    pub version: Option<String>,
+    /// What the app is, for people.
+    pub description: Option<String>,
+    /// Actors by their name in the app.
+    pub actors: BTreeMap<String, Actor>,
+    /// Providers by their name in the app.
+    pub providers: BTreeMap<String, Provider>,
+    /// Routes, in the order in which they were written.
+    pub routes: Vec<Route>,
+}
+
+/// An actor of an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// Its full name, at the place where the actor starts.
+    pub name: Spanned<ActorName>,
+    /// What runs.
+    pub component: Spanned<ComponentRef>,
+    /// What it reads as its configuration.
+    pub config: BTreeMap<String, String>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Functions that may be called again, as `INTERFACE.FUNCTION`, in order and each once.
+    pub idempotent: Vec<Spanned<String>>,
+    /// What its imports resolve to.
+    pub links: BTreeMap<InterfacePattern, Link>,
+}
+
+/// Where a component is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ComponentRef {
+    /// A file, relative to the manifest's folder.
+    Path(String),
+    /// `sha256:` and 64 lower-case hexadecimal digits.
+    Digest(String),
+}
+
+/// What an import resolves to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Where its interface was written.
+    pub interface: Spanned<()>,
+    /// Where it goes; never [`LinkTarget::Removed`]. The patterns of an allow-list are in order and each once.
+    pub target: Spanned<LinkTarget>,
+}
+
+/// A provider of an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// Its full name, at the place where the provider starts.
+    pub name: Spanned<ProviderName>,
+    /// What it serves.
+    pub capability: Capability,
+    /// What serves it.
+    pub backend: Spanned<String>,
+    /// What is set on the backend.
+    pub config: BTreeMap<String, String>,
+}
+
+/// Which requests go to an actor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Which actor.
+    pub actor: Spanned<ActorName>,
+    /// A lower-case host name or `*.suffix`; None for any host.
+    pub host: Option<String>,
+    /// A path that takes itself and what is below it in whole segments, without a slash at its end.
+    pub path: String,
+    /// Upper-case methods in order and each once; none for any.
+    pub methods: Vec<String>,
+    /// Headers with lower-case names, that a request must have.
+    pub headers: BTreeMap<String, String>,
+    /// Whether the actor sees the path without the route's own, which it is told as `X-Forwarded-Prefix`.
+    pub strip_prefix: bool,
+}
+
+impl Manifest {
+    /// An app without anything in it.
+    ///
+    /// # Errors
+    /// The name is not a DNS label.
+    pub fn new(file: &str, namespace: Option<&str>, name: &str) -> Result<Self, NameError> {
+        Ok(Self {
+            file: file.into(),
+            app: AppName::new(namespace.unwrap_or(DEFAULT_NAMESPACE), name)?.into(),
+            version: None,
+            description: None,
+            actors: BTreeMap::new(),
+            providers: BTreeMap::new(),
+            routes: Vec::new(),
+        })
+    }
+
+    /// A fault of this manifest at a place in it, for a check that knows more than this crate.
+    pub fn fault(&self, span: Span, kind: FaultKind) -> Fault {
+        Fault {
+            file: self.file.clone(),
+            span,
+            kind,
+        }
+    }
+
+    /// The canonical text: short, in a fixed order, without what is the default. It parses to an equal manifest.
+    pub fn to_yaml(&self) -> String {
+        write::yaml(self)
+    }
+}
+
+impl Actor {
+    /// An actor with nothing but a component.
+    pub fn new(name: ActorName, component: ComponentRef) -> Self {
+        Self {
+            name: name.into(),
+            component: component.into(),
+            config: BTreeMap::new(),
+            limits: Limits::default(),
+            idempotent: Vec::new(),
+            links: BTreeMap::new(),
+        }
+    }
+
+    /// The link of an import, for example `wasi:keyvalue/store@0.2.0-draft`: of those that match, the one that says most.
+    pub fn link(&self, import: &str) -> Option<(&InterfacePattern, &Link)> {
+        let matching = self.links.iter().filter(|(pattern, _)| pattern.matches(import));
+        matching.max_by_key(|(pattern, _)| pattern.specificity())
+    }
+}
+
+impl Link {
+    /// A link to a target.
+    pub fn new(target: LinkTarget) -> Self {
+        Self {
+            interface: ().into(),
+            target: target.into(),
+        }
+    }
+}
+
+impl Route {
+    /// A route that takes all requests to an actor.
+    pub fn new(actor: ActorName) -> Self {
+        Self {
+            actor: actor.into(),
+            host: None,
+            path: "/".to_owned(),
+            methods: Vec::new(),
+            headers: BTreeMap::new(),
+            strip_prefix: false,
+        }
+    }
+
+    /// What the route takes, one claim for each method.
+    pub fn claims(&self) -> impl Iterator<Item = Claim> + '_ {
+        route::claims(self.host.as_deref(), &self.path, &self.methods, &self.headers)
+    }
+}
+
+impl std::fmt::Display for ComponentRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(text) | Self::Digest(text) => f.write_str(text),
+        }
+    }
+}

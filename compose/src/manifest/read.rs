@@ -1,0 +1,449 @@
+//! From the tree to the model, with all faults on the way.
+//!
+//! Owns what becomes of each key; single values are read in `value`, and `check` holds one part against another. A part
+//! with a fault is left out of the model, and its name is kept, so that one mistake is told once.
+
+mod check;
+mod value;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::capability::{BACKENDS, Capability, backend};
+use crate::fault::{Collector, FaultKind, Faults, Near, Spanned, one_of};
+use crate::interface::InterfacePattern;
+use crate::limits::Limits;
+use crate::link::check_interface;
+use crate::manifest::keys::{self, ACTOR_LINK, HTTP_LINK, LINK, MANIFEST, PROVIDER_LINK};
+use crate::manifest::tree::{self, Entry, Node};
+use crate::manifest::{API_VERSION, Actor, ComponentRef, Link, Manifest, Provider, Route};
+use crate::name::{ActorName, AppName, DEFAULT_NAMESPACE, ProviderName};
+use crate::record::LinkTarget;
+use crate::route::{self, METHODS};
+
+/// Reads a manifest. `file_name` is what faults call it.
+///
+/// # Errors
+/// All that is wrong, up to [`crate::fault::FAULTS_MAX`] faults.
+pub fn parse(file_name: &str, text: &str) -> Result<Manifest, Faults> {
+    let mut reader = Reader {
+        faults: Collector::new(file_name.into()),
+        namespace: DEFAULT_NAMESPACE.to_owned(),
+        app: String::new(),
+        actors: BTreeSet::new(),
+        providers: BTreeSet::new(),
+    };
+    let manifest = tree::read(text, &mut reader.faults).and_then(|root| reader.manifest(file_name, &root));
+    reader.faults.finish(manifest)
+}
+
+struct Reader {
+    faults: Collector,
+    namespace: String,
+    app: String,
+    /// Names of the app's actors, those with faults too.
+    actors: BTreeSet<String>,
+    providers: BTreeSet<String>,
+}
+
+impl Reader {
+    fn manifest(&mut self, file: &str, root: &Node) -> Option<Manifest> {
+        let fields = self.object(root.span, root, &MANIFEST)?;
+        if let Some(entry) = fields.get("apiVersion") {
+            self.api_version(entry);
+        }
+        if let Some(name) = fields.get("namespace").and_then(|entry| self.label(&entry.node)) {
+            self.namespace = name;
+        }
+        let name = fields
+            .get("name")
+            .and_then(|entry| Some(Spanned::new(self.label(&entry.node)?, entry.node.span)));
+        // Without a name the rest is read as if there were one: it may have faults, too.
+        self.app = name
+            .as_ref()
+            .map_or_else(|| "app".to_owned(), |name| name.value.clone());
+        let version = fields
+            .get("version")
+            .and_then(|e| self.line(e, keys::VERSION_LEN_MAX));
+        let description = fields
+            .get("description")
+            .and_then(|e| self.lines(e, keys::DESCRIPTION_LEN_MAX));
+
+        let (actors, providers) = (
+            self.entries(fields.get("actors")),
+            self.entries(fields.get("providers")),
+        );
+        self.actors = actors.iter().map(|entry| entry.key.clone()).collect();
+        self.providers = providers.iter().map(|entry| entry.key.clone()).collect();
+        let providers = providers
+            .iter()
+            .filter_map(|e| Some((e.key.clone(), self.provider(e)?)))
+            .collect();
+        let actors = actors
+            .iter()
+            .filter_map(|e| Some((e.key.clone(), self.actor(e)?)))
+            .collect();
+        let routes = self.items(fields.get("routes"));
+        let routes: Vec<_> = routes
+            .iter()
+            .filter_map(|node| Some((self.route(node)?, node.span)))
+            .collect();
+        self.check_links(&actors, &providers);
+        self.check_routes(&routes);
+        Some(Manifest {
+            file: file.into(),
+            app: Spanned::new(AppName::new(&self.namespace, &self.app).ok()?, name?.span),
+            version,
+            description,
+            actors,
+            providers,
+            routes: routes.into_iter().map(|(route, _)| route).collect(),
+        })
+    }
+
+    fn api_version(&mut self, entry: &Entry) {
+        if let Some(text) = self.text("apiVersion", &entry.node)
+            && text != API_VERSION
+        {
+            let version = text.to_owned();
+            self.faults.push(entry.node.span, || FaultKind::ApiVersion {
+                version,
+                expected: API_VERSION,
+            });
+        }
+    }
+
+    fn actor(&mut self, entry: &Entry) -> Option<Actor> {
+        let name = self.name_of(entry, ActorName::new);
+        let fields = self.object(entry.key_span, &entry.node, &keys::ACTOR)?;
+        let component = fields.get("component").and_then(|e| self.component(e));
+        let config = self.config(fields.get("config"));
+        let limits = self.limits(fields.get("limits"));
+        let mut idempotent = Vec::new();
+        for node in self.items(fields.get("idempotent")) {
+            idempotent.extend(self.function(node));
+        }
+        idempotent.sort_by(|a, b| a.value.cmp(&b.value));
+        idempotent.dedup();
+        let mut links = BTreeMap::new();
+        for entry in self.entries(fields.get("links")) {
+            links.extend(self.link(entry));
+        }
+        Some(Actor {
+            name: name?,
+            component: component?,
+            config,
+            limits,
+            idempotent,
+            links,
+        })
+    }
+
+    fn component(&mut self, entry: &Entry) -> Option<Spanned<ComponentRef>> {
+        let text = self.text("component", &entry.node)?;
+        let digest = text.strip_prefix("sha256:");
+        let is_hex =
+            |hex: &str| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let is_path = (1..=keys::COMPONENT_LEN_MAX).contains(&text.len())
+            && !text.contains("://")
+            && !text.contains(|c: char| c.is_control());
+        let component = match digest {
+            Some(hex) if is_hex(hex) => ComponentRef::Digest(text.to_owned()),
+            None if is_path => ComponentRef::Path(text.to_owned()),
+            _ => {
+                let text = text.to_owned();
+                self.faults
+                    .push(entry.node.span, || FaultKind::Component { text });
+                return None;
+            }
+        };
+        Some(Spanned::new(component, entry.node.span))
+    }
+
+    fn config(&mut self, entry: Option<&Entry>) -> BTreeMap<String, String> {
+        let mut config = BTreeMap::new();
+        for entry in self.entries(entry) {
+            let value = self.text(&entry.key, &entry.node);
+            if self.fits("the key", &entry.key, keys::CONFIG_KEY_LEN_MAX, entry.key_span)
+                && let Some(value) = value
+                && self.fits(&entry.key, value, keys::CONFIG_VALUE_LEN_MAX, entry.node.span)
+            {
+                config.insert(entry.key.clone(), value.to_owned());
+            }
+        }
+        config
+    }
+
+    fn limits(&mut self, entry: Option<&Entry>) -> Limits {
+        use crate::limits as range;
+        let mut limits = Limits::default();
+        let Some(entry) = entry else { return limits };
+        let Some(fields) = self.object(entry.key_span, &entry.node, &keys::LIMITS) else {
+            return limits;
+        };
+        let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        for entry in fields.all() {
+            match entry.key.as_str() {
+                "concurrency" => set(
+                    &mut limits.concurrency,
+                    self.count(entry, &range::CONCURRENCY).map(narrow),
+                ),
+                "queue" => set(
+                    &mut limits.queue_len,
+                    self.count(entry, &range::QUEUE_LEN).map(narrow),
+                ),
+                "queueWait" => set(&mut limits.queue_wait, self.duration(entry, &range::QUEUE_WAIT)),
+                "timeout" => set(&mut limits.timeout, self.duration(entry, &range::TIMEOUT)),
+                "streamTimeout" => set(
+                    &mut limits.stream_timeout,
+                    self.duration(entry, &range::STREAM_TIMEOUT),
+                ),
+                "cpuTime" => set(&mut limits.cpu_time, self.duration(entry, &range::CPU_TIME)),
+                "memory" => set(&mut limits.memory_bytes, self.size(entry, &range::MEMORY_BYTES)),
+                "requestBody" => set(
+                    &mut limits.request_body_bytes,
+                    self.size(entry, &range::REQUEST_BODY_BYTES),
+                ),
+                "log" => set(&mut limits.log_bytes, self.size(entry, &range::LOG_BYTES)),
+                _ => {}
+            }
+        }
+        limits
+    }
+
+    fn link(&mut self, entry: &Entry) -> Option<(InterfacePattern, Link)> {
+        let target = self.target(entry);
+        let interface = entry.key.parse::<InterfacePattern>().map_err(FaultKind::from);
+        match interface.and_then(|interface| check_interface(&interface).map(|()| interface)) {
+            Ok(interface) => {
+                let at = Spanned::new((), entry.key_span);
+                Some((
+                    interface,
+                    Link {
+                        interface: at,
+                        target: target?,
+                    },
+                ))
+            }
+            Err(kind) => {
+                self.faults.push(entry.key_span, || kind);
+                None
+            }
+        }
+    }
+
+    fn target(&mut self, entry: &Entry) -> Option<Spanned<LinkTarget>> {
+        let entries = self.entries(Some(entry));
+        let kind = |entry: &Entry| match entry.key.as_str() {
+            "provider" => Some(&PROVIDER_LINK),
+            "actor" => Some(&ACTOR_LINK),
+            "allow" => Some(&HTTP_LINK),
+            _ => None,
+        };
+        let kinds: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| Some((kind(entry)?, entry)))
+            .collect();
+        if entries.is_empty() && !entry.node.is_empty() {
+            return None;
+        }
+        let [(object, to)] = kinds[..] else {
+            for entry in entries.iter().filter(|entry| !LINK.has(&entry.key)) {
+                self.unknown_key(entry, LINK.place, LINK.names());
+            }
+            let found = if kinds.is_empty() {
+                "there is none of them"
+            } else {
+                "there are several"
+            };
+            self.faults
+                .push(entry.key_span, || FaultKind::LinkTarget { found });
+            return None;
+        };
+        let fields = self.object(entry.key_span, &entry.node, object)?;
+        let target = match to.key.as_str() {
+            "provider" => LinkTarget::Provider {
+                name: self.target_name(to, ProviderName::new)?,
+                bucket: fields
+                    .get("bucket")
+                    .and_then(|e| self.line(e, keys::BUCKET_LEN_MAX)),
+                shared: fields
+                    .get("shared")
+                    .and_then(|e| self.truth(e))
+                    .unwrap_or_default(),
+            },
+            "actor" => LinkTarget::Actor {
+                name: self.target_name(to, ActorName::new)?,
+            },
+            _ => {
+                let patterns = self.items(Some(to)).iter().filter_map(|node| self.allow(node));
+                let patterns: BTreeSet<_> = patterns.collect();
+                LinkTarget::Http {
+                    allow: patterns.into_iter().collect(),
+                }
+            }
+        };
+        Some(Spanned::new(target, to.node.span))
+    }
+
+    fn provider(&mut self, entry: &Entry) -> Option<Provider> {
+        let name = self.name_of(entry, ProviderName::new);
+        let fields = self.object(entry.key_span, &entry.node, &keys::PROVIDER)?;
+        let capability = fields.get("capability").and_then(|e| self.capability(e))?;
+        let chosen = fields.get("backend")?;
+        let text = self.text("backend", &chosen.node)?;
+        let Some(backend) = backend(capability, text) else {
+            let known = || {
+                BACKENDS
+                    .iter()
+                    .filter(|b| b.capability == capability)
+                    .map(|b| b.name)
+            };
+            self.faults.push(chosen.node.span, || FaultKind::UnknownBackend {
+                capability: capability.to_string(),
+                backend: text.to_owned(),
+                expected: one_of(known()),
+                near: Near::of(text, known()),
+            });
+            return None;
+        };
+        let mut config = BTreeMap::new();
+        for entry in self.entries(fields.get("config")) {
+            match backend.options.iter().find(|option| option.name == entry.key) {
+                Some(option) => {
+                    let number = self.count(entry, &(option.min..=option.max));
+                    config.extend(number.map(|n| (entry.key.clone(), n.to_string())));
+                }
+                None => self.unknown_key(
+                    entry,
+                    "the config of this backend",
+                    backend.options.iter().map(|o| o.name),
+                ),
+            }
+        }
+        Some(Provider {
+            name: name?,
+            capability,
+            backend: Spanned::new(text.to_owned(), chosen.node.span),
+            config,
+        })
+    }
+
+    fn capability(&mut self, entry: &Entry) -> Option<Capability> {
+        let text = self.text("capability", &entry.node)?;
+        let capability = text.parse().ok();
+        if capability.is_none() {
+            let names = || Capability::NAMES.iter().copied();
+            self.faults
+                .push(entry.node.span, || FaultKind::UnknownCapability {
+                    capability: text.to_owned(),
+                    expected: one_of(names()),
+                    near: Near::of(text, names()),
+                });
+        }
+        capability
+    }
+
+    fn route(&mut self, node: &Node) -> Option<Route> {
+        let found = self.faults.count();
+        let fields = self.object(node.span, node, &keys::ROUTE)?;
+        let actor = fields.get("actor").and_then(|entry| {
+            let name = self.label(&entry.node)?;
+            self.known_actor(&name, entry.node.span);
+            Some(Spanned::new(
+                ActorName::new(&self.namespace, &self.app, &name).ok()?,
+                entry.node.span,
+            ))
+        });
+        let host = fields.get("host").and_then(|entry| {
+            let text = self.text("host", &entry.node)?;
+            let host = route::host(text);
+            if host.is_none() {
+                self.faults.push(entry.node.span, || FaultKind::Host {
+                    text: text.to_owned(),
+                });
+            }
+            host
+        });
+        let path = fields.get("path").and_then(|entry| {
+            let text = self.text("path", &entry.node)?;
+            let path = route::path(text);
+            if path.is_none() {
+                let near = route::path(&format!("/{text}")).map_or_else(Near::default, Near::is);
+                self.faults.push(entry.node.span, || FaultKind::Path {
+                    text: text.to_owned(),
+                    near,
+                });
+            }
+            path
+        });
+        let methods = self.items(fields.get("methods"));
+        let methods: BTreeSet<_> = methods.iter().filter_map(|node| self.method(node)).collect();
+        let headers = self.headers(fields.get("headers"));
+        let strip_prefix = fields
+            .get("stripPrefix")
+            .and_then(|e| self.truth(e))
+            .unwrap_or_default();
+        // A part with a fault would make the route look like another one.
+        if self.faults.count() > found {
+            return None;
+        }
+        Some(Route {
+            actor: actor?,
+            host,
+            path: path.unwrap_or_else(|| "/".to_owned()),
+            methods: methods.into_iter().collect(),
+            headers,
+            strip_prefix,
+        })
+    }
+
+    fn method(&mut self, node: &Node) -> Option<String> {
+        let text = self.text("methods", node)?;
+        let known = METHODS.contains(&text);
+        if !known {
+            self.faults.push(node.span, || FaultKind::UnknownMethod {
+                method: text.to_owned(),
+                expected: one_of(METHODS.iter().copied()),
+                near: Near::of(text, METHODS.iter().copied()),
+            });
+        }
+        known.then(|| text.to_owned())
+    }
+
+    fn headers(&mut self, entry: Option<&Entry>) -> BTreeMap<String, String> {
+        let mut headers: BTreeMap<String, (String, u32)> = BTreeMap::new();
+        for entry in self.entries(entry) {
+            let value = self.text(&entry.key, &entry.node);
+            let name = route::header_name(&entry.key);
+            if name.is_none() {
+                self.faults.push(entry.key_span, || FaultKind::Header {
+                    text: entry.key.clone(),
+                });
+            }
+            let (Some(name), Some(value)) = (name, value) else {
+                continue;
+            };
+            if !route::is_header_value(value) {
+                self.faults.push(entry.node.span, || FaultKind::Header {
+                    text: value.to_owned(),
+                });
+            } else if let Some((_, first)) = headers.get(&name) {
+                let first = *first;
+                self.faults
+                    .push(entry.key_span, || FaultKind::DuplicateKey { key: name, first });
+            } else {
+                headers.insert(name, (value.to_owned(), entry.key_span.line));
+            }
+        }
+        headers
+            .into_iter()
+            .map(|(name, (value, _))| (name, value))
+            .collect()
+    }
+}
+
+fn set<T>(to: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *to = value;
+    }
+}

@@ -1,0 +1,83 @@
+//! Checks of one part of a manifest against another.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::fault::{FaultKind, Near, Span};
+use crate::link::check_target;
+use crate::manifest::read::Reader;
+use crate::manifest::{Actor, Link, Provider, Route};
+use crate::name::AppName;
+use crate::record::LinkTarget;
+use crate::route::Claim;
+
+impl Reader {
+    /// Each link's target is there, and of the kind that its interface needs.
+    pub(super) fn check_links(
+        &mut self,
+        actors: &BTreeMap<String, Actor>,
+        providers: &BTreeMap<String, Provider>,
+    ) {
+        let (namespace, app) = (self.namespace.clone(), self.app.clone());
+        let own = |name: AppName| name.namespace() == namespace && name.app() == app;
+        for (
+            interface,
+            Link {
+                interface: at,
+                target,
+            },
+        ) in actors.values().flat_map(|actor| &actor.links)
+        {
+            let mut serves = None;
+            match &target.value {
+                LinkTarget::Actor { name } if own(name.app_name()) => {
+                    self.known_actor(name.name(), target.span)
+                }
+                LinkTarget::Provider { name, .. } if own(name.app_name()) => {
+                    self.known_provider(name.name(), target.span);
+                    serves = providers.get(name.name()).map(|provider| provider.capability);
+                }
+                _ => {}
+            }
+            if let Err(kind) = check_target(interface, &target.value, serves) {
+                self.faults.push(at.span, || kind);
+            }
+        }
+    }
+
+    /// No claim is there twice.
+    pub(super) fn check_routes(&mut self, routes: &[(Route, Span)]) {
+        let mut taken: HashMap<Claim, u32> = HashMap::new();
+        for (route, span) in routes {
+            for claim in route.claims() {
+                if let Some(first) = taken.get(&claim).copied() {
+                    self.faults.push(*span, || FaultKind::RouteTwice {
+                        first,
+                        claim: claim.to_string(),
+                    });
+                    break;
+                }
+                taken.insert(claim, span.line);
+            }
+        }
+    }
+
+    pub(super) fn known_actor(&mut self, name: &str, span: Span) {
+        if !self.actors.contains(name) {
+            self.faults.push(span, || FaultKind::UnknownActor {
+                app: "this app".to_owned(),
+                actor: name.to_owned(),
+                near: Near::of(name, self.actors.iter().map(String::as_str)),
+            });
+        }
+    }
+
+    pub(super) fn known_provider(&mut self, name: &str, span: Span) {
+        if !self.providers.contains(name) {
+            self.faults.push(span, || FaultKind::UnknownProvider {
+                app: "this app".to_owned(),
+                provider: name.to_owned(),
+                near: Near::of(name, self.providers.iter().map(String::as_str)),
+            });
+        }
+    }
+}

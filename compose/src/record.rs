@@ -1,0 +1,212 @@
+//! What the control store holds of an app, as JSON.
+//!
+//! Owns the records and their versions. Each has a field `v`: a reader refuses a version it does not know, and
+//! ignores fields it does not know, so that a field can be added without a new version if old hosts may miss it.
+//! Keys are [`crate::key`]'s, and who writes which record when is [`crate::deploy`]'s.
+//!
+//! A record's `revision` is for people and answers: it rises whenever the record changes. What is deleted and made again
+//! may have one that it had before, so who must know whether a record changed compares the store's own revision of it.
+
+use std::collections::BTreeMap;
+
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::allow::AllowPattern;
+use crate::capability::Capability;
+use crate::interface::InterfacePattern;
+use crate::limits::Limits;
+use crate::name::{ActorName, AppName, ProviderName};
+use crate::route::{self, Claim};
+
+/// The version of all records, so far.
+pub const VERSION: u32 = 1;
+
+/// A value of the store is not a record.
+#[derive(Debug, thiserror::Error)]
+#[error("`{key}` in the control store can't be read")]
+pub struct RecordError {
+    /// Its key.
+    pub key: String,
+    source: serde_json::Error,
+}
+
+/// Reads the record at `key`.
+///
+/// # Errors
+/// It is not a record of this kind, or one of a version that this build does not know.
+pub fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, RecordError> {
+    serde_json::from_slice(value).map_err(|source| RecordError {
+        key: key.to_owned(),
+        source,
+    })
+}
+
+/// The bytes of a record: the same for equal records.
+pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+    serde_json::to_vec(record).expect("a record's maps have texts as keys, and nothing else can fail")
+}
+
+/// An app that is deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppRecord {
+    /// [`VERSION`].
+    #[serde(deserialize_with = "known_version")]
+    pub v: u32,
+    /// The namespace.
+    pub namespace: String,
+    /// The app's own name.
+    pub name: String,
+    /// Rises with each deploy that changes something.
+    pub revision: u64,
+    /// The version that the manifest gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What the manifest says it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The sha256 of the manifest's canonical text, in hexadecimal digits.
+    pub manifest: String,
+    /// Who deployed it.
+    pub by: String,
+    /// When, as in RFC 3339.
+    pub at: String,
+}
+
+/// An actor of an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorRecord {
+    /// [`VERSION`].
+    #[serde(deserialize_with = "known_version")]
+    pub v: u32,
+    /// The full name.
+    pub name: ActorName,
+    /// Rises when the component, configuration, limits or idempotent functions change.
+    pub revision: u64,
+    /// `sha256:` and the digest in hexadecimal digits.
+    pub component: String,
+    /// What the actor reads as its configuration.
+    pub config: BTreeMap<String, String>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Functions that may be called again, as `INTERFACE.FUNCTION`.
+    #[serde(default)]
+    pub idempotent: Vec<String>,
+}
+
+/// A provider of an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderRecord {
+    /// [`VERSION`].
+    #[serde(deserialize_with = "known_version")]
+    pub v: u32,
+    /// The full name.
+    pub name: ProviderName,
+    /// Rises when anything of it changes.
+    pub revision: u64,
+    /// What it serves.
+    pub capability: Capability,
+    /// What serves it.
+    pub backend: String,
+    /// What is set on the backend.
+    pub config: BTreeMap<String, String>,
+}
+
+/// What an import of an actor resolves to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRecord {
+    /// [`VERSION`].
+    #[serde(deserialize_with = "known_version")]
+    pub v: u32,
+    /// Whose import.
+    pub actor: ActorName,
+    /// Which imports.
+    pub interface: InterfacePattern,
+    /// Rises when the target changes.
+    pub revision: u64,
+    /// Where it goes.
+    pub target: LinkTarget,
+    /// Where the manifest says it goes: another place is drift. None for a link that was made at run time only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared: Option<LinkTarget>,
+    /// Who made it, or changed it last.
+    pub by: String,
+}
+
+impl LinkRecord {
+    /// Whether the link was made or changed at run time.
+    pub fn is_drift(&self) -> bool {
+        self.declared.as_ref() != Some(&self.target)
+    }
+}
+
+/// Where a link goes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum LinkTarget {
+    /// To a provider.
+    Provider {
+        /// Which.
+        name: ProviderName,
+        /// The bucket that the actor gets whatever it asks for; None leaves it the choice.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bucket: Option<String>,
+        /// Whether the provider's keys are shared with other apps, instead of being the app's own.
+        #[serde(default)]
+        shared: bool,
+    },
+    /// To another actor, or the same.
+    Actor {
+        /// Which.
+        name: ActorName,
+    },
+    /// To the world, as far as one of the patterns allows.
+    Http {
+        /// Where requests may go.
+        allow: Vec<AllowPattern>,
+    },
+    /// Nowhere: the manifest declares the link, and it was deleted at run time.
+    Removed,
+}
+
+/// A route of an app, stored once for each of its claims.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRecord {
+    /// [`VERSION`].
+    #[serde(deserialize_with = "known_version")]
+    pub v: u32,
+    /// Whose route.
+    pub app: AppName,
+    /// Who serves it.
+    pub actor: ActorName,
+    /// A host name or `*.suffix`; None for any host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// A path that takes itself and what is below it.
+    pub path: String,
+    /// Upper-case methods; none for any.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Headers with lower-case names, that a request must have.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Whether the actor sees the path without the route's own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strip_prefix: bool,
+}
+
+impl RouteRecord {
+    /// The route's claims, one for each method.
+    pub fn claims(&self) -> impl Iterator<Item = Claim> + '_ {
+        route::claims(self.host.as_deref(), &self.path, &self.methods, &self.headers)
+    }
+}
+
+fn known_version<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    match u32::deserialize(from)? {
+        VERSION => Ok(VERSION),
+        v => Err(D::Error::custom(format!(
+            "version {v} is not known here, only {VERSION}: upgrade this host"
+        ))),
+    }
+}
