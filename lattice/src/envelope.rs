@@ -1,0 +1,262 @@
+//! What goes around a call between hosts: the request and the reply, as CBOR.
+//!
+//! Owns the fields, their bounds and the version. Must not know what the arguments are: they are bytes that `codec`
+//! made. `docs/wire.md` has both with a vector each.
+//!
+//! An envelope is a map with text keys, in deterministic form. A reader ignores fields that it does not know, in any
+//! order, and refuses a version that it does not know: what an old reader may ignore is a new field, everything else is
+//! a new version.
+
+mod map;
+
+use bytes::Bytes;
+
+pub use self::map::FieldError;
+use self::map::{Reader, Writer};
+
+/// The version that is written, and the only one that is read.
+pub const VERSION: u64 = 1;
+
+/// The longest text of an envelope, in bytes: names have 63 a part, a trace state 512.
+pub const TEXT_LEN_MAX: usize = 1024;
+
+/// An invocation's name, random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct InvocationId(pub [u8; 16]);
+
+/// W3C trace context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// `traceparent`
+    pub parent: String,
+    /// `tracestate`, or nothing.
+    pub state: String,
+}
+
+/// A call of one function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The call. A repeat of it is dropped by the callee.
+    pub id: InvocationId,
+    /// Who is called, `namespace/app/name`.
+    pub target: String,
+    /// The interface, with its version: `shop:catalog/items@1.0.0`.
+    pub interface: String,
+    /// The function in it.
+    pub function: String,
+    /// Milliseconds that the caller still waits.
+    pub remaining_ms: u64,
+    /// When the caller sent it, in milliseconds of the sending host's monotonic clock: it is compared only with other
+    /// stamps of that host.
+    pub sent_ms: u64,
+    /// Calls between the root call and this one.
+    pub hops: u8,
+    /// The trace that it belongs to, if it is traced.
+    pub trace: Option<Trace>,
+    /// Who calls, `namespace/app/name`, or the name of a trigger.
+    pub caller: String,
+    /// The target's revision, if it must be that one.
+    pub revision: Option<u64>,
+    /// The arguments, an array as CBOR.
+    pub body: Bytes,
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The call.
+    pub id: InvocationId,
+    /// The results, an array as CBOR; or why there are none.
+    pub outcome: Result<Bytes, Failure>,
+    /// How busy the callee's host is: 0 idle, 1,000 full, more if calls wait.
+    pub load: u32,
+}
+
+/// Why a call has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", kind.as_str())]
+pub struct Failure {
+    /// Which of the few kinds.
+    pub kind: FailureKind,
+    /// Whether the callee may have begun.
+    pub may_have_started: bool,
+    /// For people. At most [`TEXT_LEN_MAX`] bytes travel.
+    pub detail: String,
+}
+
+/// The kinds of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// No such actor, interface or function there.
+    NotFound,
+    /// Its places and its queue are full.
+    Overloaded,
+    /// The time was up.
+    Deadline,
+    /// The guest trapped or reached a limit.
+    Trap,
+    /// The caller has no right to it.
+    Denied,
+    /// The guest did not take the arguments.
+    RefusedByGuest,
+    /// What it needs is away. Also what an unknown kind of a later version is read as.
+    Unavailable,
+}
+
+impl FailureKind {
+    /// All.
+    pub const ALL: [Self; 7] = [
+        Self::NotFound,
+        Self::Overloaded,
+        Self::Deadline,
+        Self::Trap,
+        Self::Denied,
+        Self::RefusedByGuest,
+        Self::Unavailable,
+    ];
+
+    /// The word for it, on the wire and in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::Overloaded => "overloaded",
+            Self::Deadline => "deadline",
+            Self::Trap => "trap",
+            Self::Denied => "denied",
+            Self::RefusedByGuest => "refused-by-guest",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    fn from_wire(word: &str) -> Self {
+        let known = Self::ALL.into_iter().find(|kind| kind.as_str() == word);
+        known.unwrap_or(Self::Unavailable)
+    }
+}
+
+/// Why bytes are no envelope, or an envelope can't be written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Written by a version that this one does not know.
+    #[error("the envelope has version {0}, and this host knows version {VERSION}: update the older side")]
+    Version(u64),
+    /// Not a map of texts to values, or cut short, or with bytes after it.
+    #[error("the envelope is not a well-formed CBOR map")]
+    Malformed,
+    /// Something is wrong with one field.
+    #[error("the envelope's field `{field}` {problem}")]
+    Field {
+        /// The field's key.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: FieldError,
+    },
+}
+
+impl Request {
+    /// The bytes to send.
+    ///
+    /// # Errors
+    /// A text is longer than [`TEXT_LEN_MAX`].
+    pub fn encode(&self) -> Result<Bytes, EnvelopeError> {
+        let trace = self.trace.as_ref();
+        let state = trace
+            .map(|trace| trace.state.as_str())
+            .filter(|state| !state.is_empty());
+        let len =
+            10 + u64::from(self.revision.is_some()) + u64::from(trace.is_some()) + u64::from(state.is_some());
+        // In the order of the encoded keys: the shorter ones first.
+        let mut out = Writer::new(len, self.body.len());
+        out.number("v", VERSION);
+        out.text("by", &self.caller)?;
+        out.text("fn", &self.function)?;
+        out.bytes("id", &self.id.0);
+        out.text("if", &self.interface)?;
+        out.text("to", &self.target)?;
+        self.revision.inspect(|revision| out.number("rev", *revision));
+        out.number("ttl", self.remaining_ms);
+        out.bytes("args", &self.body);
+        out.number("hops", u64::from(self.hops));
+        out.number("sent", self.sent_ms);
+        if let Some(state) = state {
+            out.text("state", state)?;
+        }
+        if let Some(trace) = trace {
+            out.text("trace", &trace.parent)?;
+        }
+        Ok(out.finish())
+    }
+
+    /// Reads what [`Request::encode`] of this or another version made. The body is a part of `bytes`, not a copy.
+    ///
+    /// # Errors
+    /// [`EnvelopeError`]; nothing of the bytes can be believed then.
+    pub fn decode(bytes: &Bytes) -> Result<Self, EnvelopeError> {
+        let fields = Reader::new(bytes)?;
+        let state = fields.text("state")?.unwrap_or_default();
+        let trace = |parent: String| Trace { parent, state };
+        Ok(Self {
+            id: InvocationId(fields.id("id")?),
+            target: fields.needed("to", fields.text("to")?)?,
+            interface: fields.needed("if", fields.text("if")?)?,
+            function: fields.needed("fn", fields.text("fn")?)?,
+            remaining_ms: fields.needed("ttl", fields.number("ttl")?)?,
+            sent_ms: fields.needed("sent", fields.number("sent")?)?,
+            hops: fields.needed("hops", fields.number("hops")?)?,
+            trace: fields.text("trace")?.map(trace),
+            caller: fields.needed("by", fields.text("by")?)?,
+            revision: fields.number("rev")?,
+            body: fields.needed("args", fields.bytes("args")?)?,
+        })
+    }
+}
+
+impl Reply {
+    /// The bytes to send. A detail that is too long is cut.
+    pub fn encode(&self) -> Bytes {
+        match &self.outcome {
+            Ok(body) => {
+                let mut out = Writer::new(4, body.len());
+                out.number("v", VERSION);
+                out.bytes("id", &self.id.0);
+                out.bytes("ok", body);
+                out.number("load", u64::from(self.load));
+                out.finish()
+            }
+            Err(failure) => {
+                let mut out = Writer::new(6, 0);
+                out.number("v", VERSION);
+                out.bytes("id", &self.id.0);
+                out.cut_text("err", failure.kind.as_str());
+                out.number("load", u64::from(self.load));
+                out.cut_text("detail", &failure.detail);
+                out.flag("started", failure.may_have_started);
+                out.finish()
+            }
+        }
+    }
+
+    /// Reads what [`Reply::encode`] of this or another version made. The body is a part of `bytes`, not a copy.
+    ///
+    /// # Errors
+    /// [`EnvelopeError`]; whether the call started is not known then.
+    pub fn decode(bytes: &Bytes) -> Result<Self, EnvelopeError> {
+        let fields = Reader::new(bytes)?;
+        let outcome = match (fields.bytes("ok")?, fields.text("err")?) {
+            (Some(body), None) => Ok(body),
+            (None, Some(kind)) => Err(Failure {
+                kind: FailureKind::from_wire(&kind),
+                // Who does not say may have.
+                may_have_started: fields.flag("started")?.unwrap_or(true),
+                detail: fields.text("detail")?.unwrap_or_default(),
+            }),
+            (None, None) => return Err(map::field("ok", FieldError::Missing)),
+            (Some(_), Some(_)) => return Err(map::field("err", FieldError::Excluded("ok"))),
+        };
+        Ok(Self {
+            id: InvocationId(fields.id("id")?),
+            outcome,
+            load: fields.needed("load", fields.number("load")?)?,
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! Every subject name of a lattice, made in one place.
+//!
+//! Owns the grammar: `weft.<lattice>.` and then tokens of letters, digits, `-` and `_`, so that no name can be read as
+//! a wildcard or as two tokens. Must not know what is said on a subject.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The one queue name: whoever serves a subject shares it with the others who do.
+pub const QUEUE: &str = "weft";
+
+/// The longest token, in bytes: a sha256 in hex is the longest that is in use.
+pub const TOKEN_LEN_MAX: usize = 64;
+
+/// A subject to send to or to listen on.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject(Arc<str>);
+
+/// A name that can't be part of a subject.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` can't be part of a subject: expected 1 to {TOKEN_LEN_MAX} letters, digits, `-` or `_`")]
+pub struct SubjectError(String);
+
+/// Maker of the subjects of one lattice.
+#[derive(Debug, Clone)]
+pub struct Subjects {
+    lattice: Arc<str>,
+}
+
+impl Subjects {
+    /// The subjects of the lattice `name`.
+    ///
+    /// # Errors
+    /// A name that can't be a token; so for all methods.
+    pub fn new(name: &str) -> Result<Self, SubjectError> {
+        check(name).map(|()| Self { lattice: name.into() })
+    }
+
+    /// Calls to actors of `namespace` on `host`.
+    pub fn call(&self, host: &str, namespace: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["h", host, "call", namespace])
+    }
+
+    /// Frames of streams to `host`.
+    pub fn stream(&self, host: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["h", host, "stream"])
+    }
+
+    /// Control of `host`: cancels, drain.
+    pub fn control(&self, host: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["h", host, "ctl"])
+    }
+
+    /// Heartbeats of `region`.
+    pub fn heartbeats(&self, region: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["hb", region])
+    }
+
+    /// Digests of who is in `region`.
+    pub fn view(&self, region: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["view", region])
+    }
+
+    /// Calls to an actor by clients that have no view of the lattice.
+    pub fn front(&self, namespace: &str, app: &str, actor: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["front", namespace, app, actor])
+    }
+
+    /// Calls to a provider.
+    pub fn provider(&self, namespace: &str, provider: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["p", namespace, provider])
+    }
+
+    /// Requests that read the desired or observed state of `namespace`.
+    pub fn api_read(&self, namespace: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["api", "read", namespace])
+    }
+
+    /// Requests that write the desired state of `namespace`.
+    pub fn api_write(&self, namespace: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["api", "write", namespace])
+    }
+
+    /// Messages between voters, to `node`.
+    pub fn raft(&self, node: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["raft", node])
+    }
+
+    /// Asks for the bytes of the artifact with the sha256 `digest`, in hex.
+    pub fn artifact(&self, digest: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["artifact", digest])
+    }
+
+    fn subject(&self, tokens: &[&str]) -> Result<Subject, SubjectError> {
+        let mut text = format!("weft.{}", self.lattice);
+        for token in tokens {
+            check(token)?;
+            text.push('.');
+            text.push_str(token);
+        }
+        Ok(Subject(text.into()))
+    }
+}
+
+fn check(token: &str) -> Result<(), SubjectError> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if (1..=TOKEN_LEN_MAX).contains(&token.len()) && token.bytes().all(fits) {
+        return Ok(());
+    }
+    Err(SubjectError(token.chars().take(TOKEN_LEN_MAX).collect()))
+}
+
+impl Subject {
+    /// The subject as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_those_of_the_design() {
+        let of = Subjects::new("prod").unwrap();
+        let digest = "0".repeat(64);
+        for (made, text) in [
+            (of.call("h1", "default"), "weft.prod.h.h1.call.default"),
+            (of.stream("h1"), "weft.prod.h.h1.stream"),
+            (of.control("h1"), "weft.prod.h.h1.ctl"),
+            (of.heartbeats("eu"), "weft.prod.hb.eu"),
+            (of.view("eu"), "weft.prod.view.eu"),
+            (
+                of.front("default", "shop", "catalog"),
+                "weft.prod.front.default.shop.catalog",
+            ),
+            (of.provider("default", "carts"), "weft.prod.p.default.carts"),
+            (of.api_read("default"), "weft.prod.api.read.default"),
+            (of.api_write("default"), "weft.prod.api.write.default"),
+            (of.raft("1"), "weft.prod.raft.1"),
+            (of.artifact(&digest), &format!("weft.prod.artifact.{digest}")),
+        ] {
+            assert_eq!(made.unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn a_name_can_t_be_a_wildcard_or_two_tokens() {
+        let of = Subjects::new("prod").unwrap();
+        for name in ["", "*", ">", "a.b", "a b", "a\r\n", "ä", &"a".repeat(65)] {
+            assert!(Subjects::new(name).is_err(), "{name:?} was taken");
+            assert!(of.call("h1", name).is_err(), "{name:?} was taken");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What tests of this crate and of others need.
+
+pub mod power_loss;

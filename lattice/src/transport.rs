@@ -1,0 +1,186 @@
+//! Messages between the hosts of a lattice: requests with a reply, and publishing.
+//!
+//! Owns the trait that all that crosses machines is written against, shaped so that a request is two messages, with no
+//! subscription and no task of its own. Must not know what is in a message: it carries bytes, and no headers. There is
+//! one implementation within a process, [`memory::Hub`].
+//!
+//! A request is made at most once. It is never queued while there is no connection, and never repeated here.
+
+pub mod memory;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use crate::subject::Subject;
+
+/// The longest message, in bytes: the default of NATS. What is longer is a stream.
+pub const PAYLOAD_LEN_MAX: usize = 1 << 20;
+
+/// Why a request has no reply, or a message was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// Nobody serves the subject. It did not start: try another host.
+    #[error("nobody serves `{0}`")]
+    NoResponders(Subject),
+    /// The time was up.
+    #[error("no reply on `{subject}` in time")]
+    Timeout {
+        /// Where it was sent.
+        subject: Subject,
+        /// Whether it was sent, and may have been begun or even finished.
+        may_have_started: bool,
+    },
+    /// There is no connection. It was not sent.
+    #[error("not connected to the lattice: is its server up?")]
+    Disconnected,
+    /// Longer than [`PAYLOAD_LEN_MAX`]. It was not sent, or the reply is known to be too long.
+    #[error("a message of {len} bytes on `{subject}` is longer than {PAYLOAD_LEN_MAX}: send it as a stream")]
+    TooLarge {
+        /// Where it was to be sent.
+        subject: Subject,
+        /// Its length.
+        len: usize,
+        /// Whether the callee has run: it is the reply that is too long.
+        may_have_started: bool,
+    },
+}
+
+impl TransportError {
+    /// Whether the callee may have run.
+    pub fn may_have_started(&self) -> bool {
+        match self {
+            Self::NoResponders(_) | Self::Disconnected => false,
+            Self::Timeout { may_have_started, .. } | Self::TooLarge { may_have_started, .. } => {
+                *may_have_started
+            }
+        }
+    }
+}
+
+/// Whoever answers the requests on a subject.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request. The future is dropped when nobody waits for the answer any more, if that is known.
+    fn handle(&self, request: Bytes) -> BoxFuture<'static, Bytes>;
+
+    /// Answers a request that comes when [`Serving::concurrency`] others run: at once, and with an error that says
+    /// that it did not start.
+    fn shed(&self, request: Bytes) -> Bytes;
+}
+
+/// How a subject is served.
+#[derive(Debug, Clone, Copy)]
+pub struct Serving {
+    /// Requests that run at once; those beyond are shed.
+    pub concurrency: usize,
+}
+
+/// A connection to the lattice.
+pub trait Transport: Send + Sync + 'static {
+    /// Sends `payload` to one of those who serve `subject`, and gives the reply, after at most `timeout`.
+    ///
+    /// Dropping the future gives the reply up, and the callee's work with it where that is known.
+    fn request(
+        &self,
+        subject: &Subject,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>>;
+
+    /// Serves `subject` until what is returned is dropped; several who serve one share its requests.
+    ///
+    /// After that no new request comes; those that run go on to their end.
+    fn serve(
+        &self,
+        subject: Subject,
+        serving: Serving,
+        handler: Arc<dyn Handler>,
+    ) -> Result<Served, TransportError>;
+
+    /// Sends `payload` to all who are subscribed to `subject`. Nobody may be; a subscriber that is behind loses it.
+    fn publish(&self, subject: &Subject, payload: Bytes) -> BoxFuture<'static, Result<(), TransportError>>;
+
+    /// Every message that is published on `subject` from now on, of which at most `queue_len` wait.
+    fn subscribe(&self, subject: Subject, queue_len: usize) -> Result<Subscription, TransportError>;
+}
+
+/// A subject that is served, until this is dropped.
+pub struct Served(#[expect(dead_code, reason = "it is there to be dropped")] Box<dyn Send + Sync>);
+
+impl Served {
+    /// Serving ends when `guard` is dropped. For implementations of [`Transport`].
+    pub fn new(guard: impl Send + Sync + 'static) -> Self {
+        Self(Box::new(guard))
+    }
+}
+
+/// Messages of a subject, until this is dropped.
+pub struct Subscription {
+    queue: mpsc::Receiver<Bytes>,
+    lost: Arc<AtomicU64>,
+}
+
+/// The sending end of a [`Subscription`]. For implementations of [`Transport`].
+pub struct Subscriber {
+    queue: mpsc::Sender<Bytes>,
+    lost: Arc<AtomicU64>,
+}
+
+/// A subscription with room for `queue_len` messages (at least one), and its sending end.
+pub fn subscription(queue_len: usize) -> (Subscriber, Subscription) {
+    let (sender, queue) = mpsc::channel(queue_len.max(1));
+    let lost = Arc::<AtomicU64>::default();
+    let subscriber = Subscriber {
+        queue: sender,
+        lost: lost.clone(),
+    };
+    (subscriber, Subscription { queue, lost })
+}
+
+impl Subscriber {
+    /// Queues a message, or drops it if there is no room. Whether anybody still listens.
+    pub fn send(&self, message: Bytes) -> bool {
+        match self.queue.try_send(message) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+
+    /// Whether anybody still listens.
+    pub fn is_heard(&self) -> bool {
+        !self.queue.is_closed()
+    }
+}
+
+impl Subscription {
+    /// The next message; `None` when the connection is gone for good. Dropping the future loses none.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        self.queue.recv().await
+    }
+
+    /// Messages that were dropped because the queue was full.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Served")
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Subscription")
+    }
+}
