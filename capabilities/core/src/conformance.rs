@@ -1,0 +1,14 @@
+//! What every backend must do, as suites that their tests run.
+//!
+//! Each check names the rule that it holds; a failing backend panics with it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a suite that runs in tests, where a panic is a failed check"
+)]
+
+mod key_value;
+mod sql;
+
+pub use key_value::key_value;
+pub use sql::{SqlDialect, sql};

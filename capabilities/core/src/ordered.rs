@@ -1,0 +1,315 @@
+//! A key-value backend out of an ordered map of bytes.
+//!
+//! Owns what the embedded backends have in common: limits, paging, and what each write does to a map, so that a
+//! backend brings a map, a way to write to it, and nothing else.
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{self, BoxFuture};
+
+use crate::key_value::{BatchBytes, Bucket, KeyValue, KeyValueError, PAGE_LEN_MAX, Page, Swap, check_value};
+
+/// An ordered map that lives in this process. Whoever implements it has [`KeyValue`].
+pub trait Ordered: Send + Sync + 'static {
+    /// The value of a stored key. Called on the caller's thread: it must be short.
+    fn read(&self, key: &[u8]) -> Result<Option<Bytes>, KeyValueError>;
+
+    /// Whether a stored key has a value.
+    fn contains(&self, key: &[u8]) -> Result<bool, KeyValueError> {
+        Ok(self.read(key)?.is_some())
+    }
+
+    /// Shows `visit` the keys after `after` and before `before` in order, until it says `false`.
+    fn scan(
+        &self,
+        after: &[u8],
+        before: &[u8],
+        visit: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), KeyValueError>;
+
+    /// Applies one write, wholly or not, and answers when it is as durable as this map makes it.
+    fn write(&self, write: Write) -> BoxFuture<'_, Result<Written, KeyValueError>>;
+
+    /// See [`KeyValue::close`].
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// One write, its limits checked. Keys are stored keys ([`Bucket::key`]).
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Sets all of these.
+    Set(Vec<(Vec<u8>, Bytes)>),
+    /// Deletes all of these.
+    Delete(Vec<Vec<u8>>),
+    /// Adds to a number.
+    Increment {
+        /// The stored key.
+        key: Vec<u8>,
+        /// What to add.
+        delta: i64,
+    },
+    /// Sets one key if it has the expected value.
+    CompareAndSwap {
+        /// The stored key.
+        key: Vec<u8>,
+        /// The value that it must have.
+        expected: Option<Bytes>,
+        /// The value that it then gets.
+        new: Bytes,
+    },
+}
+
+/// What a write gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// Nothing but that it is done.
+    Done,
+    /// The sum.
+    Sum(i64),
+    /// What the swap did.
+    Swap(Swap),
+}
+
+/// A map while it is written to. `E` is what a failing map says; refusals are [`KeyValueError`]s of the write alone.
+pub trait Table {
+    /// Why the map failed, or why it refuses.
+    type Error: From<KeyValueError>;
+    /// The value of a key, as this very write would see it.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Self::Error>;
+    /// Sets all entries or, refusing, none.
+    fn set(&mut self, entries: &[(Vec<u8>, Bytes)]) -> Result<(), Self::Error>;
+    /// Takes a key away.
+    fn remove(&mut self, key: &[u8]) -> Result<(), Self::Error>;
+}
+
+impl Write {
+    /// Bytes of the write's keys and values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Set(entries) => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
+            Self::Delete(keys) => keys.iter().map(Vec::len).sum(),
+            Self::Increment { key, .. } => key.len(),
+            Self::CompareAndSwap { key, expected, new } => {
+                key.len() + new.len() + expected.as_ref().map_or(0, Bytes::len)
+            }
+        }
+    }
+
+    /// Whether it writes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Does the write to `table`. A refused write has changed nothing.
+    ///
+    /// # Errors
+    /// The table's, and [`KeyValueError::NotANumber`] and [`KeyValueError::OutOfRange`].
+    pub fn apply<T: Table>(self, table: &mut T) -> Result<Written, T::Error> {
+        match self {
+            Self::Set(entries) => table.set(&entries)?,
+            Self::Delete(keys) => {
+                for key in &keys {
+                    table.remove(key)?;
+                }
+            }
+            Self::Increment { key, delta } => {
+                let sum = add(table.get(&key)?.as_deref(), delta, &key)?;
+                table.set(&[(key, sum.to_string().into())])?;
+                return Ok(Written::Sum(sum));
+            }
+            Self::CompareAndSwap { key, expected, new } => {
+                let now = table.get(&key)?;
+                if now != expected {
+                    return Ok(Written::Swap(Swap::Changed(now)));
+                }
+                table.set(&[(key, new)])?;
+                return Ok(Written::Swap(Swap::Done));
+            }
+        }
+        Ok(Written::Done)
+    }
+}
+
+fn add(value: Option<&[u8]>, delta: i64, stored_key: &[u8]) -> Result<i64, KeyValueError> {
+    // The caller's key is what follows the three parts of the bucket.
+    let key = || {
+        let key = stored_key.splitn(4, |&b| b == 0).last().unwrap_or_default();
+        String::from_utf8_lossy(key).into_owned()
+    };
+    let before = match value {
+        None => 0,
+        Some(text) => std::str::from_utf8(text)
+            .ok()
+            .and_then(|text| text.parse::<i64>().ok())
+            .ok_or_else(|| KeyValueError::NotANumber { key: key() })?,
+    };
+    before
+        .checked_add(delta)
+        .ok_or_else(|| KeyValueError::OutOfRange { key: key() })
+}
+
+impl<T: Ordered> KeyValue for T {
+    fn get<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Bytes>, KeyValueError>> {
+        future::lazy(move |_| self.read(&bucket.key(key)?)).boxed()
+    }
+
+    fn set<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        key: &'a str,
+        value: Bytes,
+    ) -> BoxFuture<'a, Result<(), KeyValueError>> {
+        async move {
+            check_value(&value)?;
+            self.write(Write::Set(vec![(bucket.key(key)?, value)]))
+                .await
+                .map(drop)
+        }
+        .boxed()
+    }
+
+    fn delete<'a>(&'a self, bucket: &'a Bucket, key: &'a str) -> BoxFuture<'a, Result<(), KeyValueError>> {
+        async move { self.write(Write::Delete(vec![bucket.key(key)?])).await.map(drop) }.boxed()
+    }
+
+    fn exists<'a>(&'a self, bucket: &'a Bucket, key: &'a str) -> BoxFuture<'a, Result<bool, KeyValueError>> {
+        future::lazy(move |_| self.contains(&bucket.key(key)?)).boxed()
+    }
+
+    fn list_keys<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        cursor: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page, KeyValueError>> {
+        future::lazy(move |_| page(self, bucket, cursor, limit)).boxed()
+    }
+
+    fn increment<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        key: &'a str,
+        delta: i64,
+    ) -> BoxFuture<'a, Result<i64, KeyValueError>> {
+        async move {
+            let key = bucket.key(key)?;
+            match self.write(Write::Increment { key, delta }).await? {
+                Written::Sum(sum) => Ok(sum),
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
+    }
+
+    fn compare_and_swap<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        key: &'a str,
+        expected: Option<Bytes>,
+        new: Bytes,
+    ) -> BoxFuture<'a, Result<Swap, KeyValueError>> {
+        async move {
+            check_value(&new)?;
+            let key = bucket.key(key)?;
+            match self.write(Write::CompareAndSwap { key, expected, new }).await? {
+                Written::Swap(swap) => Ok(swap),
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
+    }
+
+    fn get_many<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<Option<Bytes>>, KeyValueError>> {
+        future::lazy(move |_| {
+            let mut bytes = BatchBytes::of_keys(keys.len())?;
+            keys.iter()
+                .map(|key| {
+                    let value = self.read(&bucket.key(key)?)?;
+                    bytes.add(key.len() + value.as_ref().map_or(0, Bytes::len))?;
+                    Ok(value)
+                })
+                .collect()
+        })
+        .boxed()
+    }
+
+    fn set_many<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        entries: Vec<(String, Bytes)>,
+    ) -> BoxFuture<'a, Result<(), KeyValueError>> {
+        async move {
+            let mut bytes = BatchBytes::of_keys(entries.len())?;
+            let mut checked = Vec::with_capacity(entries.len());
+            for (key, value) in entries {
+                check_value(&value)?;
+                bytes.add(key.len() + value.len())?;
+                checked.push((bucket.key(&key)?, value));
+            }
+            self.write(Write::Set(checked)).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn delete_many<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<(), KeyValueError>> {
+        async move {
+            BatchBytes::of_keys(keys.len())?;
+            let checked = keys.iter().map(|key| bucket.key(key)).collect::<Result<_, _>>()?;
+            self.write(Write::Delete(checked)).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Ordered::close(self)
+    }
+}
+
+fn page(
+    map: &impl Ordered,
+    bucket: &Bucket,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<Page, KeyValueError> {
+    let prefix = bucket.prefix()?;
+    let limit = limit.clamp(1, PAGE_LEN_MAX);
+    // No stored key is the bare prefix, so that "after" loses none. The last byte of a prefix is 0.
+    let after = format!("{prefix}{}", cursor.unwrap_or_default());
+    let mut before = prefix.as_bytes().to_vec();
+    if let Some(last) = before.last_mut() {
+        *last += 1;
+    }
+    let mut page = Page::default();
+    let mut broken = None;
+    map.scan(after.as_bytes(), &before, &mut |stored| {
+        if page.keys.len() == limit {
+            page.cursor = page.keys.last().cloned();
+            return false;
+        }
+        match std::str::from_utf8(&stored[prefix.len()..]) {
+            Ok(key) => page.keys.push(key.to_owned()),
+            Err(error) => broken = Some(error),
+        }
+        broken.is_none()
+    })?;
+    match broken {
+        None => Ok(page),
+        Some(error) => Err(KeyValueError::Backend(Box::new(error))),
+    }
+}
+
+fn unexpected(written: &Written) -> KeyValueError {
+    KeyValueError::Backend(format!("the backend answered another write: {written:?}").into())
+}

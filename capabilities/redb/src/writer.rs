@@ -1,0 +1,202 @@
+//! The writer: a thread that commits what waits, together, and answers when it is on disk.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redb::{Database, Durability, ReadableTable};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use weft_capabilities::KeyValueError;
+use weft_capabilities::ordered::{Table, Write, Written};
+
+use crate::{KEYS, Snapshot, snapshot_of};
+
+/// Writes that wait, at most: some commits' worth.
+const QUEUE_LEN_MAX: usize = 1_024;
+/// KiB of keys and values that wait, at most: eight of the largest values.
+const QUEUE_KIB_MAX: u32 = 64 << 10;
+/// How long a write waits for a seat in the queue: many times what a slow disk takes to sync.
+const QUEUE_WAIT: Duration = Duration::from_secs(2);
+/// Bytes in one commit, at most (and one write more): redb holds them in memory until then.
+const COMMIT_BYTES_MAX: usize = 16 << 20;
+
+type Reply = oneshot::Sender<Result<Written, KeyValueError>>;
+
+struct Job {
+    write: Write,
+    reply: Reply,
+    _bytes: OwnedSemaphorePermit,
+}
+
+pub(crate) struct Writer {
+    /// `None` once closed: the thread ends after what is in the queue.
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    bytes: Arc<Semaphore>,
+    ended: tokio::sync::watch::Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(crate) fn start(database: Database, snapshot: Arc<Snapshot>) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel(QUEUE_LEN_MAX);
+        let (alive, ended) = tokio::sync::watch::channel(());
+        let thread = std::thread::Builder::new()
+            .name("redb-writer".to_owned())
+            .spawn(move || {
+                serve(&database, queue, &snapshot);
+                // The file is let go before anyone is told: it may be opened again at once.
+                snapshot.store(None);
+                drop(database);
+                drop(alive);
+            })?;
+        Ok(Self {
+            jobs: Mutex::new(Some(jobs)),
+            bytes: Arc::new(Semaphore::new(QUEUE_KIB_MAX as usize)),
+            ended,
+            thread: Some(thread),
+        })
+    }
+
+    /// Queues a write and waits until it is on disk. Dropping the future after that leaves the write in the queue.
+    pub(crate) async fn write(&self, write: Write) -> Result<Written, KeyValueError> {
+        let jobs = self.jobs().clone().ok_or(KeyValueError::Closed)?;
+        let kib = u32::try_from(write.len() >> 10)
+            .unwrap_or(u32::MAX)
+            .clamp(1, QUEUE_KIB_MAX);
+        let seat = async {
+            let bytes = self.bytes.clone().acquire_many_owned(kib).await.ok()?;
+            Some((bytes, jobs.reserve().await.ok()?))
+        };
+        let (bytes, seat) = tokio::time::timeout(QUEUE_WAIT, seat)
+            .await
+            .map_err(|_| KeyValueError::Overloaded)?
+            .ok_or(KeyValueError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        seat.send(Job {
+            write,
+            reply,
+            _bytes: bytes,
+        });
+        // Held on, it would keep the thread from ending while this write waits.
+        drop(jobs);
+        let lost = || KeyValueError::Unavailable("its writer ended before it answered".to_owned());
+        answer.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    pub(crate) async fn close(&self) {
+        drop(self.jobs().take());
+        // An error is what is waited for: the thread has dropped its end.
+        while self.ended.clone().changed().await.is_ok() {}
+    }
+
+    fn jobs(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Job>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Writer {
+    /// Waits for what was accepted, so that the file is free after. A host closes first, and then waits for nothing.
+    fn drop(&mut self) {
+        drop(self.jobs().take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there was told to each waiting caller already.
+            drop(thread.join());
+        }
+    }
+}
+
+fn serve(database: &Database, mut queue: mpsc::Receiver<Job>, snapshot: &Snapshot) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut bytes = first.write.len();
+        let mut batch = vec![first];
+        while bytes < COMMIT_BYTES_MAX && batch.len() < QUEUE_LEN_MAX {
+            let Ok(job) = queue.try_recv() else { break };
+            bytes += job.write.len();
+            batch.push(job);
+        }
+        let (writes, replies): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|job| (job.write, (job.reply, job._bytes)))
+            .unzip();
+        match commit(database, writes, snapshot) {
+            Ok(answers) => {
+                for ((reply, _), answer) in replies.into_iter().zip(answers) {
+                    // Who has gone is not waiting.
+                    drop(reply.send(answer));
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for (reply, _) in replies {
+                    drop(reply.send(Err(KeyValueError::Backend(Box::new(error.clone())))));
+                }
+            }
+        }
+    }
+}
+
+/// Commits `writes` in their order. An error means that none of them was answered, nor will be read.
+fn commit(
+    database: &Database,
+    writes: Vec<Write>,
+    snapshot: &Snapshot,
+) -> Result<Vec<Result<Written, KeyValueError>>, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    // A start after a kill then takes no time that grows with the file.
+    transaction.set_quick_repair(true);
+    let mut answers = Vec::with_capacity(writes.len());
+    {
+        let mut table = Open(transaction.open_table(KEYS)?);
+        for write in writes {
+            answers.push(match write.apply(&mut table) {
+                Ok(written) => Ok(written),
+                Err(Failed::Refused(error)) => Err(error),
+                Err(Failed::Storage(error)) => return Err(error.into()),
+            });
+        }
+    }
+    transaction.commit()?;
+    snapshot.store(Some(Arc::new(snapshot_of(database)?)));
+    Ok(answers)
+}
+
+struct Open<'t>(redb::Table<'t, &'static [u8], &'static [u8]>);
+
+enum Failed {
+    /// This write alone.
+    Refused(KeyValueError),
+    /// The file, and so the whole transaction.
+    Storage(redb::StorageError),
+}
+
+impl From<KeyValueError> for Failed {
+    fn from(error: KeyValueError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Table for Open<'_> {
+    type Error = Failed;
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Failed> {
+        let value = self.0.get(key).map_err(Failed::Storage)?;
+        Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
+    }
+
+    fn set(&mut self, entries: &[(Vec<u8>, Bytes)]) -> Result<(), Failed> {
+        for (key, value) in entries {
+            self.0
+                .insert(key.as_slice(), &value[..])
+                .map_err(Failed::Storage)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<(), Failed> {
+        self.0.remove(key).map_err(Failed::Storage)?;
+        Ok(())
+    }
+}
