@@ -49,6 +49,14 @@ pub const WEFT_OUTCOME: &str = "weft.outcome";
 pub const WEFT_REASON: &str = "weft.reason";
 /// What the artifact cache had: `hit`, `miss`, `corrupt` or `stale`.
 pub const WEFT_CACHE_RESULT: &str = "weft.cache.result";
+/// Which way a call went: `local`, `zone`, `region` or `far`.
+pub const WEFT_CALL_PATH: &str = "weft.call.path";
+/// What kind of capability: `key-value`, `sql` or `http-client`.
+pub const WEFT_CAPABILITY: &str = "weft.capability";
+/// What was asked of a capability.
+pub const WEFT_OPERATION: &str = "weft.operation";
+/// `desired` or `applied`.
+pub const WEFT_STATE: &str = "weft.state";
 /// `limit` or `live`.
 pub const WEFT_POOL_STATE: &str = "weft.pool.state";
 /// The name that a certificate is served for.
@@ -74,6 +82,10 @@ pub const WEFT_INVOCATION_DURATION: &str = "weft.invocation.duration";
 pub const WEFT_INVOCATION_CPU_TIME: &str = "weft.invocation.cpu.time";
 /// Invocations that admission refused.
 pub const WEFT_INVOCATION_SHED: &str = "weft.invocation.shed";
+/// Calls from actor to actor.
+pub const WEFT_CALL_COUNT: &str = "weft.call.count";
+/// Time that an operation of a capability took.
+pub const WEFT_CAPABILITY_OPERATION_DURATION: &str = "weft.capability.operation.duration";
 /// Time to get an instance ready to be called.
 pub const WEFT_INSTANCE_START_DURATION: &str = "weft.instance.start.duration";
 /// The most linear memory that an instance had.
@@ -100,6 +112,20 @@ pub const WEFT_TLS_CERTIFICATE_EXPIRY: &str = "weft.tls.certificate.expiry";
 pub const WEFT_TLS_RELOAD: &str = "weft.tls.reload";
 /// Lines that guests logged.
 pub const WEFT_GUEST_LOG_LINES: &str = "weft.guest.log.lines";
+/// Time to converge on the desired state.
+pub const WEFT_RECONCILE_DURATION: &str = "weft.reconcile.duration";
+/// Time to commit a transaction of the control store.
+pub const WEFT_CONTROL_COMMIT_DURATION: &str = "weft.control.commit.duration";
+/// How far the control store is, and how far this host.
+pub const WEFT_CONTROL_INDEX: &str = "weft.control.index";
+/// Actors that this host serves.
+pub const WEFT_ACTOR_COUNT: &str = "weft.actor.count";
+/// Providers that this host runs.
+pub const WEFT_PROVIDER_COUNT: &str = "weft.provider.count";
+/// Links that this host applied.
+pub const WEFT_LINK_COUNT: &str = "weft.link.count";
+/// Conditions: what this host could not bring about.
+pub const WEFT_CONDITION_COUNT: &str = "weft.condition.count";
 
 /// Every metric. A test checks that each is emitted, and another that each is in README.md.
 pub const METRICS: &[&str] = &[
@@ -109,6 +135,8 @@ pub const METRICS: &[&str] = &[
     WEFT_INVOCATION_DURATION,
     WEFT_INVOCATION_CPU_TIME,
     WEFT_INVOCATION_SHED,
+    WEFT_CALL_COUNT,
+    WEFT_CAPABILITY_OPERATION_DURATION,
     WEFT_INSTANCE_START_DURATION,
     WEFT_INSTANCE_MEMORY_PEAK,
     WEFT_COMPONENT_COMPILE_DURATION,
@@ -122,4 +150,11 @@ pub const METRICS: &[&str] = &[
     WEFT_TLS_CERTIFICATE_EXPIRY,
     WEFT_TLS_RELOAD,
     WEFT_GUEST_LOG_LINES,
+    WEFT_RECONCILE_DURATION,
+    WEFT_CONTROL_COMMIT_DURATION,
+    WEFT_CONTROL_INDEX,
+    WEFT_ACTOR_COUNT,
+    WEFT_PROVIDER_COUNT,
+    WEFT_LINK_COUNT,
+    WEFT_CONDITION_COUNT,
 ];

@@ -14,10 +14,12 @@ pub enum Outcome {
     RefusedByGuest,
     Cancelled,
     Unavailable,
+    NotFound,
+    Denied,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Ok,
         Self::Trap,
         Self::Deadline,
@@ -27,6 +29,8 @@ impl Outcome {
         Self::RefusedByGuest,
         Self::Cancelled,
         Self::Unavailable,
+        Self::NotFound,
+        Self::Denied,
     ];
 
     /// The value of the attribute `weft.outcome`, for spans and logs too.
@@ -41,6 +45,8 @@ impl Outcome {
             Self::RefusedByGuest => "refused-by-guest",
             Self::Cancelled => "cancelled",
             Self::Unavailable => "unavailable",
+            Self::NotFound => "not-found",
+            Self::Denied => "denied",
         }
     }
 }

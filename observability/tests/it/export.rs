@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use weft_observability::attributes::{METRICS, WEFT_POOL_SLOTS, WEFT_TLS_RELOAD};
-use weft_observability::metrics::{CacheResult, CompileOutcome, PoolState, ShedReason};
+use weft_observability::metrics::{
+    CacheResult, CallPath, CompileOutcome, Operation, OperationOutcome, PoolState, ShedReason, StateReport,
+};
 use weft_observability::test_collector::{SpanKind, TestCollector};
 use weft_observability::{InvocationRecord, LogFormat, Outcome, TraceContext, context_of, set_parent};
 
@@ -103,6 +105,9 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
     metrics.component_loaded(Duration::from_millis(1));
     metrics.artifact_cache(CacheResult::Miss);
     metrics.request_rejected("no-route");
+    metrics.reconciled(true, Duration::from_millis(1));
+    metrics.committed(true, Duration::from_millis(1));
+    metrics.observe_state(StateReport::default);
     assert!(collector.wait_for_metric(WEFT_POOL_SLOTS, WAIT_MAX).await);
 
     let time = Duration::from_micros(700);
@@ -117,6 +122,8 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
     actor.record(&record);
     actor.record_http(&http::Method::GET, 500, time);
     actor.shed(ShedReason::PoolFull);
+    actor.call(CallPath::Local, Outcome::Ok);
+    actor.operation(Operation::KeyValueGet, OperationOutcome::Ok, time);
     telemetry.shutdown().await;
 
     let missing: Vec<_> = METRICS

@@ -1,0 +1,423 @@
+//! What a host records, and the snapshot of everything that both readers get.
+//!
+//! Owns the list of actors with its bound, and the closures that are asked at each collection. Must not know
+//! who reads.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use super::actor::{self, ActorMetrics};
+use super::description::*;
+use super::instrument::{Counter, Histogram};
+use super::nanos;
+use super::outcome::{CacheResult, CompileOutcome};
+use super::snapshot::{Attributes, Family, Point, PointValue, Value};
+use crate::attributes::*;
+
+/// Actors that have series of their own; further ones share the overflow series.
+pub const ACTORS_MAX: usize = 4096;
+
+/// The state of the instance pool at the moment of asking.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolState {
+    /// Slots there are.
+    pub limit: u64,
+    /// Slots in use.
+    pub live: u64,
+    /// Memories kept resident for the next instance.
+    pub warm_memories: u64,
+}
+
+/// How far a host has converged on the desired state, at the moment of asking.
+#[derive(Debug, Clone, Default)]
+pub struct StateReport {
+    /// The last transaction of the control store that this host knows of.
+    pub desired_index: u64,
+    /// The last transaction that it applied; behind `desired_index` while it converges.
+    pub applied_index: u64,
+    /// Actors that it serves.
+    pub actors: u64,
+    /// Providers that it runs.
+    pub providers: u64,
+    /// Links that it applied.
+    pub links: u64,
+    /// What it could not bring about, and tries again.
+    pub conditions: u64,
+}
+
+/// All that a host records. Cheap to clone; made by [`crate::Telemetry`].
+#[derive(Clone)]
+pub struct HostMetrics(Arc<Host>);
+
+struct Host {
+    since: SystemTime,
+    /// Those that somebody still serves. Series of an actor that is gone are dropped with it.
+    actors: Mutex<BTreeMap<String, Weak<ActorMetrics>>>,
+    overflow: Arc<ActorMetrics>,
+    compile_duration: [Histogram; CompileOutcome::ALL.len()],
+    load_duration: Histogram,
+    artifact_cache: [Counter; CacheResult::ALL.len()],
+    connections_refused: Counter,
+    requests_rejected: Mutex<BTreeMap<&'static str, u64>>,
+    tls_reload: [Counter; FAILED_OR_OK.len()],
+    reconcile_duration: [Histogram; FAILED_OR_OK.len()],
+    commit_duration: [Histogram; FAILED_OR_OK.len()],
+    active_requests: Observer<dyn Fn() -> u64 + Send>,
+    pool: Observer<dyn Fn() -> PoolState + Send>,
+    connections: Observer<dyn Fn() -> u64 + Send>,
+    certificates: Observer<CertificatesFn>,
+    state: Observer<dyn Fn() -> StateReport + Send>,
+}
+
+/// The values of `weft.outcome` for what works or does not, by `usize::from(ok)`.
+const FAILED_OR_OK: [&str; 2] = ["failed", "ok"];
+
+type CertificatesFn = dyn Fn(&mut dyn FnMut(&str, SystemTime)) + Send;
+
+/// A closure that the host registered, asked at each collection on the thread that collects.
+struct Observer<F: ?Sized>(Mutex<Option<Box<F>>>);
+
+impl<F: ?Sized> Default for Observer<F> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<F: ?Sized> Observer<F> {
+    fn set(&self, f: Box<F>) {
+        *lock(&self.0) = Some(f);
+    }
+
+    fn ask<T>(&self, ask: impl FnOnce(&F) -> T) -> Option<T> {
+        lock(&self.0).as_deref().map(ask)
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Default for HostMetrics {
+    fn default() -> Self {
+        Self(Arc::new(Host {
+            since: SystemTime::now(),
+            actors: Mutex::default(),
+            overflow: Arc::new(ActorMetrics::new(None)),
+            compile_duration: [const { Histogram::new(COMPILE_NANOS) }; CompileOutcome::ALL.len()],
+            load_duration: Histogram::new(COMPILE_NANOS),
+            artifact_cache: Default::default(),
+            connections_refused: Counter::default(),
+            requests_rejected: Mutex::default(),
+            tls_reload: Default::default(),
+            reconcile_duration: [const { Histogram::new(RECONCILE_NANOS) }; FAILED_OR_OK.len()],
+            commit_duration: [const { Histogram::new(CALL_NANOS) }; FAILED_OR_OK.len()],
+            active_requests: Observer::default(),
+            pool: Observer::default(),
+            connections: Observer::default(),
+            certificates: Observer::default(),
+            state: Observer::default(),
+        }))
+    }
+}
+
+impl HostMetrics {
+    /// Metrics that nobody reads, for tests of code that needs some.
+    pub fn noop() -> Self {
+        Self::default()
+    }
+
+    /// The metrics of one actor, `namespace/app/name`. To be called when the actor is deployed, not per
+    /// invocation.
+    ///
+    /// The same name gives the same object for as long as somebody holds it; then its series end. Past
+    /// [`ACTORS_MAX`] names at once, all further ones share one object.
+    pub fn actor(&self, name: &str) -> Arc<ActorMetrics> {
+        let mut actors = lock(&self.0.actors);
+        if let Some(actor) = actors.get(name).and_then(Weak::upgrade) {
+            return actor;
+        }
+        if actors.len() >= ACTORS_MAX {
+            actors.retain(|_, actor| actor.strong_count() > 0);
+        }
+        if actors.len() >= ACTORS_MAX {
+            return Arc::clone(&self.0.overflow);
+        }
+        let actor = Arc::new(ActorMetrics::new(Some(name)));
+        actors.insert(name.to_owned(), Arc::downgrade(&actor));
+        actor
+    }
+
+    /// A component was compiled, or was not.
+    pub fn component_compiled(&self, outcome: CompileOutcome, duration: Duration) {
+        self.0.compile_duration[outcome as usize].record(nanos(duration));
+    }
+
+    /// A component was made ready to be instantiated, from compiled bytes.
+    pub fn component_loaded(&self, duration: Duration) {
+        self.0.load_duration.record(nanos(duration));
+    }
+
+    /// A compiled component was looked up in the cache.
+    pub fn artifact_cache(&self, result: CacheResult) {
+        self.0.artifact_cache[result as usize].add(1);
+    }
+
+    /// A connection was closed at once because there are too many.
+    pub fn connection_refused(&self) {
+        self.0.connections_refused.add(1);
+    }
+
+    /// A request was answered without asking a guest, for a reason such as `no-route` or `head-too-large`.
+    pub fn request_rejected(&self, reason: &'static str) {
+        *lock(&self.0.requests_rejected).entry(reason).or_default() += 1;
+    }
+
+    /// The certificates were read again, successfully or not.
+    pub fn tls_reloaded(&self, ok: bool) {
+        self.0.tls_reload[usize::from(ok)].add(1);
+    }
+
+    /// This host tried to converge on the desired state. Once per attempt, also when there was little to do.
+    pub fn reconciled(&self, ok: bool, duration: Duration) {
+        self.0.reconcile_duration[usize::from(ok)].record(nanos(duration));
+    }
+
+    /// A transaction of the control store was committed, or was not; `duration` is from the request until it is
+    /// known which.
+    pub fn committed(&self, ok: bool, duration: Duration) {
+        self.0.commit_duration[usize::from(ok)].record(nanos(duration));
+    }
+
+    /// Tells how to count the requests that are being served. Each `observe_` call replaces the closure of
+    /// the last one; a closure must neither block nor panic, and holds what it asks by `Weak`, since it lives
+    /// as long as these metrics.
+    pub fn observe_active_requests(&self, f: impl Fn() -> u64 + Send + 'static) {
+        self.0.active_requests.set(Box::new(f));
+    }
+
+    /// Tells how to ask the instance pool.
+    pub fn observe_pool(&self, f: impl Fn() -> PoolState + Send + 'static) {
+        self.0.pool.set(Box::new(f));
+    }
+
+    /// Tells how to count the open connections of the front door.
+    pub fn observe_connections(&self, f: impl Fn() -> u64 + Send + 'static) {
+        self.0.connections.set(Box::new(f));
+    }
+
+    /// Tells how to list the certificates: the closure calls its argument with each server name and its
+    /// expiry.
+    pub fn observe_certificates(&self, f: impl Fn(&mut dyn FnMut(&str, SystemTime)) + Send + 'static) {
+        self.0.certificates.set(Box::new(f));
+    }
+
+    /// Tells how to ask how far this host has converged.
+    pub fn observe_state(&self, f: impl Fn() -> StateReport + Send + 'static) {
+        self.0.state.set(Box::new(f));
+    }
+
+    /// All metrics now.
+    pub(crate) fn snapshot(&self) -> Vec<Family> {
+        let host = &*self.0;
+        let point = |attributes: Attributes, value| Point {
+            attributes,
+            since: host.since,
+            value,
+        };
+        let number = |attributes, value| point(attributes, PointValue::Number(value));
+        let measured = |attributes, histogram: &Histogram| {
+            histogram
+                .value()
+                .map(|value| point(attributes, PointValue::Histogram(value)))
+        };
+        let labelled = |key, value| vec![(key, Value::Static(value))];
+
+        let mut families = self.actor_families();
+        let mut family = |description, points| families.push(Family { description, points });
+        family(
+            &ACTIVE_REQUESTS,
+            host.active_requests
+                .ask(|ask| number(vec![], ask()))
+                .into_iter()
+                .collect(),
+        );
+        family(
+            &COMPILE_DURATION,
+            CompileOutcome::ALL
+                .into_iter()
+                .zip(&host.compile_duration)
+                .filter_map(|(outcome, histogram)| {
+                    measured(labelled(WEFT_OUTCOME, outcome.as_str()), histogram)
+                })
+                .collect(),
+        );
+        family(
+            &LOAD_DURATION,
+            measured(vec![], &host.load_duration).into_iter().collect(),
+        );
+        family(
+            &ARTIFACT_CACHE,
+            CacheResult::ALL
+                .into_iter()
+                .zip(&host.artifact_cache)
+                .map(|(result, count)| number(labelled(WEFT_CACHE_RESULT, result.as_str()), count.value()))
+                .collect(),
+        );
+        let pool = host.pool.ask(|ask| ask());
+        family(
+            &POOL_SLOTS,
+            pool.iter()
+                .flat_map(|pool| [("limit", pool.limit), ("live", pool.live)])
+                .map(|(state, slots)| number(labelled(WEFT_POOL_STATE, state), slots))
+                .collect(),
+        );
+        family(
+            &MEMORIES_WARM,
+            pool.iter()
+                .map(|pool| number(vec![], pool.warm_memories))
+                .collect(),
+        );
+        family(
+            &CONNECTIONS,
+            host.connections
+                .ask(|ask| number(vec![], ask()))
+                .into_iter()
+                .collect(),
+        );
+        family(
+            &CONNECTIONS_REFUSED,
+            vec![number(vec![], host.connections_refused.value())],
+        );
+        family(
+            &REQUESTS_REJECTED,
+            lock(&host.requests_rejected)
+                .iter()
+                .map(|(reason, count)| number(labelled(WEFT_REASON, reason), *count))
+                .collect(),
+        );
+        let mut certificates = vec![];
+        host.certificates.ask(|ask| {
+            ask(&mut |name, expiry| {
+                let seconds = expiry
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .unwrap_or_default()
+                    .as_secs();
+                certificates.push(number(
+                    vec![(WEFT_TLS_SERVER_NAME, Value::Shared(name.into()))],
+                    seconds,
+                ));
+            });
+        });
+        family(&CERTIFICATE_EXPIRY, certificates);
+        family(
+            &TLS_RELOAD,
+            FAILED_OR_OK
+                .into_iter()
+                .zip(&host.tls_reload)
+                .map(|(outcome, count)| number(labelled(WEFT_OUTCOME, outcome), count.value()))
+                .collect(),
+        );
+        let by_ok = |histograms: &[Histogram]| {
+            FAILED_OR_OK
+                .into_iter()
+                .zip(histograms)
+                .filter_map(|(outcome, histogram)| measured(labelled(WEFT_OUTCOME, outcome), histogram))
+                .collect()
+        };
+        family(&RECONCILE_DURATION, by_ok(&host.reconcile_duration));
+        family(&COMMIT_DURATION, by_ok(&host.commit_duration));
+        let state = host.state.ask(|ask| ask());
+        family(
+            &CONTROL_INDEX,
+            state
+                .iter()
+                .flat_map(|state| [("desired", state.desired_index), ("applied", state.applied_index)])
+                .map(|(state, index)| number(labelled(WEFT_STATE, state), index))
+                .collect(),
+        );
+        let of_state =
+            |count: fn(&StateReport) -> u64| state.iter().map(|state| number(vec![], count(state))).collect();
+        family(&ACTORS, of_state(|state| state.actors));
+        family(&PROVIDERS, of_state(|state| state.providers));
+        family(&LINKS, of_state(|state| state.links));
+        family(&CONDITIONS, of_state(|state| state.conditions));
+        families
+    }
+
+    fn actor_families(&self) -> Vec<Family> {
+        let mut actors: Vec<_> = lock(&self.0.actors).values().filter_map(Weak::upgrade).collect();
+        actors.push(Arc::clone(&self.0.overflow));
+        actor::families(&actors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::super::actor::tests::invocation;
+    use super::super::snapshot::prometheus_text;
+    use super::super::{Outcome, ShedReason};
+    use super::*;
+
+    #[test]
+    fn the_series_of_an_actor_end_with_it() {
+        let metrics = HostMetrics::default();
+        let actor = metrics.actor("default/hello/hello");
+        assert!(Arc::ptr_eq(&actor, &metrics.actor("default/hello/hello")));
+        actor.record(&invocation(Outcome::Ok));
+        let has_series = || {
+            metrics.snapshot().iter().any(|family| {
+                family.description.name == WEFT_INVOCATION_DURATION && !family.points.is_empty()
+            })
+        };
+        assert!(has_series());
+        drop(actor);
+        assert!(!has_series());
+    }
+
+    #[test]
+    fn actors_beyond_the_bound_share_one_object_until_others_go() {
+        let metrics = HostMetrics::default();
+        let mut held: Vec<_> = (0..ACTORS_MAX)
+            .map(|n| metrics.actor(&format!("default/many/{n}")))
+            .collect();
+        let beyond = metrics.actor("default/many/beyond");
+        assert!(Arc::ptr_eq(&beyond, &metrics.actor("default/many/another")));
+        beyond.shed(ShedReason::QueueFull);
+        let text = prometheus_text(&metrics.snapshot(), &[]);
+        assert!(text.contains(
+            "weft_invocation_shed_total{weft_reason=\"queue-full\",otel_metric_overflow=\"true\"} 1\n"
+        ));
+        held.pop();
+        assert!(!Arc::ptr_eq(&beyond, &metrics.actor("default/many/another")));
+    }
+
+    #[test]
+    fn the_state_is_asked_at_each_collection() {
+        let metrics = HostMetrics::default();
+        let text = || prometheus_text(&metrics.snapshot(), &[]);
+        assert!(
+            !text().contains("weft_control_index"),
+            "nobody said how to ask the state"
+        );
+        let applied = Arc::new(AtomicU64::new(1));
+        let asked = Arc::clone(&applied);
+        metrics.observe_state(move || StateReport {
+            desired_index: 2,
+            applied_index: asked.load(Ordering::Relaxed),
+            ..StateReport::default()
+        });
+        let line = |applied| {
+            format!(
+                "weft_control_index{{weft_state=\"desired\"}} 2\n\
+                 weft_control_index{{weft_state=\"applied\"}} {applied}\n"
+            )
+        };
+        assert!(text().contains(&line(1)));
+        applied.store(2, Ordering::Relaxed);
+        assert!(text().contains(&line(2)));
+        assert!(text().contains("\nweft_condition_count 0\n"));
+    }
+}
