@@ -10,22 +10,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::component::{Component, Linker, ResourceTable};
+use wasmtime::component::{Component, ComponentExportIndex, Instance, Linker, ResourceTable};
 use wasmtime::error::Context as _;
 use wasmtime::{Result, Store, StoreLimits, StoreLimitsBuilder, ensure};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use weft_compose::{ActorName, Limits};
-use weft_host::actor::ActorInfo;
-use weft_host::admission::{Admission, RootPlaces};
+use weft_host::actor::{Actor, ActorInfo};
+use weft_host::admission::RootPlaces;
+use weft_host::call::{Step, run};
 use weft_host::component::aot::AotCache;
 use weft_host::component::compile::Compiler;
 use weft_host::component::{ComponentBytes, LoadedComponent, Loader};
 use weft_host::data::DataDir;
 use weft_host::engine::{Engine, Profile};
+use weft_host::ingress::routes::Routes;
 use weft_host::invocation::{Call, Metered};
-use weft_host::store::new_store;
+use weft_host::link::LinkTable;
+use weft_host::state::{ActorIndex, ActorState, State};
+use weft_host::store::InstanceState;
 use weft_host::system::SystemFacts;
-use weft_observability::metrics::{InvocationRecord, Outcome};
 use weft_observability::{LogFormat, Telemetry, TelemetryConfig};
 
 #[global_allocator]
@@ -133,7 +136,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn rate<T: Send + Sync + 'static>(
     threads: usize,
     subject: &Arc<T>,
-    invoke: fn(&T) -> Step<'_>,
+    invoke: fn(&T) -> Ran<'_>,
 ) -> Result<f64> {
     let workers: Vec<_> = (0..threads)
         .map(|_| {
@@ -165,55 +168,53 @@ fn rate<T: Send + Sync + 'static>(
     Ok(sum)
 }
 
-type Step<'a> = std::pin::Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+type Ran<'a> = std::pin::Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// An invocation as the host makes it.
 struct Ours {
-    info: Arc<ActorInfo>,
-    admission: Arc<Admission>,
-    loaded: LoadedComponent,
-    function: wasmtime::component::ComponentExportIndex,
+    state: Arc<State>,
+    at: ActorIndex,
+    function: ComponentExportIndex,
+}
+
+/// Calls `reply`.
+struct Reply;
+
+impl Step for Reply {
+    type Output = ();
+
+    async fn run(
+        self,
+        store: &mut Store<InstanceState>,
+        instance: &Instance,
+        export: &ComponentExportIndex,
+    ) -> Result<()> {
+        let function = instance.get_typed_func::<(&str,), (String,)>(&mut *store, export)?;
+        let (reply,) = function.call_async(store, (TEXT,)).await?;
+        ensure!(reply == TEXT, "the guest replied {reply}");
+        Ok(())
+    }
 }
 
 impl Ours {
     fn new(info: Arc<ActorInfo>, engine: &Engine, loaded: LoadedComponent) -> Result<Self> {
         let function = function(loaded.pre.component())?;
-        let admission = Admission::new(&info.limits, RootPlaces::of_pool(engine.slots()));
-        Ok(Self {
-            info,
-            admission,
-            loaded,
-            function,
-        })
+        let name = info.name.clone();
+        let root = RootPlaces::of_pool(engine.slots());
+        let actor = ActorState {
+            actor: Arc::new(Actor::new(info, 1, Arc::new(loaded), root)),
+            links: LinkTable::default(),
+        };
+        let state = Arc::new(State::new(vec![actor], Routes::default()));
+        let at = state.find(&name).context("the actor is in its own state")?;
+        Ok(Self { state, at, function })
     }
 
-    fn invoke(&self) -> Step<'_> {
+    fn invoke(&self) -> Ran<'_> {
         Box::pin(async move {
-            let call = Call::new(self.info.clone(), None);
-            let _place = self
-                .admission
-                .admit()
-                .await
-                .map_err(|reason| wasmtime::format_err!("shed: {reason:?}"))?;
-            let queue = call.arrived.elapsed();
-            Metered::new(call.clone(), async {
-                let mut store = new_store(self.loaded.pre.engine(), call.clone());
-                let instance = self.loaded.pre.instantiate_async(&mut store).await?;
-                let start = call.arrived.elapsed().saturating_sub(queue);
-                let function = instance.get_typed_func::<(&str,), (String,)>(&mut store, &self.function)?;
-                let (reply,) = function.call_async(&mut store, (TEXT,)).await?;
-                ensure!(reply == TEXT, "the guest replied {reply}");
-                self.info.metrics.record(&InvocationRecord {
-                    outcome: Outcome::Ok,
-                    queue,
-                    start: Some(start),
-                    cpu: call.cpu.used_now(),
-                    total: call.arrived.elapsed(),
-                    peak_memory: Some(store.data().memory.peak()),
-                });
-                Ok(())
-            })
-            .await
+            let call = Call::root(self.state.clone(), self.at, Instant::now(), None);
+            Metered::new(call.clone(), run(call, &self.function, Reply)).await?;
+            Ok(())
         })
     }
 }
@@ -221,7 +222,7 @@ impl Ours {
 /// An invocation in bare wasmtime.
 struct Bare {
     pre: wasmtime::component::InstancePre<BareState>,
-    function: wasmtime::component::ComponentExportIndex,
+    function: ComponentExportIndex,
 }
 
 struct BareState {
@@ -252,7 +253,7 @@ impl Bare {
         })
     }
 
-    fn invoke(&self) -> Step<'_> {
+    fn invoke(&self) -> Ran<'_> {
         Box::pin(async move {
             let limits = StoreLimitsBuilder::new().memory_size(256 << 20).build();
             let state = BareState {
@@ -272,7 +273,7 @@ impl Bare {
     }
 }
 
-fn function(component: &Component) -> Result<wasmtime::component::ComponentExportIndex> {
+fn function(component: &Component) -> Result<ComponentExportIndex> {
     let interface = component
         .get_export_index(None, INTERFACE)
         .context("the guest exports no weft:test/reply")?;

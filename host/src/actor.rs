@@ -11,7 +11,6 @@ use weft_observability::ActorMetrics;
 
 use crate::admission::{Admission, RootPlaces};
 use crate::component::LoadedComponent;
-use crate::digest::Digest;
 use crate::store::InstanceState;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
@@ -46,35 +45,36 @@ impl ActorInfo {
     }
 }
 
-/// An actor that this host can run.
+/// A revision of an actor that this host can run.
 pub struct Actor {
     /// Its identity.
     pub info: Arc<ActorInfo>,
-    /// The component that it runs.
-    pub component: Digest,
-    /// The component's size in bytes.
-    pub component_len: usize,
-    /// The component's `wasi:http/incoming-handler`, its export looked up once.
-    pub http: ProxyPre<InstanceState>,
+    /// Which revision of its record it is.
+    pub revision: u64,
+    /// What it runs.
+    pub component: Arc<LoadedComponent>,
+    /// The component's `wasi:http/incoming-handler`, its export looked up once, if it has one.
+    pub http: Option<ProxyPre<InstanceState>>,
     /// Its places and queue.
     pub admission: Arc<Admission>,
 }
 
 impl Actor {
     /// Makes an actor of a loaded component.
-    ///
-    /// # Errors
-    /// If the component does not export `wasi:http/incoming-handler@0.2`, the one trigger there is so far.
-    pub fn new(info: Arc<ActorInfo>, loaded: LoadedComponent, root: RootPlaces) -> wasmtime::Result<Self> {
-        let LoadedComponent { digest, len, pre } = loaded;
+    pub fn new(
+        info: Arc<ActorInfo>,
+        revision: u64,
+        component: Arc<LoadedComponent>,
+        root: RootPlaces,
+    ) -> Self {
         let admission = Admission::new(&info.limits, root);
-        Ok(Self {
+        Self {
             info,
-            component: digest,
-            component_len: len,
-            http: ProxyPre::new(pre)?,
+            revision,
+            http: ProxyPre::new(component.pre.clone()).ok(),
+            component,
             admission,
-        })
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
@@ -29,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 use weft_observability::init::{PROMETHEUS_CONTENT_TYPE, Scraper};
 
 use crate::data::DataDir;
+use crate::deploy::Deployer;
 use crate::engine::Engine;
-use crate::ingress::handler::Handler;
 use crate::ingress::listener::Ingress;
 use crate::logs::{LogBuffer, LogRecord};
 use crate::shutdown::Shutdown;
@@ -53,8 +54,10 @@ pub struct HostStatus {
     pub admin_socket: PathBuf,
     /// For what the pool got.
     pub engine: Arc<Engine>,
-    /// For routes and active requests.
-    pub handler: Arc<Handler>,
+    /// What is served.
+    pub state: Arc<ArcSwap<crate::state::State>>,
+    /// For changes, and what is wanted.
+    pub deployer: Deployer,
     /// For open connections.
     pub ingress: Arc<Ingress>,
     /// Cancelled once the host drains.
@@ -83,14 +86,14 @@ impl HostStatus {
     }
 
     fn actors(&self) -> Value {
-        let routes = self.handler.routes.all();
-        let actors = routes.iter().map(|route| {
-            let actor = &route.actor;
+        let state = self.state.load();
+        let actors = state.actors().iter().map(|state| {
+            let actor = &state.actor;
             json!({
                 "name": actor.info.name,
-                "component": actor.component,
-                "component_bytes": actor.component_len,
-                "route": route.prefix,
+                "revision": actor.revision,
+                "component": actor.component.digest,
+                "component_bytes": actor.component.len,
                 "waiting": actor.admission.waiting(),
                 "concurrency": actor.info.limits.concurrency,
             })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, TryAcquireError};
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use weft_compose::Limits;
 use weft_observability::metrics::ShedReason;
 
@@ -43,11 +43,14 @@ pub struct Admission {
 /// A place; dropping it frees it.
 pub struct Place {
     admission: Arc<Admission>,
+    is_root: bool,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.admission.root.0.add_permits(1);
+        if self.is_root {
+            self.admission.root.0.add_permits(1);
+        }
         self.admission.places.add_permits(1);
     }
 }
@@ -64,39 +67,46 @@ impl Admission {
         })
     }
 
+    /// A place, if there is one now; a root call also takes one of the root calls'.
+    pub fn try_admit(self: &Arc<Self>, is_root: bool) -> Option<Place> {
+        let place = self.places.try_acquire().ok()?;
+        // If it is not there, the place is given back: those who wait are served first.
+        let root = is_root.then(|| self.root.0.try_acquire()).transpose().ok()?;
+        Some(self.place(place, root))
+    }
+
     /// A place now, or after waiting for it.
     ///
     /// Dropping the future leaves the queue.
     ///
     /// # Errors
     /// Why the call was shed. It has not started.
-    pub async fn admit(self: &Arc<Self>) -> Result<Place, ShedReason> {
-        match (self.places.try_acquire(), self.root.0.try_acquire()) {
-            (Ok(place), Ok(root)) => {
-                place.forget();
-                root.forget();
-                return Ok(Place {
-                    admission: self.clone(),
-                });
-            }
-            (Err(TryAcquireError::Closed), _) | (_, Err(TryAcquireError::Closed)) => {
-                return Err(ShedReason::QueueFull);
-            }
-            // What was got is given back: those who wait are served first.
-            _ => {}
+    pub async fn admit(self: &Arc<Self>, is_root: bool) -> Result<Place, ShedReason> {
+        if let Some(place) = self.try_admit(is_root) {
+            return Ok(place);
         }
         let _waiting = Waiting::enter(self).ok_or(ShedReason::QueueFull)?;
-        let both = async { (self.places.acquire().await, self.root.0.acquire().await) };
+        let both = async {
+            let place = self.places.acquire().await?;
+            let root = match is_root {
+                true => Some(self.root.0.acquire().await?),
+                false => None,
+            };
+            Ok::<_, AcquireError>(self.place(place, root))
+        };
         match tokio::time::timeout(self.queue_wait, both).await {
-            Ok((Ok(place), Ok(root))) => {
-                place.forget();
-                root.forget();
-                Ok(Place {
-                    admission: self.clone(),
-                })
-            }
-            Ok(_) => Err(ShedReason::QueueFull),
+            Ok(place) => place.map_err(|_| ShedReason::QueueFull),
             Err(_) => Err(ShedReason::QueueTimeout),
+        }
+    }
+
+    fn place(self: &Arc<Self>, place: SemaphorePermit<'_>, root: Option<SemaphorePermit<'_>>) -> Place {
+        let is_root = root.is_some();
+        place.forget();
+        root.map(SemaphorePermit::forget);
+        Place {
+            admission: self.clone(),
+            is_root,
         }
     }
 
@@ -140,49 +150,59 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn sheds_at_once_when_the_queue_is_full() {
         let admission = admission(1, 0, 100);
-        let _held = admission.admit().await.unwrap();
-        assert_eq!(admission.admit().await.err(), Some(ShedReason::QueueFull));
+        let _held = admission.admit(true).await.unwrap();
+        assert_eq!(admission.admit(true).await.err(), Some(ShedReason::QueueFull));
         assert_eq!(admission.waiting(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn sheds_a_call_whose_wait_is_over() {
         let admission = admission(1, 1, 100);
-        let _held = admission.admit().await.unwrap();
-        assert_eq!(admission.admit().await.err(), Some(ShedReason::QueueTimeout));
+        let _held = admission.admit(true).await.unwrap();
+        assert_eq!(admission.admit(true).await.err(), Some(ShedReason::QueueTimeout));
         assert_eq!(admission.waiting(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_waiting_call_takes_the_place_that_comes_free() {
         let admission = admission(1, 1, 100);
-        let held = admission.admit().await.unwrap();
+        let held = admission.admit(true).await.unwrap();
         let release = async {
             tokio::time::sleep(Duration::from_millis(10)).await;
             drop(held);
         };
-        let (admitted, ()) = tokio::join!(admission.admit(), release);
+        let (admitted, ()) = tokio::join!(admission.admit(true), release);
         assert!(admitted.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_leaves_frees_its_seat() {
         let admission = admission(1, 1, 100);
-        let _held = admission.admit().await.unwrap();
-        let gone = tokio::time::timeout(Duration::from_millis(1), admission.admit()).await;
+        let _held = admission.admit(true).await.unwrap();
+        let gone = tokio::time::timeout(Duration::from_millis(1), admission.admit(true)).await;
         assert!(gone.is_err());
         assert_eq!(admission.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_root_calls_make_take_the_share_that_is_left_to_them() {
+        let admission = admission(100, 0, 10);
+        let mut held = Vec::new();
+        while let Ok(place) = admission.admit(true).await {
+            held.push(place);
+        }
+        assert!(admission.admit(false).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn root_calls_leave_a_share_of_the_pool_for_the_calls_they_make() {
         let admission = admission(100, 0, 10);
         let mut held = Vec::new();
-        while let Ok(place) = admission.admit().await {
+        while let Ok(place) = admission.admit(true).await {
             held.push(place);
         }
         assert_eq!(held.len(), 7);
         held.clear();
-        assert!(admission.admit().await.is_ok(), "a refused call kept a place");
+        assert!(admission.admit(true).await.is_ok(), "a refused call kept a place");
     }
 }

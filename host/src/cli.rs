@@ -4,6 +4,7 @@
 //! stdout, everything else to stderr; with `--output json` both are JSON. Exit codes are in [`Exit`].
 
 mod admin_client;
+mod app_files;
 mod args;
 mod completions;
 mod doctor;
@@ -79,8 +80,12 @@ impl From<ComponentError> for Failure {
 impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
         let exit = match &error {
-            HostError::Component(_) | HostError::NothingToServe { .. } | HostError::Tls(_) => Exit::Input,
-            HostError::Listen { .. } | HostError::Admin(_) => Exit::Environment,
+            HostError::Deploy(_) | HostError::NotServed(_) | HostError::Tls(_) => Exit::Input,
+            HostError::Listen { .. }
+            | HostError::Threads(_)
+            | HostError::Admin(_)
+            | HostError::Artifacts(_)
+            | HostError::Control(_) => Exit::Environment,
             HostError::Engine(_) | HostError::Link(_) | HostError::TlsSetup(_) | HostError::Executable(_) => {
                 Exit::Failed
             }

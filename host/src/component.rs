@@ -5,6 +5,7 @@
 
 pub mod aot;
 pub mod compile;
+pub mod imports;
 pub mod inspect;
 
 use std::path::{Path, PathBuf};
@@ -13,10 +14,12 @@ use std::sync::Arc;
 use wasmtime::component::{InstancePre, Linker};
 use weft_observability::HostMetrics;
 
+use crate::call;
 use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::store::InstanceState;
 use aot::{AotCache, AotError};
+use imports::{ActorImport, actor_imports};
 use inspect::Unlinked;
 
 /// Components above this size are refused: they would take minutes to compile (0.6 to 1.2 s a MB).
@@ -191,6 +194,8 @@ pub struct LoadedComponent {
     pub len: usize,
     /// With every import resolved once.
     pub pre: InstancePre<InstanceState>,
+    /// What other actors are to answer.
+    pub imports: Vec<ActorImport>,
 }
 
 /// Loads components into an engine: from the cache, or by compiling first.
@@ -217,6 +222,11 @@ impl Loader {
         }
     }
 
+    /// The engine that components are loaded into.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     /// Compiles `component` in a child process unless the cache has it, maps its machine code, resolves its imports.
     ///
     /// # Errors
@@ -235,25 +245,30 @@ impl Loader {
                 });
             }
         };
-        let unlinked = inspect::unlinked(&self.engine, &loaded);
+        let imports = actor_imports(&self.engine, &loaded);
+        let unlinked = inspect::unlinked(&self.engine, &loaded, &imports);
         if !unlinked.is_empty() {
             return Err(ComponentError::Unlinked {
                 path: path.clone(),
                 imports: unlinked,
             });
         }
-        let pre = self
-            .linker
-            .instantiate_pre(&loaded)
-            .map_err(|source| ComponentError::Refused {
-                path: path.clone(),
-                source,
-            })?;
+        let refused = |source| ComponentError::Refused {
+            path: path.clone(),
+            source,
+        };
+        let mut linker = self.linker.clone();
+        let types = loaded.component_type();
+        for (number, import) in imports.iter().enumerate() {
+            call::add_to_linker(&mut linker, number, import, &types).map_err(refused)?;
+        }
+        let pre = linker.instantiate_pre(&loaded).map_err(refused)?;
         self.metrics.component_loaded(started.elapsed());
         Ok(LoadedComponent {
             digest: *digest,
             len: component.bytes.len(),
             pre,
+            imports,
         })
     }
 }

@@ -3,36 +3,36 @@
 //! Owns the settings after flags and environment have been read ([`crate::cli::up`]) and the checks that need more
 //! than one of them. All faults are told at once.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use weft_compose::name::{DEFAULT_NAMESPACE, label_from};
-use weft_compose::{ActorName, Limits};
+use weft_compose::{Limits, Manifest};
 
+use crate::component::ComponentBytes;
 use crate::engine::Profile;
 use crate::ingress::IngressLimits;
 use crate::ingress::tls::CertificateFiles;
 
-/// A component to be served as an actor.
-#[derive(Debug, Clone)]
-pub struct ActorConfig {
-    /// The actor's name.
-    pub name: ActorName,
-    /// Where the component is.
-    pub file: PathBuf,
-    /// The path below which it answers.
-    pub route: String,
+/// An app to be deployed.
+#[derive(Debug)]
+pub struct Deployment {
+    /// What it is.
+    pub manifest: Manifest,
+    /// Its components, by actor.
+    pub files: BTreeMap<String, ComponentBytes>,
+    /// Who deploys it.
+    pub by: &'static str,
 }
 
 /// Everything that a host is told at start.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Config {
-    /// What to serve.
-    pub actors: Vec<ActorConfig>,
-    /// Limits of each of them.
+    /// What to deploy at the start.
+    pub deployments: Vec<Deployment>,
+    /// Limits of the components that were named without a manifest.
     pub limits: Limits,
     /// The data folder.
     pub data: PathBuf,
@@ -76,10 +76,6 @@ impl Config {
             }
         };
         fault(
-            self.actors.is_empty(),
-            "there is nothing to serve: name a component, for example `weft up hello.wasm`".to_owned(),
-        );
-        fault(
             self.https.is_some() && self.tls.is_empty(),
             "--https needs a certificate: add --tls CERT:KEY".to_owned(),
         );
@@ -103,52 +99,10 @@ impl Config {
             self.instances == Some(0),
             "--instances must be at least 1".to_owned(),
         );
-        let mut routes = HashSet::new();
-        for actor in &self.actors {
-            let text = format!(
-                "two components would be served at {}: rename one of the files",
-                actor.route
-            );
-            fault(!routes.insert(&actor.route), text);
-        }
         if faults.is_empty() {
             Ok(())
         } else {
             Err(ConfigError(faults))
         }
-    }
-}
-
-/// What component files on the command line stand for: one is served at `/`, several each below their own name.
-pub fn actors_from_files(files: &[PathBuf]) -> Vec<ActorConfig> {
-    let one = files.len() == 1;
-    files
-        .iter()
-        .filter_map(|file| {
-            let label = label_from(&file.file_stem().unwrap_or_default().to_string_lossy());
-            let name = ActorName::new(DEFAULT_NAMESPACE, &label, &label).ok()?;
-            let route = if one { "/".to_owned() } else { format!("/{label}") };
-            Some(ActorConfig {
-                name,
-                file: file.clone(),
-                route,
-            })
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_component_is_served_at_the_root_and_several_below_their_names() {
-        let one = actors_from_files(&["dir/My_App.wasm".into()]);
-        assert_eq!(
-            (one[0].name.as_str(), one[0].route.as_str()),
-            ("default/my-app/my-app", "/")
-        );
-        let two = actors_from_files(&["a.wasm".into(), "b.wasm".into()]);
-        assert_eq!([two[0].route.as_str(), two[1].route.as_str()], ["/a", "/b"]);
     }
 }

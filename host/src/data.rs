@@ -8,6 +8,9 @@
 //! host.key     32 random bytes, 0600: machine code is only loaded if it carries a code made with this key
 //! host-id      the host's name in a lattice
 //! aot/         machine code, 0700; see component/aot.rs
+//! artifacts/   components by their digest; see artifact.rs
+//! control.redb the control store: what is deployed
+//! providers/   files of embedded backends, NAMESPACE/APP/NAME
 //! admin.token  opens the admin API over TCP, 0600; only where that is asked for
 //! admin.sock   the admin API, 0600
 //! ```
@@ -167,6 +170,21 @@ impl DataDir {
             ));
         }
         Ok(token)
+    }
+
+    /// Where components are kept.
+    pub fn artifacts(&self) -> PathBuf {
+        self.path.join("artifacts")
+    }
+
+    /// Where the control store is.
+    pub fn control(&self) -> PathBuf {
+        self.path.join("control.redb")
+    }
+
+    /// Where embedded backends keep their files.
+    pub fn providers(&self) -> PathBuf {
+        self.path.join("providers")
     }
 
     /// Where machine code is kept.

@@ -1,6 +1,7 @@
 //! The sha256 that names a component.
 
 use std::fmt;
+use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
@@ -17,6 +18,39 @@ impl Digest {
     /// The 64 hexadecimal digits, without the `sha256:` that [`fmt::Display`] puts before them.
     pub fn to_hex(self) -> String {
         hex(&self.0)
+    }
+}
+
+/// A text is not a digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a digest: expected sha256: and 64 lower-case hexadecimal digits")]
+pub struct DigestError(String);
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let error = || DigestError(text.chars().take(80).collect());
+        let digits = text.strip_prefix("sha256:").ok_or_else(error)?.as_bytes();
+        if digits.len() != 64 {
+            return Err(error());
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in std::iter::zip(&mut bytes, digits.chunks_exact(2)) {
+            *byte = match pair {
+                [high, low] => (nibble(*high).ok_or_else(error)? << 4) | nibble(*low).ok_or_else(error)?,
+                _ => return Err(error()),
+            };
+        }
+        Ok(Self(bytes))
+    }
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
     }
 }
 

@@ -1,36 +1,43 @@
 //! One host: the assembly of all parts, and the order in which they stop.
 //!
 //! The only module that knows every other. Starting: data folder, listeners (so that a port in use is known at once),
-//! engine, components, routes, ready. Stopping: see [`Host::drain`].
+//! engine, control store, reconciler, apps, ready. Stopping: see [`Host::drain`].
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use weft_observability::{HostMetrics, Telemetry, metrics::PoolState};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use weft_lattice::control::Embedded;
+use weft_observability::metrics::{PoolState, StateReport};
+use weft_observability::{HostMetrics, Telemetry};
 
-use crate::actor::{Actor, ActorInfo};
 use crate::admin::{self, AdminError, HostStatus};
 use crate::admission::RootPlaces;
+use crate::artifact::Components;
+use crate::component::Loader;
 use crate::component::aot::AotCache;
 use crate::component::compile::Compiler;
-use crate::component::{ComponentBytes, ComponentError, Loader};
-use crate::config::{ActorConfig, Config};
+use crate::config::{Config, Deployment};
 use crate::data::DataDir;
+use crate::deploy::{DeployError, Deployer};
 use crate::engine::{Engine, EngineError};
 use crate::front;
 use crate::ingress::forwarded::TrustedProxies;
 use crate::ingress::handler::Handler;
 use crate::ingress::invoke::GuestTasks;
 use crate::ingress::listener::Ingress;
-use crate::ingress::routes::{Route, Routes};
 use crate::ingress::tls::{Certificates, TlsError};
+use crate::ingress::workers::Workers;
 use crate::logs::LogBuffer;
+use crate::reconcile::{Parts, Progress, Reconciler};
 use crate::shutdown::Shutdown;
+use crate::state::State;
 use crate::system::SystemFacts;
 
 /// How long tasks get to end by themselves once they were told to.
@@ -40,6 +47,9 @@ const ABORT_MAX: Duration = Duration::from_secs(2);
 pub struct Host {
     status: Arc<HostStatus>,
     shutdown: Shutdown,
+    /// Cancelled to end the reconciler.
+    reconciling: CancellationToken,
+    control: Arc<Embedded>,
     drain_timeout: Duration,
     // Last, so that the lock is held until all else is gone.
     data: DataDir,
@@ -66,15 +76,18 @@ pub enum HostError {
     /// The platform's own interfaces don't link.
     #[error("failed to link the platform's interfaces")]
     Link(#[source] wasmtime::Error),
-    /// A component can't be run.
+    /// What it was started with can't be deployed.
     #[error(transparent)]
-    Component(#[from] ComponentError),
-    /// A component has nothing that a request could be given to.
-    #[error("{} exports no wasi:http/incoming-handler@0.2, so there is nothing to serve; `weft inspect` lists what it exports", path.display())]
-    NothingToServe {
-        /// The file.
-        path: PathBuf,
-    },
+    Deploy(#[from] DeployError),
+    /// What is deployed can't be served. One sentence each.
+    #[error("what is deployed can't be served:\n{}", .0.iter().map(|line| format!("  - {line}")).collect::<Vec<_>>().join("\n"))]
+    NotServed(Vec<String>),
+    /// The folder of components can't be made.
+    #[error("failed to make the folder of components in the data folder; check its owner and rights")]
+    Artifacts(#[source] io::Error),
+    /// The control store can't be opened.
+    #[error(transparent)]
+    Control(#[from] weft_lattice::control::OpenError),
     /// A certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -84,6 +97,11 @@ pub enum HostError {
     /// The admin API can't be served.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The threads that serve connections can't be had.
+    #[error(
+        "failed to start the threads that serve connections; is this user's number of processes limited?"
+    )]
+    Threads(#[source] io::Error),
     /// This program's own file can't be found, which the compile process is started from.
     #[error("failed to find this program's own file")]
     Executable(#[source] io::Error),
@@ -134,32 +152,38 @@ impl Host {
 
         let engine = Engine::new(config.profile, config.instances, &SystemFacts::read())?;
         let loader = loader(&engine, &data, metrics)?;
-        let mut routes = Vec::new();
-        let root = RootPlaces::of_pool(engine.slots());
-        for actor in &config.actors {
-            let loaded = load(&loader, actor, &config, metrics, &root).await?;
-            routes.push(Route {
-                prefix: actor.route.clone(),
-                actor: loaded,
-            });
-        }
+        let components = Components::open(loader, data.artifacts()).map_err(HostError::Artifacts)?;
+        let control = Arc::new(Embedded::open(&data.control())?);
+        let state = Arc::new(ArcSwap::<State>::default());
+        let (reconciler, progress) = Reconciler::new(Parts {
+            control: control.clone(),
+            components: components.clone(),
+            metrics: metrics.clone(),
+            root: RootPlaces::of_pool(engine.slots()),
+            provider_folder: data.providers(),
+            state: state.clone(),
+        });
+        let reconciling = CancellationToken::new();
+        shutdown.servers.spawn(reconciler.run(reconciling.clone()));
+        let deployer = Deployer::new(control.clone(), components, metrics.clone(), progress.clone());
 
         let active = Arc::new(AtomicU64::new(0));
         let handler = Arc::new(Handler {
-            routes: Routes::default(),
+            state: state.clone(),
             limits: config.ingress.clone(),
             tasks: GuestTasks {
                 tracker: shutdown.tasks.clone(),
+                shared: tokio::runtime::Handle::current(),
                 abort: shutdown.abort.clone(),
             },
             sampler: telemetry.sampler(),
             metrics: metrics.clone(),
             active: active.clone(),
         });
-        handler.routes.replace(routes);
         let ingress = Ingress::new(
             handler.clone(),
             TrustedProxies::new(config.trusted_proxies.clone()),
+            Workers::start(cores(), &shutdown.end).map_err(HostError::Threads)?,
             shutdown.tasks.clone(),
             shutdown.drain.clone(),
             shutdown.abort.clone(),
@@ -174,11 +198,12 @@ impl Host {
             admin_tcp: admin_tcp.as_ref().map(address_of),
             admin_socket: data.admin_socket(),
             engine: engine.clone(),
-            handler,
+            state,
+            deployer: deployer.clone(),
             ingress: ingress.clone(),
             drain: shutdown.drain.clone(),
         });
-        observe(metrics, &status, active);
+        observe(metrics, &status, active, progress.clone());
         if let Some(listener) = https {
             let certificates = Certificates::load(config.tls.clone(), Some(metrics.clone()))?;
             let acceptor = certificates.acceptor().map_err(HostError::TlsSetup)?;
@@ -188,17 +213,53 @@ impl Host {
         }
         admin::serve_monitor(monitor, telemetry.scraper(), status.clone(), &shutdown);
         admin::serve_admin(&data, admin_tcp, status.clone(), logs, &shutdown)?;
+        let this = Self {
+            status,
+            shutdown,
+            reconciling,
+            control,
+            drain_timeout: config.drain_timeout,
+            data,
+        };
+        if let Err(error) = this.deploy_all(config.deployments, progress).await {
+            this.drain().await;
+            return Err(error);
+        }
         ingress.serve(http, None);
 
         for advice in &engine.report().advice {
             tracing::info!("{advice}");
         }
-        Ok(Self {
-            status,
-            shutdown,
-            drain_timeout: config.drain_timeout,
-            data,
-        })
+        Ok(this)
+    }
+
+    /// Deploys what the host was started with, and waits until all that is deployed is served.
+    async fn deploy_all(
+        &self,
+        deployments: Vec<Deployment>,
+        mut progress: watch::Receiver<Progress>,
+    ) -> Result<(), HostError> {
+        let deployer = &self.status.deployer;
+        deployer.retire(&deployments).await?;
+        for Deployment { manifest, files, by } in deployments {
+            let app = &manifest.app.value;
+            let deployed = deployer.deploy(&manifest, files, by).await?;
+            for line in &deployed.summary {
+                tracing::info!(app = app.as_str(), "{line}");
+            }
+            // Those of other apps have been told, and keep no one from serving this one.
+            let own = deployed
+                .conditions
+                .iter()
+                .filter(|condition| condition.app.as_ref() == Some(app));
+            let own: Vec<_> = own.map(ToString::to_string).collect();
+            if !own.is_empty() {
+                return Err(HostError::NotServed(own));
+            }
+        }
+        // The sender lives as long as the reconciler, which outlasts this.
+        let _ = progress.wait_for(|progress| progress.rounds > 0).await;
+        Ok(())
     }
 
     /// What the host is and where it listens.
@@ -214,6 +275,8 @@ impl Host {
         let Self {
             status,
             shutdown,
+            reconciling,
+            control,
             drain_timeout,
             data,
         } = self;
@@ -231,9 +294,12 @@ impl Host {
             shutdown.abort.cancel();
             let _ = tokio::time::timeout(ABORT_MAX, shutdown.tasks.wait()).await;
         }
+        // No invocation runs any more: the reconciler closes the providers, then nothing writes to the control store.
+        reconciling.cancel();
         shutdown.end.cancel();
         shutdown.servers.close();
         let _ = tokio::time::timeout(ABORT_MAX, shutdown.servers.wait()).await;
+        control.close().await;
         let _ = std::fs::remove_file(data.admin_socket());
         drop(data);
         finished
@@ -255,6 +321,10 @@ async fn listen(
         })
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 fn address_of(listener: &TcpListener) -> SocketAddr {
     listener
         .local_addr()
@@ -269,26 +339,24 @@ fn loader(engine: &Arc<Engine>, data: &DataDir, metrics: &HostMetrics) -> Result
     Ok(Loader::new(engine.clone(), linker, cache, metrics.clone()))
 }
 
-async fn load(
-    loader: &Loader,
-    actor: &ActorConfig,
-    config: &Config,
+fn observe(
     metrics: &HostMetrics,
-    root: &RootPlaces,
-) -> Result<Arc<Actor>, HostError> {
-    let component = ComponentBytes::read(&actor.file)?;
-    let loaded = loader.load(component).await?;
-    let metrics = metrics.actor(actor.name.as_str());
-    let info = ActorInfo::new(actor.name.clone(), config.limits.clone(), metrics);
-    let nothing = |path: &Path| HostError::NothingToServe {
-        path: path.to_owned(),
-    };
-    Ok(Arc::new(
-        Actor::new(info, loaded, root.clone()).map_err(|_| nothing(&actor.file))?,
-    ))
-}
-
-fn observe(metrics: &HostMetrics, status: &Arc<HostStatus>, active: Arc<AtomicU64>) {
+    status: &Arc<HostStatus>,
+    active: Arc<AtomicU64>,
+    progress: watch::Receiver<Progress>,
+) {
+    metrics.observe_state(move || {
+        let progress = progress.borrow();
+        let count = |len: usize| len as u64;
+        StateReport {
+            desired_index: progress.desired.index.0,
+            applied_index: progress.applied.0,
+            actors: count(progress.desired.actors.len()),
+            providers: count(progress.desired.providers.len()),
+            links: count(progress.desired.links.values().map(Vec::len).sum()),
+            conditions: count(progress.conditions.len()),
+        }
+    });
     metrics.observe_active_requests(move || active.load(Ordering::Relaxed));
     let ingress = status.ingress.clone();
     metrics.observe_connections(move || u64::from(ingress.connections()));

@@ -13,6 +13,7 @@ pub mod io;
 pub mod listener;
 pub mod routes;
 pub mod tls;
+pub mod workers;
 
 use std::time::Duration;
 

@@ -1,8 +1,12 @@
 //! One call of one exported function.
 //!
 //! Owns an invocation's identity, its processor-time account, its log budget and the ways it can fail. It must not
-//! know HTTP: [`crate::ingress`] makes calls out of requests and answers out of failures.
+//! know HTTP: [`crate::ingress`] makes calls out of requests and answers out of failures. Read [`record`] for what is
+//! written down of a call, [`crate::call`] for calls from one actor to another.
 
+pub mod record;
+
+use std::cell::Cell;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +18,13 @@ use weft_observability::TraceContext;
 use weft_observability::metrics::{Outcome, ShedReason};
 
 use crate::actor::ActorInfo;
+use crate::engine::EPOCH_TICK;
+use crate::state::{ActorIndex, ActorState, State};
 use crate::store::LogLine;
+
+/// Calls in a chain from one actor to the next. Real ones have three or four; past this an actor calls itself in a
+/// circle, each time with an instance of its own.
+pub const HOPS_MAX: u8 = 32;
 
 /// Names an invocation, unique over restarts and hosts: the host's start, then a count.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,8 +57,17 @@ pub struct Call {
     pub id: InvocationId,
     /// Whom it calls.
     pub actor: Arc<ActorInfo>,
+    /// What the host was when the call came, or the call that led to it: actors, links, routes. It sees no other.
+    pub state: Arc<State>,
+    at: ActorIndex,
+    /// Who made it; `None` for a call from outside.
+    pub caller: Option<Arc<ActorInfo>>,
+    /// How many calls led to it; 0 for a call from outside.
+    pub hops: u8,
     /// When it arrived.
     pub arrived: Instant,
+    /// When its answer is due.
+    pub deadline: Instant,
     /// The trace it belongs to, sampled or not.
     pub trace: Option<TraceContext>,
     /// Its processor time.
@@ -60,19 +79,67 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call of `actor` that arrives now.
-    pub fn new(actor: Arc<ActorInfo>, trace: Option<TraceContext>) -> Arc<Self> {
-        Arc::new(Self {
+    /// A call from outside of the actor at `at`, which came at `arrived`.
+    pub fn root(
+        state: Arc<State>,
+        at: ActorIndex,
+        arrived: Instant,
+        trace: Option<TraceContext>,
+    ) -> Arc<Self> {
+        let actor = state.actor(at).actor.info.clone();
+        let deadline = arrived + actor.limits.timeout;
+        Arc::new(Self::new(state, at, actor, arrived, deadline, trace))
+    }
+
+    /// A call of the actor at `at` that this call makes. It ends no later than this one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] when the chain is [`HOPS_MAX`] long.
+    pub fn child(&self, at: ActorIndex, trace: Option<TraceContext>) -> Result<Arc<Self>, CallError> {
+        if self.hops >= HOPS_MAX {
+            let cause =
+                wasmtime::format_err!("a chain of {HOPS_MAX} calls from actor to actor goes no further");
+            return Err(CallError::refused(ErrorKind::Denied, Some(cause)));
+        }
+        let arrived = Instant::now();
+        let actor = self.state.actor(at).actor.info.clone();
+        let deadline = self.deadline.min(arrived + actor.limits.timeout);
+        Ok(Arc::new(Self {
+            hops: self.hops + 1,
+            caller: Some(self.actor.clone()),
+            ..Self::new(self.state.clone(), at, actor, arrived, deadline, trace)
+        }))
+    }
+
+    fn new(
+        state: Arc<State>,
+        at: ActorIndex,
+        actor: Arc<ActorInfo>,
+        arrived: Instant,
+        deadline: Instant,
+        trace: Option<TraceContext>,
+    ) -> Self {
+        Self {
             id: InvocationId::next(),
             cpu: CpuAccount::new(actor.limits.cpu_time),
             actor,
-            arrived: Instant::now(),
+            state,
+            at,
+            caller: None,
+            hops: 0,
+            arrived,
+            deadline,
             trace,
             expired: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             log_bytes: AtomicU64::new(0),
             log_was_cut: AtomicBool::new(false),
-        })
+        }
+    }
+
+    /// The actor that it calls, with its links.
+    pub fn target(&self) -> &ActorState {
+        self.state.actor(self.at)
     }
 
     /// Says that the call is about to be dropped for lateness, and not because its caller left.
@@ -124,6 +191,22 @@ impl Call {
 /// What an empty line counts, so that empty lines are bounded too.
 const LOG_LINE_OVERHEAD: u64 = 32;
 
+thread_local! {
+    /// Set when a guest that is polled on this thread gives way because it computes for long.
+    pub static LONG: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a guest is to do at a tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuCheck {
+    /// Go on: it has only started, and a tick fell into its few microseconds.
+    Go,
+    /// Let others have the thread, then go on.
+    Yield,
+    /// Stop: its processor time is used up.
+    Stop,
+}
+
 /// Processor time of one invocation: the time inside polls of its future.
 ///
 /// Read and written on the thread that polls; the atomics only make it shareable.
@@ -144,11 +227,11 @@ impl CpuAccount {
         }
     }
 
-    /// Time used so far, that of a running poll included.
-    pub fn used_now(&self) -> Duration {
+    /// Time used until `now`, that of a running poll included.
+    pub fn used_at(&self, now: Instant) -> Duration {
         let running = match self.poll_started_ns.load(Ordering::Relaxed) {
             NOT_POLLED => 0,
-            started => now_ns().saturating_sub(started),
+            started => since_start_ns(now).saturating_sub(started),
         };
         Duration::from_nanos(self.used_ns.load(Ordering::Relaxed).saturating_add(running))
     }
@@ -158,20 +241,27 @@ impl CpuAccount {
         self.exhausted.load(Ordering::Relaxed)
     }
 
-    /// Looks at the account in the middle of a poll; `false` if the guest must stop. Called on each epoch tick.
-    pub fn check(&self) -> bool {
-        let within = self.used_now() <= self.budget;
-        if !within {
+    /// Looks at the account in the middle of a poll. Called on each epoch tick.
+    pub fn check(&self) -> CpuCheck {
+        let used = self.used_at(Instant::now());
+        if used > self.budget {
             self.exhausted.store(true, Ordering::Relaxed);
+            CpuCheck::Stop
+        } else if used < EPOCH_TICK {
+            CpuCheck::Go
+        } else {
+            LONG.set(true);
+            CpuCheck::Yield
         }
-        within
     }
 
-    fn start_poll(&self) {
+    /// Says that what runs from here on is charged to this account.
+    pub fn start_poll(&self) {
         self.poll_started_ns.store(now_ns(), Ordering::Relaxed);
     }
 
-    fn end_poll(&self) {
+    /// Says that what ran until here was charged to this account.
+    pub fn end_poll(&self) {
         let started = self.poll_started_ns.swap(NOT_POLLED, Ordering::Relaxed);
         self.used_ns
             .fetch_add(now_ns().saturating_sub(started), Ordering::Relaxed);
@@ -182,8 +272,12 @@ impl CpuAccount {
 const NOT_POLLED: u64 = u64::MAX;
 
 fn now_ns() -> u64 {
+    since_start_ns(Instant::now())
+}
+
+fn since_start_ns(now: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(now.saturating_duration_since(*START).as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A future whose polls are charged to a call's processor-time account.
@@ -244,8 +338,12 @@ pub enum ErrorKind {
     MemoryExhausted,
     /// The guest ended well without an answer, or answered with an error of its own.
     RefusedByGuest,
-    /// The actor can't be started here.
+    /// The actor, or one that it called, can't be run now.
     Unavailable,
+    /// Nothing is linked to what was called.
+    NotFound,
+    /// The call is not allowed.
+    Denied,
 }
 
 impl fmt::Display for ErrorKind {
@@ -257,7 +355,9 @@ impl fmt::Display for ErrorKind {
             Self::CpuExhausted => "the actor used up its processor time",
             Self::MemoryExhausted => "the actor used up its memory",
             Self::RefusedByGuest => "the actor gave no answer",
-            Self::Unavailable => "the actor can't be started",
+            Self::Unavailable => "the actor, or one that it needs, is not available",
+            Self::NotFound => "what was called is not linked",
+            Self::Denied => "the call is not allowed",
         })
     }
 }
@@ -273,6 +373,8 @@ impl ErrorKind {
             Self::MemoryExhausted => Outcome::Memory,
             Self::RefusedByGuest => Outcome::RefusedByGuest,
             Self::Unavailable => Outcome::Unavailable,
+            Self::NotFound => Outcome::NotFound,
+            Self::Denied => Outcome::Denied,
         }
     }
 
@@ -286,6 +388,8 @@ impl ErrorKind {
             Self::MemoryExhausted => "memory",
             Self::RefusedByGuest => "refused-by-guest",
             Self::Unavailable => "unavailable",
+            Self::NotFound => "not-found",
+            Self::Denied => "denied",
         }
     }
 }
@@ -297,6 +401,25 @@ impl CallError {
             kind: ErrorKind::Overloaded(reason),
             may_have_started: false,
             source: None,
+        }
+    }
+
+    /// A call that was refused before it started.
+    pub fn refused(kind: ErrorKind, source: Option<wasmtime::Error>) -> Self {
+        Self {
+            kind,
+            may_have_started: false,
+            source,
+        }
+    }
+
+    /// What the failure of a call means for the call that made it: the caller has started, and shed is only the
+    /// callee.
+    pub fn for_caller(&self) -> ErrorKind {
+        match self.kind {
+            ErrorKind::Overloaded(_) | ErrorKind::Unavailable => ErrorKind::Unavailable,
+            kind @ (ErrorKind::Deadline | ErrorKind::NotFound | ErrorKind::Denied) => kind,
+            _ => ErrorKind::Trap,
         }
     }
 
@@ -331,12 +454,12 @@ mod tests {
     fn an_account_runs_out_in_the_middle_of_a_poll() {
         let account = CpuAccount::new(Duration::from_millis(5));
         account.start_poll();
-        assert!(account.check());
-        while account.check() {
+        assert_eq!(account.check(), CpuCheck::Go);
+        while account.check() != CpuCheck::Stop {
             std::hint::spin_loop();
         }
         account.end_poll();
         assert!(account.is_exhausted());
-        assert!(account.used_now() >= Duration::from_millis(5));
+        assert!(account.used_at(Instant::now()) >= Duration::from_millis(5));
     }
 }

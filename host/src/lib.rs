@@ -6,24 +6,37 @@
 //! - [`engine`], [`system`]: wasmtime, its pool, and what the kernel grants it.
 //! - [`component`]: from bytes to something that can be instantiated.
 //! - [`store`], [`front`]: what an instance holds, and the interfaces it sees.
+//! - [`state`], [`link`], [`call`]: what is served as one snapshot, what imports resolve to, calls between actors.
+//! - [`value`]: values of components as the lattice carries them.
 //! - [`actor`], [`admission`], [`invocation`]: who is called, who may run, and one call's life.
+//! - [`deploy`], [`desired`], [`reconcile`], [`artifact`], [`provider`]: what is wanted, and how it is made so.
 //! - [`ingress`]: HTTP in. [`admin`]: what operators ask. [`logs`]: the last lines of the log.
 //! - [`config`], [`data`], [`shutdown`], [`cli`]: the process around it.
 
 pub mod actor;
 pub mod admin;
 pub mod admission;
+pub mod artifact;
+pub mod call;
 pub mod cli;
 pub mod component;
 pub mod config;
 pub mod data;
+pub mod deploy;
+pub mod desired;
 pub mod digest;
 pub mod engine;
 pub mod front;
+pub mod generate;
 pub mod host;
 pub mod ingress;
 pub mod invocation;
+pub mod link;
 pub mod logs;
+pub mod provider;
+pub mod reconcile;
 pub mod shutdown;
+pub mod state;
 pub mod store;
 pub mod system;
+pub mod value;

@@ -14,7 +14,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::engine::TABLE_ELEMENTS_MAX;
 use crate::front::http_client::HttpHooks;
 use crate::front::stdio::GuestStdio;
-use crate::invocation::Call;
+use crate::invocation::{Call, CpuCheck};
 
 /// Bytes that one host call may take from the guest; a write of a body is 64 KiB, a log line far less.
 const HOST_CALL_BYTES_MAX: usize = 8 << 20;
@@ -40,6 +40,11 @@ impl InstanceState {
     pub fn call(&self) -> &Arc<Call> {
         &self.call
     }
+
+    /// The resources that the instance holds handles of.
+    pub fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
 }
 
 /// A store for one invocation, with every bound set.
@@ -48,11 +53,11 @@ pub fn new_store(engine: &wasmtime::Engine, call: Arc<Call>) -> Store<InstanceSt
     table.set_max_capacity(HANDLES_MAX);
     let state = InstanceState {
         memory: MemoryAccount::new(call.actor.limits.memory_bytes),
+        hooks: HttpHooks::new(call.clone()),
         call,
         wasi: None,
         table,
         http: WasiHttpCtx::new(),
-        hooks: HttpHooks,
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.memory);
@@ -60,11 +65,10 @@ pub fn new_store(engine: &wasmtime::Engine, call: Arc<Call>) -> Store<InstanceSt
     store.set_max_component_handles(HANDLES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {
-        // On each tick another task gets the thread.
-        Ok(if store.data().call.cpu.check() {
-            UpdateDeadline::Yield(1)
-        } else {
-            UpdateDeadline::Interrupt
+        Ok(match store.data().call.cpu.check() {
+            CpuCheck::Go => UpdateDeadline::Continue(1),
+            CpuCheck::Yield => UpdateDeadline::Yield(1),
+            CpuCheck::Stop => UpdateDeadline::Interrupt,
         })
     });
     store

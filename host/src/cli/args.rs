@@ -2,11 +2,25 @@
 
 use std::time::Duration;
 
+use weft_compose::AllowPattern;
+
 /// A duration such as `30s`, `500ms` or `1h`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let expected = || format!("expected a duration such as 30s, 500ms or 1h, not `{text}`");
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| expected())?;
     Duration::try_from(parsed).map_err(|_| expected())
+}
+
+/// A host with or without scheme and port, over HTTPS if it names none: `api.example.com`, `http://127.0.0.1:9000`.
+pub(super) fn allow(text: &str) -> Result<AllowPattern, String> {
+    let whole = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("https://{text}")
+    };
+    whole
+        .parse()
+        .map_err(|error: weft_compose::allow::AllowError| error.to_string())
 }
 
 /// A size such as `256MiB`, `10MB` or a number of bytes.

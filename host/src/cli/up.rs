@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::json;
-use weft_compose::Limits;
+use weft_compose::{AllowPattern, Limits};
 use weft_observability::{LogFormat, Telemetry, TelemetryConfig};
 
-use super::args::{bytes, duration};
+use super::app_files;
+use super::args::{allow, bytes, duration};
 use super::{Exit, Failure, Output, print};
 use crate::admin::HostStatus;
-use crate::config::{Config, actors_from_files};
+use crate::config::{Config, Deployment};
 use crate::data::DataDir;
 use crate::engine::Profile;
 use crate::host::Host;
@@ -26,12 +27,19 @@ const BLOCKING_THREADS_MAX: usize = 32;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  weft up hello.wasm\n  weft up hello.wasm --http 0.0.0.0:80 --https 0.0.0.0:443 --tls cert.pem:key.pem\n  weft up a.wasm b.wasm --http 127.0.0.1:0 --output json\n\nWith one component it is served at /, with several each below /NAME. Once it serves, one line on stdout says where.\nSIGTERM or Ctrl-C drains and exits 0; a second one quits at once.\nEnvironment: WEFT_LOG filters the log; OTEL_EXPORTER_OTLP_ENDPOINT and the other standard variables export\ntraces and metrics."
+    after_help = "Examples:\n  weft up hello.wasm\n  weft up app.yaml\n  weft up hello.wasm --print-manifest > app.yaml\n  weft up hello.wasm --http 0.0.0.0:80 --https 0.0.0.0:443 --tls cert.pem:key.pem\n  weft up a.wasm b.wasm --http 127.0.0.1:0 --output json\n\nWith one component it is served at /, with several each below /NAME; the limits here are theirs, manifests have their\nown. A component's key-value and SQL are kept in the data folder. Once it serves, one line on stdout says where.\nSIGTERM or Ctrl-C drains and exits 0; a second one quits at once.\nEnvironment: WEFT_LOG filters the log; OTEL_EXPORTER_OTLP_ENDPOINT and the other standard variables export\ntraces and metrics."
 )]
 pub(super) struct Up {
-    /// Components (WASI 0.2) to serve.
-    #[arg(value_name = "FILE", required = true)]
+    /// Manifests of apps (.yaml) and components (WASI 0.2) to serve; without any, what is deployed already.
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Where components that are named here may send HTTP requests, for example api.example.com or
+    /// http://127.0.0.1:9000; may be repeated. Manifests say so themselves.
+    #[arg(long, value_name = "HOST", value_parser = allow)]
+    allow_http: Vec<AllowPattern>,
+    /// Print the manifests that the components stand for, and end.
+    #[arg(long)]
+    print_manifest: bool,
     /// Where to serve HTTP/1.1 and HTTP/2; port 0 takes any free one.
     #[arg(
         long,
@@ -108,8 +116,8 @@ pub(super) struct Up {
 }
 
 impl Up {
-    fn into_config(self) -> Config {
-        let limits = Limits {
+    fn component_limits(&self) -> Limits {
+        Limits {
             concurrency: self.concurrency,
             queue_len: self.queue,
             queue_wait: self.queue_wait,
@@ -119,14 +127,17 @@ impl Up {
             memory_bytes: self.memory,
             request_body_bytes: self.max_body,
             ..Limits::default()
-        };
+        }
+    }
+
+    fn into_config(self, deployments: Vec<Deployment>, limits: Limits) -> Config {
         let ingress = IngressLimits {
             connections: self.connections,
             head_timeout: self.head_timeout,
             ..IngressLimits::default()
         };
         Config {
-            actors: actors_from_files(&self.files),
+            deployments,
             limits,
             data: self.data,
             http: self.http,
@@ -148,7 +159,12 @@ pub(super) fn run(up: Up, output: Output) -> Result<(), Failure> {
         Output::Text => LogFormat::Text,
         Output::Json => LogFormat::Json,
     };
-    let config = up.into_config();
+    let limits = up.component_limits();
+    let deployments = app_files::read(&up.files, &limits, &up.allow_http)?;
+    if up.print_manifest {
+        return print_manifests(&deployments);
+    }
+    let config = up.into_config(deployments, limits);
     config
         .check()
         .map_err(|error| Failure::new(Exit::Usage, &error))?;
@@ -197,6 +213,14 @@ async fn serve(config: Config, output: Output, log_format: LogFormat) -> Result<
     tracing::info!(finished, "stopped");
     telemetry.shutdown().await;
     Ok(())
+}
+
+fn print_manifests(deployments: &[Deployment]) -> Result<(), Failure> {
+    let texts: Vec<_> = deployments
+        .iter()
+        .map(|deployment| deployment.manifest.to_yaml().trim_end().to_owned())
+        .collect();
+    print(&texts.join("\n---\n"))
 }
 
 fn ready_line(status: &HostStatus, output: Output) -> String {

@@ -10,9 +10,11 @@ use wasmtime::component::{Component, types::ComponentItem};
 use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{Resolve, WorldItem, WorldKey};
 
-use super::ComponentBytes;
+use super::imports::ActorImport;
+use super::{ComponentBytes, LoadedComponent};
 use crate::digest::Digest;
 use crate::engine::Engine;
+use crate::front;
 
 /// The proposals that the engine takes: all that wasmtime turns on by default in this build.
 pub const FEATURES: WasmFeatures = WasmFeatures::WASM3.union(WasmFeatures::COMPONENT_MODEL);
@@ -30,6 +32,10 @@ pub enum Provision {
     Empty,
     /// It links, and every use is answered by a denial.
     Denied,
+    /// A link serves it: to a provider, or to where requests may go.
+    Link,
+    /// A link to another actor serves it.
+    Actor,
     /// Nothing here serves it: the component can't be run.
     Missing,
 }
@@ -41,6 +47,8 @@ impl Provision {
             Self::Platform => "served by the platform",
             Self::Empty => "empty: an actor has no environment and no files",
             Self::Denied => "denied: an actor has no network of its own",
+            Self::Link => "by a link to a provider",
+            Self::Actor => "by a link to an actor",
             Self::Missing => "not provided: it will not start here",
         }
     }
@@ -62,7 +70,7 @@ const WASI_0_2: &[(&str, Provision)] = &[
     ("wasi:clocks/wall-clock", Provision::Platform),
     ("wasi:filesystem/preopens", Provision::Empty),
     ("wasi:filesystem/types", Provision::Empty),
-    ("wasi:http/outgoing-handler", Provision::Denied),
+    ("wasi:http/outgoing-handler", Provision::Platform),
     ("wasi:http/types", Provision::Platform),
     ("wasi:io/error", Provision::Platform),
     ("wasi:io/poll", Provision::Platform),
@@ -79,21 +87,33 @@ const WASI_0_2: &[(&str, Provision)] = &[
     ("wasi:sockets/udp-create-socket", Provision::Denied),
 ];
 
+/// Packages that no actor can serve to another.
+const PLATFORM: &[&str] = &["wasi:", "weft:sql/"];
+
 /// How this host answers the import `name`, for example `wasi:cli/stdout@0.2.3`.
 pub fn provision(name: &str) -> Provision {
     let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-    if interface == crate::front::logging::INTERFACE {
-        let known = crate::front::logging::VERSIONS.contains(&version);
-        return if known {
-            Provision::Platform
-        } else {
-            Provision::Missing
-        };
+    let served = |known: bool, provision| if known { provision } else { Provision::Missing };
+    match interface {
+        front::logging::INTERFACE => {
+            return served(front::logging::VERSIONS.contains(&version), Provision::Platform);
+        }
+        "wasi:config/store" | "wasi:config/runtime" => {
+            return served(front::config::INTERFACES.contains(&name), Provision::Platform);
+        }
+        "wasi:keyvalue/store" | "wasi:keyvalue/atomics" | "wasi:keyvalue/batch" => {
+            return served(front::key_value::VERSIONS.contains(&version), Provision::Link);
+        }
+        "weft:sql/database" | "weft:sql/types" => {
+            return served(front::sql::VERSIONS.contains(&version), Provision::Link);
+        }
+        _ => {}
     }
     let known = WASI_0_2.iter().find(|(known, _)| *known == interface);
     match known {
         // A release candidate of 0.2.0 has other types under the same names.
         Some((_, provision)) if version.starts_with("0.2.") && !version.contains('-') => *provision,
+        None if !PLATFORM.iter().any(|package| interface.starts_with(package)) => Provision::Actor,
         _ => Provision::Missing,
     }
 }
@@ -112,13 +132,27 @@ impl fmt::Display for Unlinked {
             f.write_str(" (WASI 0.3 is not served yet: build for WASI 0.2)")?;
         } else if WASI_0_2.iter().any(|(known, _)| *known == interface) {
             f.write_str(" (known here in the versions 0.2.x)")?;
+        } else if provision(&self.name) == Provision::Actor {
+            f.write_str(" (its resources can't cross from actor to actor)")?;
         }
         Ok(())
     }
 }
 
-/// The imports of `component` that would stay open. An import of nothing but types needs no one to serve it.
-pub fn unlinked(engine: &Engine, component: &Component) -> Vec<Unlinked> {
+/// The interfaces that `component` imports and providers serve.
+pub fn provider_imports(component: &LoadedComponent) -> Vec<String> {
+    let component = component.pre.component();
+    let ty = component.component_type();
+    let imports = ty.imports(component.engine()).map(|(name, _)| name);
+    imports
+        .filter(|name| provision(name) == Provision::Link && !name.contains("/types@"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The imports of `component` that would stay open. An import of nothing but types needs no one to serve it, and one of
+/// functions and plain types can be another actor's.
+pub fn unlinked(engine: &Engine, component: &Component, actors: &[ActorImport]) -> Vec<Unlinked> {
     let engine = engine.wasmtime();
     component
         .component_type()
@@ -128,7 +162,12 @@ pub fn unlinked(engine: &Engine, component: &Component) -> Vec<Unlinked> {
                 let only_types = instance
                     .exports(engine)
                     .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)));
-                !only_types && provision(name) == Provision::Missing
+                let missing = match provision(name) {
+                    Provision::Missing => true,
+                    Provision::Actor => !actors.iter().any(|import| import.interface == *name),
+                    _ => false,
+                };
+                !only_types && missing
             }
             ComponentItem::Type(_) => false,
             _ => true,

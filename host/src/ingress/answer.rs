@@ -49,6 +49,8 @@ pub fn failed(error: &CallError, invocation: InvocationId) -> Response<ResponseB
         ErrorKind::Trap | ErrorKind::CpuExhausted | ErrorKind::MemoryExhausted => {
             StatusCode::INTERNAL_SERVER_ERROR
         }
+        // Of what an actor calls: its own client has asked for nothing wrong.
+        ErrorKind::NotFound | ErrorKind::Denied => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorKind::RefusedByGuest => StatusCode::BAD_GATEWAY,
     };
     problem(

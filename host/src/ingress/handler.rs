@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use http::header::{CONTENT_LENGTH, HOST, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -20,14 +21,15 @@ use super::answer::{failed, problem};
 use super::body::{RequestBody, ResponseBody};
 use super::forwarded::Peer;
 use super::invoke::{GuestTasks, invoke};
-use super::routes::{Route, Routes};
+use super::routes::Route;
 use crate::actor::Actor;
 use crate::invocation::Call;
+use crate::state::State;
 
 /// What all requests of a host share.
 pub struct Handler {
-    /// Who answers what.
-    pub routes: Routes,
+    /// Actors, links and routes, as of now.
+    pub state: Arc<ArcSwap<State>>,
     /// Bounds on clients.
     pub limits: IngressLimits,
     /// Where guests go on after their response's head.
@@ -60,8 +62,9 @@ impl Handler {
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, Infallible> {
         let _active = Active::enter(&self.active);
-        let route = match self.route(&request) {
-            Ok(route) => route,
+        let state = self.state.load_full();
+        let (route, actor) = match self.route(&state, &request) {
+            Ok(found) => found,
             Err(refusal) => {
                 self.metrics.request_rejected(refusal.code);
                 return Ok(problem(refusal.status, refusal.code, refusal.detail, None));
@@ -69,9 +72,8 @@ impl Handler {
         };
         let method = request.method().clone();
         let started = Instant::now();
-        let response = self.call(&route, &peer, secure, request).await;
-        route
-            .actor
+        let response = self.call(&state, route, &peer, secure, started, request).await;
+        actor
             .info
             .metrics
             .record_http(&method, response.status().as_u16(), started.elapsed());
@@ -79,7 +81,11 @@ impl Handler {
     }
 
     /// The route of the actor that is to answer, unless the request can't be served at all.
-    fn route(&self, request: &Request<Incoming>) -> Result<Arc<Route>, Refusal> {
+    fn route<'a>(
+        &self,
+        state: &'a State,
+        request: &Request<Incoming>,
+    ) -> Result<(&'a Route, &'a Actor), Refusal> {
         let headers = request.headers();
         if request.method() == Method::CONNECT {
             return Err(refuse(
@@ -105,36 +111,39 @@ impl Handler {
                 "the request has no valid Host header",
             ));
         }
-        let route = self.routes.find(request.uri().path()).ok_or(refuse(
+        let route = state.routes.find(request).ok_or(refuse(
             StatusCode::NOT_FOUND,
             "no-route",
             "no actor is routed here",
         ))?;
+        let actor = &state.actor(route.target).actor;
         let announced = headers
             .get(CONTENT_LENGTH)
             .and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|len| len > route.actor.info.limits.request_body_bytes) {
+        if announced.is_some_and(|len| len > actor.info.limits.request_body_bytes) {
             return Err(refuse(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
                 "the request's body is larger than this actor takes",
             ));
         }
-        Ok(route)
+        Ok((route, actor))
     }
 
     async fn call(
         &self,
+        state: &Arc<State>,
         route: &Route,
         peer: &Peer,
         secure: bool,
+        arrived: Instant,
         request: Request<Incoming>,
     ) -> Response<ResponseBody> {
         let (mut head, body) = request.into_parts();
         peer.apply(&mut head.headers);
-        route.rewrite(&mut head.uri, &mut head.headers);
+        route.rewrite(&mut head);
         let mut request = Request::from_parts(head, body);
-        let actor = &route.actor;
+        let actor = &state.actor(route.target).actor;
         let parent = TraceContext::extract(request.headers());
         if self.sampler.decide(parent.as_ref()) {
             let span = request_span(actor, &request, secure);
@@ -147,7 +156,11 @@ impl Handler {
                 trace.inject(request.headers_mut());
             }
             let response = self
-                .invoke(actor, trace, secure, request)
+                .invoke(
+                    Call::root(state.clone(), route.target, arrived, trace),
+                    secure,
+                    request,
+                )
                 .instrument(span.clone())
                 .await;
             span.record("http.response.status_code", response.status().as_u16());
@@ -157,25 +170,28 @@ impl Handler {
             }
             response
         } else {
-            self.invoke(actor, parent, secure, request).await
+            self.invoke(
+                Call::root(state.clone(), route.target, arrived, parent),
+                secure,
+                request,
+            )
+            .await
         }
     }
 
     async fn invoke(
         &self,
-        actor: &Arc<Actor>,
-        trace: Option<TraceContext>,
+        call: Arc<Call>,
         secure: bool,
         request: Request<Incoming>,
     ) -> Response<ResponseBody> {
         let limits = &self.limits;
-        let body_max = actor.info.limits.request_body_bytes;
+        let body_max = call.actor.limits.request_body_bytes;
         let request =
             request.map(|body| RequestBody::new(body, body_max, limits.body_rate_min, limits.body_grace));
-        let call = Call::new(actor.info.clone(), trace);
         tracing::Span::current().record("faas.invocation_id", tracing::field::display(call.id));
         let scheme = if secure { Scheme::Https } else { Scheme::Http };
-        match invoke(&self.tasks, actor, &call, scheme, request).await {
+        match invoke(&self.tasks, &call, scheme, request).await {
             Ok(response) => response,
             Err(error) => failed(&error, call.id),
         }

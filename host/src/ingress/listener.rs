@@ -22,6 +22,7 @@ use super::forwarded::{Peer, TrustedProxies};
 use super::handler::Handler;
 use super::io::TimedIo;
 use super::tls::TlsAcceptor;
+use super::workers::Workers;
 
 /// Streams of one HTTP/2 connection that are open at once. The default of most servers.
 const H2_STREAMS_MAX: u32 = 250;
@@ -46,6 +47,7 @@ pub struct Ingress {
     handler: Arc<Handler>,
     proxies: TrustedProxies,
     builder: Builder<Tasks>,
+    workers: Arc<Workers>,
     tasks: TaskTracker,
     /// Cancelled to stop accepting and to end idle connections.
     drain: CancellationToken,
@@ -73,6 +75,7 @@ impl Ingress {
     pub fn new(
         handler: Arc<Handler>,
         proxies: TrustedProxies,
+        workers: Arc<Workers>,
         tasks: TaskTracker,
         drain: CancellationToken,
         abort: CancellationToken,
@@ -94,6 +97,7 @@ impl Ingress {
             handler,
             proxies,
             builder,
+            workers,
             tasks,
             drain,
             abort,
@@ -136,9 +140,17 @@ impl Ingress {
             }
             return;
         };
+        // From here on the stream is watched by the thread that serves it.
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => return tracing::debug!(%peer, %error, "a connection can't be handed over"),
+        };
         let ingress = self.clone();
-        self.tasks.spawn(async move {
+        self.workers.spawn(&self.tasks, move || async move {
             let _open = open;
+            let Ok(stream) = TcpStream::from_std(stream) else {
+                return;
+            };
             let aborted = ingress.abort.clone();
             tokio::select! {
                 () = aborted.cancelled() => {}

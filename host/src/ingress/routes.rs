@@ -1,79 +1,266 @@
 //! Which actor answers which request.
 //!
-//! Owns the table, a snapshot that is swapped as a whole while requests run. So far a route is a path prefix;
-//! hosts, methods and headers join it with manifests.
+//! Owns the table of one snapshot and its order: the more specific host first, then the longer path, then a named
+//! method before any, then more headers.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use arc_swap::{ArcSwap, Guard};
+use http::header::HOST;
+use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
-use crate::actor::Actor;
+use crate::state::ActorIndex;
 
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// One route.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Route {
-    /// `/`, or a path without a slash at its end. Matches itself and everything below it; the actor sees the path
-    /// from there on, and the prefix as `X-Forwarded-Prefix`.
-    pub prefix: String,
+    /// A host name, `*.` and the end of one, or `None` for any; in lower case, without a port.
+    pub host: Option<String>,
+    /// `/`, or a path without a slash at its end. Matches itself and everything below it.
+    pub path: String,
+    /// None for any.
+    pub methods: Vec<Method>,
+    /// Headers that a request must have, with these values.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether the actor sees the path only from the route's own on, and the rest as `X-Forwarded-Prefix`.
+    pub strip_prefix: bool,
     /// Who answers.
-    pub actor: Arc<Actor>,
+    pub target: ActorIndex,
 }
 
 impl Route {
-    fn matches(&self, path: &str) -> bool {
-        self.prefix == "/"
+    fn matches(&self, request: &Request<impl Sized>) -> bool {
+        let path = request.uri().path();
+        let below = self.path == "/"
             || path
-                .strip_prefix(self.prefix.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                .strip_prefix(self.path.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        below
+            && (self.methods.is_empty() || self.methods.contains(request.method()))
+            && self
+                .headers
+                .iter()
+                .all(|(name, value)| request.headers().get(name) == Some(value))
     }
 
-    /// Takes the prefix off a request that matched.
-    pub fn rewrite(&self, uri: &mut Uri, headers: &mut HeaderMap) {
-        if self.prefix == "/" {
-            return;
-        }
-        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        let rest = path.strip_prefix(self.prefix.as_str()).unwrap_or(path);
-        let rest = if rest.starts_with('/') {
-            rest.to_owned()
-        } else {
-            format!("/{rest}")
-        };
-        let mut parts = uri.clone().into_parts();
-        // A part of a valid path is a valid path, and so is the prefix of one.
-        if let (Ok(rest), Ok(prefix)) = (PathAndQuery::try_from(rest), HeaderValue::from_str(&self.prefix)) {
-            parts.path_and_query = Some(rest);
-            if let Ok(rewritten) = Uri::from_parts(parts) {
-                *uri = rewritten;
-                headers.insert(X_FORWARDED_PREFIX, prefix);
-            }
+    /// Takes the route's path off a request that matched, if the route says so.
+    pub fn rewrite(&self, head: &mut Parts) {
+        if self.strip_prefix && self.path != "/" {
+            strip_prefix(&self.path, &mut head.uri, &mut head.headers);
         }
     }
 }
 
-/// The routes of a host.
+fn strip_prefix(prefix: &str, uri: &mut Uri, headers: &mut HeaderMap) {
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let rest = path.strip_prefix(prefix).unwrap_or(path);
+    let rest = if rest.starts_with('/') {
+        rest.to_owned()
+    } else {
+        format!("/{rest}")
+    };
+    let mut parts = uri.clone().into_parts();
+    // A part of a valid path is a valid path, and so is the prefix of one.
+    if let (Ok(rest), Ok(prefix)) = (PathAndQuery::try_from(rest), HeaderValue::from_str(prefix)) {
+        parts.path_and_query = Some(rest);
+        if let Ok(rewritten) = Uri::from_parts(parts) {
+            *uri = rewritten;
+            headers.insert(X_FORWARDED_PREFIX, prefix);
+        }
+    }
+}
+
+/// The routes of one snapshot.
 #[derive(Default)]
-pub struct Routes(ArcSwap<Vec<Arc<Route>>>);
+pub struct Routes {
+    exact: HashMap<String, Vec<Route>>,
+    /// By the part after the `*`, the longest first.
+    wildcard: Vec<(String, Vec<Route>)>,
+    any: Vec<Route>,
+}
 
 impl Routes {
-    /// Replaces all routes. Requests that are running keep the actor they have.
-    pub fn replace(&self, mut routes: Vec<Route>) {
-        // The longest prefix that matches wins.
-        routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
-        self.0.store(Arc::new(routes.into_iter().map(Arc::new).collect()));
+    /// A table of `routes`, in whatever order.
+    pub fn new(routes: Vec<Route>) -> Self {
+        let mut table = Self::default();
+        let mut wildcard = HashMap::<String, Vec<Route>>::new();
+        for route in routes {
+            match route.host.as_deref().map(|host| (host, host.strip_prefix('*'))) {
+                None => table.any.push(route),
+                Some((_, Some(suffix))) => wildcard.entry(suffix.to_owned()).or_default().push(route),
+                Some((host, None)) => table.exact.entry(host.to_owned()).or_default().push(route),
+            }
+        }
+        table.wildcard = wildcard.into_iter().collect();
+        table
+            .wildcard
+            .sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        let groups = table
+            .exact
+            .values_mut()
+            .chain(table.wildcard.iter_mut().map(|(_, group)| group));
+        for group in groups.chain([&mut table.any]) {
+            group.sort_by_key(|route| {
+                let named = !route.methods.is_empty();
+                std::cmp::Reverse((route.path.len(), named, route.headers.len()))
+            });
+        }
+        table
     }
 
-    /// The route for `path`.
-    pub fn find(&self, path: &str) -> Option<Arc<Route>> {
-        self.0.load().iter().find(|route| route.matches(path)).cloned()
+    /// The route of a request.
+    pub fn find(&self, request: &Request<impl Sized>) -> Option<&Route> {
+        let first = |group: &'_ [Route]| group.iter().position(|route| route.matches(request));
+        if !self.exact.is_empty() || !self.wildcard.is_empty() {
+            let host = host(request).unwrap_or_default().to_ascii_lowercase();
+            if let Some(group) = self.exact.get(&host)
+                && let Some(at) = first(group)
+            {
+                return Some(&group[at]);
+            }
+            let below = |suffix: &str| host.len() > suffix.len() && host.ends_with(suffix);
+            for (_, group) in self.wildcard.iter().filter(|(suffix, _)| below(suffix)) {
+                if let Some(at) = first(group) {
+                    return Some(&group[at]);
+                }
+            }
+        }
+        first(&self.any).map(|at| &self.any[at])
     }
 
-    /// All routes, the longest prefix first.
-    pub fn all(&self) -> Guard<Arc<Vec<Arc<Route>>>> {
-        self.0.load()
+    /// All routes.
+    pub fn all(&self) -> impl Iterator<Item = &Route> {
+        let wildcard = self.wildcard.iter().map(|(_, group)| group);
+        self.exact.values().chain(wildcard).chain([&self.any]).flatten()
+    }
+}
+
+/// The host that a request is for, without its port.
+fn host(request: &Request<impl Sized>) -> Option<&str> {
+    if let Some(host) = request.uri().host() {
+        return Some(host);
+    }
+    let host = request.headers().get(HOST)?.to_str().ok()?;
+    match host.rsplit_once(':') {
+        // An address of version 6 has colons of its own, within brackets.
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => Some(name),
+        _ => Some(host),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_compose::ActorName;
+
+    use super::*;
+    use crate::state::indices;
+
+    fn route(
+        target: usize,
+        host: Option<&str>,
+        path: &str,
+        method: Option<Method>,
+        header: Option<&'static str>,
+    ) -> Route {
+        let names: Vec<ActorName> = (0..8)
+            .map(|n| ActorName::new("a", "b", &format!("n{n}")).unwrap())
+            .collect();
+        let target = indices(names.iter())[&names[target]];
+        Route {
+            host: host.map(str::to_owned),
+            path: path.to_owned(),
+            methods: method.into_iter().collect(),
+            headers: header
+                .map(|value| {
+                    (
+                        HeaderName::from_static("x-tenant"),
+                        HeaderValue::from_static(value),
+                    )
+                })
+                .into_iter()
+                .collect(),
+            strip_prefix: false,
+            target,
+        }
+    }
+
+    fn request(method: Method, host: &str, path: &str, tenant: Option<&str>) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, host);
+        if let Some(tenant) = tenant {
+            request = request.header("x-tenant", tenant);
+        }
+        request.body(()).unwrap()
+    }
+
+    #[test]
+    fn the_more_specific_host_wins_then_the_longer_path_then_the_method_then_more_headers() {
+        let routes = [
+            route(0, None, "/", None, None),
+            route(1, Some("shop.example"), "/", None, None),
+            route(2, Some("*.example"), "/", None, None),
+            route(3, None, "/api", None, None),
+            route(4, None, "/api", Some(Method::POST), None),
+            route(5, None, "/api", Some(Method::POST), Some("blue")),
+        ];
+        let targets: Vec<_> = routes.iter().map(|route| route.target).collect();
+        let table = Routes::new(routes.into());
+        let found = |request: Request<()>| table.find(&request).map(|route| route.target);
+        let expect = |at: usize| Some(targets[at]);
+        assert_eq!(
+            found(request(Method::GET, "shop.example:8080", "/api", None)),
+            expect(1)
+        );
+        assert_eq!(found(request(Method::GET, "SHOP.EXAMPLE", "/", None)), expect(1));
+        assert_eq!(found(request(Method::GET, "www.example", "/", None)), expect(2));
+        assert_eq!(found(request(Method::GET, "other.test", "/", None)), expect(0));
+        assert_eq!(
+            found(request(Method::GET, "other.test", "/api/x", None)),
+            expect(3)
+        );
+        assert_eq!(
+            found(request(Method::POST, "other.test", "/api/x", None)),
+            expect(4)
+        );
+        assert_eq!(
+            found(request(Method::POST, "other.test", "/api", Some("blue"))),
+            expect(5)
+        );
+        assert_eq!(
+            found(request(Method::POST, "other.test", "/apix", None)),
+            expect(0)
+        );
+    }
+
+    #[test]
+    fn a_request_that_no_route_takes_finds_none() {
+        let table = Routes::new(vec![route(0, Some("*.example"), "/a", None, None)]);
+        assert!(
+            table
+                .find(&request(Method::GET, ".example", "/a", None))
+                .is_none()
+        );
+        assert!(
+            table
+                .find(&request(Method::GET, "a.example", "/b", None))
+                .is_none()
+        );
+        assert!(
+            table
+                .find(&request(Method::GET, "[::1]:80", "/a", None))
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_stripped_prefix_is_told_in_a_header() {
+        let mut route = route(0, None, "/shop", None, None);
+        route.strip_prefix = true;
+        let (mut head, ()) = request(Method::GET, "a", "/shop/item?x=1", None).into_parts();
+        route.rewrite(&mut head);
+        assert_eq!(head.uri, "/item?x=1");
+        assert_eq!(head.headers[X_FORWARDED_PREFIX], "/shop");
     }
 }

@@ -82,7 +82,6 @@ fn refuses_a_component_with_an_import_that_nothing_provides() {
     let dir = tempfile::tempdir().unwrap();
     let component = wat::parse_str(
         r#"(component
-            (import "acme:billing/ledger@1.0.0" (instance (export "post" (func (param "amount" u32)))))
             (import "wasi:http/outgoing-handler@0.3.0" (instance (export "handle" (func))))
         )"#,
     );
@@ -90,10 +89,28 @@ fn refuses_a_component_with_an_import_that_nothing_provides() {
     refused(
         &path,
         &[
-            "acme:billing/ledger@1.0.0",
             "wasi:http/outgoing-handler@0.3.0",
             "build for WASI 0.2",
             "weft inspect",
+        ],
+    );
+}
+
+#[test]
+fn refuses_a_component_with_an_import_that_needs_a_link_and_says_which() {
+    let dir = tempfile::tempdir().unwrap();
+    let component = wat::parse_str(
+        r#"(component
+            (import "acme:billing/ledger@1.0.0" (instance (export "post" (func (param "amount" u32)))))
+        )"#,
+    );
+    let path = file(dir.path(), "unlinked.wasm", component.unwrap());
+    refused(
+        &path,
+        &[
+            "acme:billing/ledger@1.0.0",
+            "nothing is linked",
+            "`acme:billing/ledger: { actor: NAME }`",
         ],
     );
 }

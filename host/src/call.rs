@@ -1,0 +1,220 @@
+//! Calls from one actor to another on this host.
+//!
+//! Owns the functions that a component sees where another actor is linked, and the step from the caller's instance
+//! into a new one of the callee. Values are handed over as they are: in typed form where they are bytes and texts
+//! ([`typed`]), reflected for the rest. It must not know where a link comes from; see [`crate::link`].
+
+mod typed;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tracing::Instrument as _;
+use tracing::field::Empty;
+use wasmtime::Store;
+use wasmtime::component::{ComponentExportIndex, Instance, InstancePre, Linker, Val, types};
+use weft_observability::context_of;
+use weft_observability::metrics::{CallPath, Outcome};
+
+use crate::component::imports::ActorImport;
+use crate::invocation::record::{Record, classify};
+use crate::invocation::{Call, CallError, ErrorKind, Metered};
+use crate::store::{InstanceState, new_store};
+
+/// A function among a component's imports, by position.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ImportedFunction {
+    import: usize,
+    function: usize,
+}
+
+/// What is done with an instance of the callee.
+pub trait Step: Send {
+    /// What comes of it.
+    type Output: Send;
+
+    /// Calls the function `export` of `instance`.
+    fn run(
+        self,
+        store: &mut Store<InstanceState>,
+        instance: &Instance,
+        export: &ComponentExportIndex,
+    ) -> impl Future<Output = wasmtime::Result<Self::Output>> + Send;
+}
+
+/// A call whose values are only known by reflection. A `list<u8>` costs 40 bytes a byte here.
+struct Reflected<'a> {
+    params: &'a [Val],
+    results: &'a mut [Val],
+}
+
+impl Step for Reflected<'_> {
+    type Output = ();
+
+    async fn run(
+        self,
+        store: &mut Store<InstanceState>,
+        instance: &Instance,
+        export: &ComponentExportIndex,
+    ) -> wasmtime::Result<()> {
+        let function = instance
+            .get_func(&mut *store, export)
+            .ok_or_else(|| wasmtime::format_err!("the callee has no such function"))?;
+        function.call_async(store, self.params, self.results).await
+    }
+}
+
+/// Puts the functions of `import`, the component's import number `number`, into `linker`.
+///
+/// # Errors
+/// If the linker has them already.
+pub(crate) fn add_to_linker(
+    linker: &mut Linker<InstanceState>,
+    number: usize,
+    import: &ActorImport,
+    types: &types::Component,
+) -> wasmtime::Result<()> {
+    let mut instance = linker.instance(&import.interface)?;
+    for (position, function) in import.functions.iter().enumerate() {
+        let at = ImportedFunction {
+            import: number,
+            function: position,
+        };
+        if typed::add(&mut instance, function, at, types)? {
+            continue;
+        }
+        instance.func_new_async(&function.name, move |store, _, params, results| {
+            let caller = store.data().call().clone();
+            Box::new(async move { call(caller, at, Reflected { params, results }).await })
+        })?;
+    }
+    Ok(())
+}
+
+/// One call, as the caller's guest sees it: a failure ends the guest, as its interface has no place for it.
+async fn call<S: Step>(caller: Arc<Call>, at: ImportedFunction, step: S) -> wasmtime::Result<S::Output> {
+    let result = resolve_and_run(&caller, at, step).await;
+    let outcome = result
+        .as_ref()
+        .map_or_else(|error: &CallError| error.kind.outcome(), |_| Outcome::Ok);
+    caller.actor.metrics.call(CallPath::Local, outcome);
+    result.map_err(wasmtime::Error::new)
+}
+
+async fn resolve_and_run<S: Step>(
+    caller: &Call,
+    at: ImportedFunction,
+    step: S,
+) -> Result<S::Output, CallError> {
+    let Some((target, export)) = caller.target().links.function(at.import, at.function) else {
+        let cause = wasmtime::format_err!(
+            "nothing is linked to {}",
+            caller.target().actor.component.imports[at.import].interface
+        );
+        return Err(CallError::refused(ErrorKind::NotFound, Some(cause)));
+    };
+    let parent = tracing::Span::current();
+    let span = if parent.is_none() {
+        parent
+    } else {
+        call_span(caller, at, &caller.state.actor(target).actor.info.name)
+    };
+    let trace = context_of(&span).or_else(|| caller.trace.clone());
+    let call = caller.child(target, trace)?;
+    span.record("faas.invocation_id", tracing::field::display(call.id));
+    let ran = within_deadline(caller, call, export, step)
+        .instrument(span.clone())
+        .await;
+    if let Err(error) = &ran {
+        span.record("otel.status_code", "ERROR");
+        span.record("error.type", error.kind.as_str());
+    }
+    ran
+}
+
+fn call_span(caller: &Call, at: ImportedFunction, target: &weft_compose::ActorName) -> tracing::Span {
+    let import = &caller.target().actor.component.imports[at.import];
+    let function = import.functions[at.function].name.as_str();
+    tracing::info_span!(
+        target: "weft",
+        "actor.call",
+        otel.name = format!("{}/{function}", import.interface),
+        otel.kind = "internal",
+        otel.status_code = Empty,
+        error.type = Empty,
+        rpc.system.name = "weft",
+        rpc.service = import.interface.as_str(),
+        rpc.method = function,
+        faas.invocation_id = Empty,
+        weft.actor = target.as_str(),
+        weft.call.path = CallPath::Local.as_str(),
+        weft.call.hops = caller.hops + 1,
+    )
+}
+
+/// Runs a call until it ends or its own time is up. The caller's time is watched by whoever runs the caller.
+async fn within_deadline<S: Step>(
+    caller: &Call,
+    call: Arc<Call>,
+    export: &ComponentExportIndex,
+    step: S,
+) -> Result<S::Output, CallError> {
+    let mut guest = pin!(Metered::new(call.clone(), run(call.clone(), export, step)));
+    let mut timer = None;
+    let ended = poll_fn(|cx| {
+        // What the callee uses is on its own account.
+        caller.cpu.end_poll();
+        let polled = guest.as_mut().poll(cx);
+        caller.cpu.start_poll();
+        if let Poll::Ready(ended) = polled {
+            return Poll::Ready(Some(ended));
+        }
+        if call.deadline >= caller.deadline {
+            return Poll::Pending;
+        }
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(call.deadline.into())));
+        timer.as_mut().poll(cx).map(|()| None)
+    })
+    .await;
+    ended.unwrap_or_else(|| {
+        call.expire();
+        Err(CallError::started(ErrorKind::Deadline))
+    })
+}
+
+/// The whole life of an instance that serves `call`, whose target exports `export`.
+///
+/// # Errors
+/// [`CallError`]; it has been logged and counted.
+pub async fn run<S: Step>(
+    call: Arc<Call>,
+    export: &ComponentExportIndex,
+    step: S,
+) -> Result<S::Output, CallError> {
+    let mut record = Record::new(call.clone());
+    let admission = &call.target().actor.admission;
+    let _place = match admission.admit(call.hops == 0).await {
+        Ok(place) => place,
+        Err(reason) => return Err(record.shed(reason)),
+    };
+    record.admitted = Some(call.arrived.elapsed());
+    let pre = &call.target().actor.component.pre;
+    let mut store = new_store(pre.engine(), call.clone());
+    let ended = instantiate_and_step(&mut store, pre, export, step, &mut record).await;
+    record.peak_memory = Some(store.data().memory.peak());
+    record.finish(ended.map_err(|error| classify(error, &store)))
+}
+
+async fn instantiate_and_step<S: Step>(
+    store: &mut Store<InstanceState>,
+    pre: &InstancePre<InstanceState>,
+    export: &ComponentExportIndex,
+    step: S,
+    record: &mut Record,
+) -> wasmtime::Result<S::Output> {
+    let instance = pre.instantiate_async(&mut *store).await?;
+    record.started = Some(record.call.arrived.elapsed());
+    step.run(store, &instance, export).await
+}

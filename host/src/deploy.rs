@@ -1,0 +1,510 @@
+//! Changes of what is deployed: apps and links.
+//!
+//! Owns the checks that need the components (does a target export what is imported, with the same types) and the
+//! writing of records. Nothing here touches what runs: it writes, and [`crate::reconcile`] makes it so.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use weft_compose::deploy::{self, Change, CurrentApp};
+use weft_compose::fault::Collector;
+use weft_compose::manifest::{Actor as ActorManifest, ComponentRef};
+use weft_compose::record::LinkTarget;
+use weft_compose::{ActorName, AppName, FaultKind, Faults, InterfacePattern, Manifest};
+use weft_lattice::control::{CommitError, ControlStore, Expected, Index, ReadError, Transaction};
+use weft_observability::HostMetrics;
+
+use crate::artifact::{ArtifactError, Components};
+use crate::component::imports::ActorImport;
+use crate::component::inspect::{self, Provision, provision};
+use crate::component::{ComponentBytes, LoadedComponent};
+use crate::config::Deployment;
+use crate::desired::{Desired, read_all};
+use crate::digest::Digest;
+use crate::link::check;
+use crate::reconcile::{Condition, Progress};
+
+/// How often a change is planned anew because another came between. Each try sees a later state, so more than a few
+/// mean a writer that never stops.
+const TRIES_MAX: usize = 5;
+/// How long a change may take to be applied by this host. Loading compiles nothing, as that was done before.
+const APPLY_MAX: Duration = Duration::from_secs(30);
+
+/// Who deploys an app that `weft up` makes of component files.
+pub const BY_COMPONENT: &str = "weft up COMPONENT";
+/// Who deploys a manifest that `weft up` was given.
+pub const BY_MANIFEST: &str = "weft up";
+
+/// Writes changes of what is deployed.
+#[derive(Clone)]
+pub struct Deployer {
+    control: Arc<dyn ControlStore>,
+    components: Arc<Components>,
+    metrics: HostMetrics,
+    progress: watch::Receiver<Progress>,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Deployed {
+    /// The moment of the control store that holds it.
+    pub index: u64,
+    /// Whether anything had to be written.
+    pub changed: bool,
+    /// What was written, for people, a line each.
+    pub summary: Vec<String>,
+    /// What this host can't make so.
+    pub conditions: Vec<Condition>,
+}
+
+impl Deployed {
+    fn new(index: Index, change: &Change, conditions: Vec<Condition>) -> Self {
+        Self {
+            index: index.0,
+            changed: !change.is_empty(),
+            summary: change.summary.0.iter().map(ToString::to_string).collect(),
+            conditions,
+        }
+    }
+}
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// The manifest, or what it asks for, is wrong.
+    #[error("{0}")]
+    Faults(Faults),
+    /// What is asked for is wrong.
+    #[error("{0}")]
+    Refused(FaultKind),
+    /// A component can't be run.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The control store can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A record in the control store can't be read.
+    #[error(transparent)]
+    Record(#[from] weft_compose::record::RecordError),
+    /// The control store took nothing.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl Deployer {
+    /// A deployer that writes to `control`, and follows by `progress` what becomes of it.
+    pub fn new(
+        control: Arc<dyn ControlStore>,
+        components: Arc<Components>,
+        metrics: HostMetrics,
+        progress: watch::Receiver<Progress>,
+    ) -> Self {
+        Self {
+            control,
+            components,
+            metrics,
+            progress,
+        }
+    }
+
+    /// How far this host has come.
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// The components of this host.
+    pub fn components(&self) -> &Arc<Components> {
+        &self.components
+    }
+
+    /// Deploys an app: loads its components, checks its links, writes its records.
+    ///
+    /// `files` are the components that the manifest names by their paths, by actor; one that is named by its digest
+    /// has to be here already.
+    ///
+    /// # Errors
+    /// [`DeployError`]; nothing was changed.
+    pub async fn deploy(
+        &self,
+        manifest: &Manifest,
+        files: BTreeMap<String, ComponentBytes>,
+        by: &str,
+    ) -> Result<Deployed, DeployError> {
+        let components = self.load(manifest, files, &BTreeMap::new()).await?;
+        self.deploy_loaded(manifest, components, by, false).await
+    }
+
+    /// Deploys an app whose components were all kept here before: `digests` has those of the actors whose component
+    /// the manifest names by its path. A `dry_run` only tells what would be written.
+    ///
+    /// # Errors
+    /// [`DeployError`]; nothing was changed.
+    pub async fn deploy_kept(
+        &self,
+        manifest: &Manifest,
+        digests: &BTreeMap<String, Digest>,
+        by: &str,
+        dry_run: bool,
+    ) -> Result<Deployed, DeployError> {
+        let components = self.load(manifest, BTreeMap::new(), digests).await?;
+        self.deploy_loaded(manifest, components, by, dry_run).await
+    }
+
+    /// `components` are held until the reconciler has taken them.
+    async fn deploy_loaded(
+        &self,
+        manifest: &Manifest,
+        components: BTreeMap<String, Arc<LoadedComponent>>,
+        by: &str,
+        dry_run: bool,
+    ) -> Result<Deployed, DeployError> {
+        let desired = Desired::read(&*self.control).await?;
+        self.check(manifest, &components, &desired).await?;
+        let digests = components
+            .iter()
+            .map(|(actor, component)| (actor.clone(), component.digest.to_string()))
+            .collect();
+        let app = manifest.app.value.clone();
+        let plan = |current: &CurrentApp, foreign: &deploy::Claims| {
+            deploy::plan(
+                manifest,
+                &digests,
+                current,
+                foreign,
+                by,
+                &Timestamp::now().to_string(),
+            )
+            .map_err(DeployError::Faults)
+        };
+        if dry_run {
+            let (change, index) = self.planned(&app, &plan).await?;
+            return Ok(Deployed::new(index, &change, Vec::new()));
+        }
+        self.write(&app, by, plan).await
+    }
+
+    /// Links an import of an actor, until the app's next changed deploy.
+    ///
+    /// # Errors
+    /// [`DeployError`]; nothing was changed.
+    pub async fn put_link(
+        &self,
+        actor: &ActorName,
+        interface: &InterfacePattern,
+        target: LinkTarget,
+        by: &str,
+    ) -> Result<Deployed, DeployError> {
+        if let LinkTarget::Actor { name } = &target {
+            let desired = Desired::read(&*self.control).await?;
+            self.check_link(actor, interface, name, &desired).await?;
+        }
+        let plan = |current: &CurrentApp, _: &deploy::Claims| {
+            deploy::put_link(current, actor, interface, target.clone(), by).map_err(DeployError::Refused)
+        };
+        self.write(&actor.app_name(), by, plan).await
+    }
+
+    /// Takes a link away, until the app's next changed deploy.
+    ///
+    /// # Errors
+    /// [`DeployError`]; nothing was changed.
+    pub async fn delete_link(
+        &self,
+        actor: &ActorName,
+        interface: &InterfacePattern,
+        by: &str,
+    ) -> Result<Deployed, DeployError> {
+        let plan = |current: &CurrentApp, _: &deploy::Claims| {
+            deploy::delete_link(current, actor, interface, by).map_err(DeployError::Refused)
+        };
+        self.write(&actor.app_name(), by, plan).await
+    }
+
+    /// Deletes an app's records. What its providers stored stays on disk.
+    ///
+    /// # Errors
+    /// [`DeployError`]; nothing was changed.
+    pub async fn delete_app(&self, app: &AppName, by: &str) -> Result<Deployed, DeployError> {
+        let plan = |current: &CurrentApp, _: &deploy::Claims| match &current.app {
+            Some(_) => Ok(deploy::delete_app(current)),
+            None => Err(DeployError::Refused(FaultKind::NotDeployed(
+                current.name.to_string(),
+            ))),
+        };
+        self.write(app, by, plan).await
+    }
+
+    /// Deletes the apps that an earlier start made of component files, but for those that `deployments` hold: a bare
+    /// component is served for as long as it is named.
+    ///
+    /// # Errors
+    /// [`DeployError`].
+    pub async fn retire(&self, deployments: &[Deployment]) -> Result<(), DeployError> {
+        let desired = Desired::read(&*self.control).await?;
+        for (name, record) in &desired.apps {
+            let named = deployments
+                .iter()
+                .any(|deployment| deployment.manifest.app.value == *name);
+            if record.by == BY_COMPONENT && !named {
+                self.delete_app(name, BY_COMPONENT).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans a change of `app` by what the store holds and writes it, anew if another change came between; then waits
+    /// until this host has applied it.
+    async fn write(
+        &self,
+        app: &AppName,
+        by: &str,
+        plan: impl Fn(&CurrentApp, &deploy::Claims) -> Result<Change, DeployError>,
+    ) -> Result<Deployed, DeployError> {
+        let mut tries = 1;
+        loop {
+            let (change, index) = self.planned(app, &plan).await?;
+            if change.is_empty() {
+                return Ok(self.applied(index, &change).await);
+            }
+            let started = Instant::now();
+            let committed = self.control.commit(transaction(&change, by)).await;
+            self.metrics.committed(committed.is_ok(), started.elapsed());
+            match committed {
+                Ok(index) => {
+                    tracing::info!(app = app.as_str(), by, %index, summary = %change.summary, "changed what is deployed");
+                    return Ok(self.applied(index, &change).await);
+                }
+                Err(CommitError::Conflict { .. }) if tries < TRIES_MAX => tries += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// What has to be written, by what the store holds now.
+    async fn planned(
+        &self,
+        app: &AppName,
+        plan: impl Fn(&CurrentApp, &deploy::Claims) -> Result<Change, DeployError>,
+    ) -> Result<(Change, Index), DeployError> {
+        let (entries, index) = read_all(&*self.control).await?;
+        let entries = entries
+            .iter()
+            .map(|entry| (entry.key.as_str(), entry.modified.0, entry.value.as_ref()));
+        let (current, foreign) = CurrentApp::read(app.clone(), entries)?;
+        Ok((plan(&current, &foreign)?, index))
+    }
+
+    /// Waits until this host serves the moment `index`.
+    async fn applied(&self, index: Index, change: &Change) -> Deployed {
+        let mut progress = self.progress.clone();
+        let reached = progress.wait_for(|progress| progress.applied >= index);
+        let conditions = match tokio::time::timeout(APPLY_MAX, reached).await {
+            Ok(Ok(progress)) => progress.conditions.clone(),
+            _ => vec![Condition {
+                app: None,
+                subject: "host".to_owned(),
+                reason: format!(
+                    "this host has not applied the change within {} s",
+                    APPLY_MAX.as_secs()
+                ),
+                since: 0,
+            }],
+        };
+        Deployed::new(index, change, conditions)
+    }
+
+    async fn load(
+        &self,
+        manifest: &Manifest,
+        mut files: BTreeMap<String, ComponentBytes>,
+        digests: &BTreeMap<String, Digest>,
+    ) -> Result<BTreeMap<String, Arc<LoadedComponent>>, DeployError> {
+        let mut loaded = BTreeMap::new();
+        for (name, actor) in &manifest.actors {
+            let digest = match &actor.component.value {
+                ComponentRef::Digest(text) => text.parse().ok(),
+                ComponentRef::Path(_) => digests.get(name).copied(),
+            };
+            let component = match (files.remove(name), digest) {
+                (Some(file), _) => self.components.add(file).await?,
+                (None, Some(digest)) if self.components.has(digest) => self.components.get(digest).await?,
+                (None, _) => return Err(no_component(manifest, actor)),
+            };
+            loaded.insert(name.clone(), component);
+        }
+        Ok(loaded)
+    }
+
+    /// Checks what only the components show: that each import that needs a link has one, that targets export what is
+    /// imported, and that routes go to actors that answer HTTP.
+    async fn check(
+        &self,
+        manifest: &Manifest,
+        components: &BTreeMap<String, Arc<LoadedComponent>>,
+        desired: &Desired,
+    ) -> Result<(), DeployError> {
+        let mut faults = Collector::new(manifest.file.clone());
+        let mut targets = HashMap::new();
+        for (name, actor) in &manifest.actors {
+            for link in actor.links.values() {
+                let LinkTarget::Actor { name: target } = &link.target.value else {
+                    continue;
+                };
+                let own = (target.app_name() == manifest.app.value).then(|| components.get(target.name()));
+                let component = match own.flatten() {
+                    Some(component) => Some(component.clone()),
+                    None => self.deployed(target, desired).await?,
+                };
+                match component {
+                    Some(component) => drop(targets.insert(target.clone(), component)),
+                    None => faults.push(link.target.span, || {
+                        FaultKind::Found(format!(
+                            "the actor {target}, which {name} is linked to, is not deployed"
+                        ))
+                    }),
+                }
+            }
+        }
+        for (name, actor) in &manifest.actors {
+            let Some(component) = components.get(name) else {
+                continue;
+            };
+            for import in &component.imports {
+                let Some((_, link)) = actor.link(&import.interface) else {
+                    faults.push(actor.name.span, || {
+                        FaultKind::Found(unlinked(name, &import.interface, "actor: NAME"))
+                    });
+                    continue;
+                };
+                if let LinkTarget::Actor { name: target } = &link.target.value
+                    && let Some(component) = targets.get(target)
+                    && let Err(difference) = check::exports(self.components.engine(), import, component)
+                {
+                    faults.push(link.target.span, || {
+                        FaultKind::Found(format!("{name} can't be linked to {target}: {difference}"))
+                    });
+                }
+            }
+            for import in inspect::provider_imports(component) {
+                if actor.link(&import).is_none() {
+                    faults.push(actor.name.span, || {
+                        FaultKind::Found(unlinked(name, &import, "provider: NAME"))
+                    });
+                }
+            }
+        }
+        for route in &manifest.routes {
+            let target = components.get(route.actor.value.name());
+            if target.is_some_and(|component| ProxyPre::new(component.pre.clone()).is_err()) {
+                faults.push(route.actor.span, || {
+                    FaultKind::Found(format!(
+                        "{} exports no {}@0.2, so it can't answer a route; `weft inspect` lists what it exports",
+                        route.actor.value,
+                        inspect::INCOMING_HANDLER
+                    ))
+                });
+            }
+        }
+        faults.finish(Some(())).map_err(DeployError::Faults)
+    }
+
+    /// Checks a link from one deployed actor to another.
+    async fn check_link(
+        &self,
+        actor: &ActorName,
+        interface: &InterfacePattern,
+        target: &ActorName,
+        desired: &Desired,
+    ) -> Result<(), DeployError> {
+        let refused = |text| DeployError::Refused(FaultKind::Found(text));
+        let (Some(caller), Some(callee)) = (
+            self.deployed(actor, desired).await?,
+            self.deployed(target, desired).await?,
+        ) else {
+            // Which of them is not there is told by the plan.
+            return match desired.actors.contains_key(target) {
+                true => Ok(()),
+                false => Err(refused(format!("the actor {target} is not deployed"))),
+            };
+        };
+        let taken: Vec<&ActorImport> = caller
+            .imports
+            .iter()
+            .filter(|import| interface.matches(&import.interface))
+            .collect();
+        if taken.is_empty() {
+            let imports: Vec<_> = caller
+                .imports
+                .iter()
+                .map(|import| import.interface.as_str())
+                .collect();
+            return Err(refused(format!(
+                "{actor} imports no {interface} that an actor could answer; it imports {}",
+                if imports.is_empty() {
+                    "none at all".to_owned()
+                } else {
+                    imports.join(", ")
+                }
+            )));
+        }
+        for import in taken {
+            check::exports(self.components.engine(), import, &callee).map_err(|difference| {
+                refused(format!("{actor} can't be linked to {target}: {difference}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The component of a deployed actor.
+    async fn deployed(
+        &self,
+        name: &ActorName,
+        desired: &Desired,
+    ) -> Result<Option<Arc<LoadedComponent>>, ArtifactError> {
+        match desired
+            .actors
+            .get(name)
+            .and_then(|record| record.component.parse().ok())
+        {
+            Some(digest) => Ok(Some(self.components.get(digest).await?)),
+            None => Ok(None),
+        }
+    }
+}
+
+fn unlinked(actor: &str, import: &str, target: &str) -> String {
+    let interface = import.split('@').next().unwrap_or(import);
+    let key = match provision(import) {
+        Provision::Link => interface.split('/').next().unwrap_or(interface),
+        _ => interface,
+    };
+    format!(
+        "actor `{actor}` imports {import}, and nothing is linked to it: add `{key}: {{ {target} }}` to its links"
+    )
+}
+
+fn no_component(manifest: &Manifest, actor: &ActorManifest) -> DeployError {
+    let kind = FaultKind::NoComponent {
+        actor: actor.name.value.name().to_owned(),
+    };
+    DeployError::Faults(manifest.fault(actor.component.span, kind).into())
+}
+
+fn transaction(change: &Change, by: &str) -> Transaction {
+    let mut transaction = Transaction::by(by);
+    for (key, revision) in &change.expects {
+        let expected = revision.map_or(Expected::Absent, |revision| Expected::Modified(Index(revision)));
+        transaction = transaction.expect(key, expected);
+    }
+    for (key, value) in &change.puts {
+        transaction = transaction.put(key, value.clone());
+    }
+    for key in &change.deletes {
+        transaction = transaction.delete(key);
+    }
+    transaction
+}

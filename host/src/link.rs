@@ -1,0 +1,184 @@
+//! Links: what the imports of an actor resolve to.
+//!
+//! Owns the link table of an actor within one snapshot ([`crate::state`]), and how it is made of records. A table never
+//! changes: a link that is changed is another table in another snapshot. Read [`check`] for what fits what.
+
+pub mod check;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use wasmtime::component::ComponentExportIndex;
+use weft_capabilities::{KeyValue, Sql};
+use weft_compose::record::{LinkRecord, LinkTarget};
+use weft_compose::{ActorName, InterfacePattern, ProviderName};
+use weft_http::HttpClient;
+
+use crate::component::LoadedComponent;
+use crate::engine::Engine;
+use crate::front::http_client::HttpLink;
+use crate::provider::{Backend, Provider};
+use crate::state::ActorIndex;
+
+/// What the config keys start with by which an actor reads its own links.
+const LINK_KEYS: &str = "weft.link.";
+
+/// What the imports of one actor resolve to.
+#[derive(Default)]
+pub struct LinkTable {
+    /// By the component's own numbering of what actors answer.
+    actors: Vec<Option<ActorLink>>,
+    /// `wasi:keyvalue`.
+    pub key_value: Option<KeyValueLink>,
+    /// `weft:sql`.
+    pub sql: Option<SqlLink>,
+    /// Outgoing HTTP; denied without.
+    pub http: Option<HttpLink>,
+    /// Configuration, in the order of its keys: the actor's own, and one for each link of where it goes.
+    pub config: Arc<[(String, String)]>,
+}
+
+/// An interface that an actor answers.
+struct ActorLink {
+    target: ActorIndex,
+    /// By the importing component's numbering.
+    functions: Vec<ComponentExportIndex>,
+}
+
+/// A key-value store, as far as one actor reaches into it.
+pub struct KeyValueLink {
+    /// Keeps the backend open.
+    pub provider: Arc<Provider>,
+    /// The store.
+    pub store: Arc<dyn KeyValue>,
+    /// The namespace and app whose keys it sees; `None` for those that all apps share.
+    pub scope: Option<(String, String)>,
+    /// The bucket that it gets whatever it asks for.
+    pub bucket: Option<String>,
+}
+
+/// A database.
+pub struct SqlLink {
+    /// Keeps the backend open.
+    pub provider: Arc<Provider>,
+    /// The database.
+    pub database: Arc<dyn Sql>,
+}
+
+/// What links may point at.
+pub struct Targets<'a> {
+    /// For types.
+    pub engine: &'a Engine,
+    /// What makes outgoing requests.
+    pub http: &'a HttpClient,
+    /// Open providers.
+    pub providers: &'a HashMap<ProviderName, Arc<Provider>>,
+    /// Actors that are there, with their place in the snapshot.
+    pub actors: &'a HashMap<ActorName, (ActorIndex, Arc<LoadedComponent>)>,
+}
+
+impl LinkTable {
+    /// The function that an imported one resolves to.
+    pub fn function(&self, import: usize, function: usize) -> Option<(ActorIndex, &ComponentExportIndex)> {
+        let link = self.actors.get(import)?.as_ref()?;
+        Some((link.target, link.functions.get(function)?))
+    }
+
+    /// Resolves the imports of `component` by `links`, which are all those of the actor. A link that can't be resolved
+    /// stays open, and calls through it fail; what is wrong with it is told in one sentence each.
+    pub fn resolve(
+        actor: &ActorName,
+        component: &LoadedComponent,
+        config: impl IntoIterator<Item = (String, String)>,
+        links: &[LinkRecord],
+        targets: &Targets<'_>,
+    ) -> (Self, Vec<String>) {
+        let mut table = Self::default();
+        let mut faults = Vec::new();
+        let mut config: Vec<_> = config.into_iter().collect();
+        for import in &component.imports {
+            let resolved = match linked(links, &import.interface) {
+                Some(LinkTarget::Actor { name }) => match targets.actors.get(name) {
+                    Some((index, target)) => check::exports(targets.engine, import, target)
+                        .map(|functions| {
+                            Some(ActorLink {
+                                target: *index,
+                                functions,
+                            })
+                        })
+                        .map_err(|fault| format!("{actor} can't be linked to {name}: {fault}")),
+                    None => Err(format!("{} goes to {name}, which is not there", import.interface)),
+                },
+                Some(LinkTarget::Removed) | None => Ok(None),
+                Some(_) => Err(format!("{} has to go to an actor", import.interface)),
+            };
+            table.actors.push(resolved.unwrap_or_else(|fault| {
+                faults.push(fault);
+                None
+            }));
+        }
+        for link in links {
+            match &link.target {
+                LinkTarget::Provider { name, bucket, shared } => match targets.providers.get(name) {
+                    Some(provider) => {
+                        config.push((
+                            format!("{LINK_KEYS}{}", link.interface),
+                            format!("{}@{}", name.name(), provider.revision),
+                        ));
+                        table.use_provider(actor, provider, bucket.clone(), *shared);
+                    }
+                    None => faults.push(format!("{} goes to {name}, which is not open", link.interface)),
+                },
+                LinkTarget::Http { allow } => {
+                    table.http = Some(HttpLink {
+                        client: targets.http.clone(),
+                        allow: allow.clone().into(),
+                    });
+                }
+                LinkTarget::Actor { .. } | LinkTarget::Removed => {}
+            }
+        }
+        config.sort();
+        table.config = config.into();
+        (table, faults)
+    }
+
+    fn use_provider(
+        &mut self,
+        actor: &ActorName,
+        provider: &Arc<Provider>,
+        bucket: Option<String>,
+        shared: bool,
+    ) {
+        let scope = (!shared).then(|| (actor.namespace().to_owned(), actor.app().to_owned()));
+        match &provider.backend {
+            Backend::KeyValue(store) => {
+                self.key_value = Some(KeyValueLink {
+                    provider: provider.clone(),
+                    store: store.clone(),
+                    scope,
+                    bucket,
+                });
+            }
+            Backend::Sql(database) => {
+                self.sql = Some(SqlLink {
+                    provider: provider.clone(),
+                    database: database.clone(),
+                });
+            }
+        }
+    }
+}
+
+/// Where an import goes: of the links that take it, the one that says most.
+pub fn linked<'a>(links: &'a [LinkRecord], import: &str) -> Option<&'a LinkTarget> {
+    best(links.iter().map(|link| (&link.interface, &link.target)), import)
+}
+
+/// Of the patterns that take `import`, the target of the one that says most.
+pub fn best<'a, T>(links: impl Iterator<Item = (&'a InterfacePattern, T)>, import: &str) -> Option<T> {
+    links
+        .filter(|(pattern, _)| pattern.matches(import))
+        .max_by_key(|(pattern, _)| pattern.specificity())
+        .map(|(_, target)| target)
+}

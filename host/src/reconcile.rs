@@ -1,0 +1,380 @@
+//! The reconciler: makes this host serve what the control store says.
+//!
+//! Owns the open providers and the running actors, and is the one place that makes a snapshot ([`crate::state`]).
+//! It works by levels, not by events: each time the store has changed it reads all of it, keeps what is still wanted as
+//! it is, and makes the rest. What can't be made is a condition, told with its reason and tried again; whatever is not
+//! touched by it is served.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use http::{HeaderName, HeaderValue, Method};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use weft_compose::record::{ActorRecord, ProviderRecord, RouteRecord};
+use weft_compose::{ActorName, AppName, ProviderName};
+use weft_http::HttpClient;
+use weft_lattice::control::{ControlStore, Index, ReadError};
+use weft_observability::HostMetrics;
+
+use crate::actor::{Actor, ActorInfo};
+use crate::admission::RootPlaces;
+use crate::artifact::Components;
+use crate::cli::chain;
+use crate::desired::Desired;
+use crate::ingress::routes::{Route, Routes};
+use crate::link::{LinkTable, Targets};
+use crate::provider::Provider;
+use crate::state::{ActorIndex, ActorState, State, indices};
+
+/// The first wait before something that failed is tried again; it doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(250);
+/// The longest wait: an operator who has mended something sees it taken within half a minute.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Something that is wanted and is not so.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Condition {
+    /// Whose it is, if it is one app's.
+    pub app: Option<AppName>,
+    /// What it is about, for example `actor default/shop/catalog`.
+    pub subject: String,
+    /// Why.
+    pub reason: String,
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.reason)
+    }
+}
+
+/// Something that a round could not make so.
+struct Found {
+    app: Option<AppName>,
+    subject: String,
+    reason: String,
+}
+
+impl Found {
+    fn of(app: AppName, subject: String, reason: String) -> Self {
+        Self {
+            app: Some(app),
+            subject,
+            reason,
+        }
+    }
+}
+
+/// How far this host has come.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// How often this host has looked at what is wanted.
+    pub rounds: u64,
+    /// The moment of the control store that is served, but for the conditions.
+    pub applied: Index,
+    /// What is not served as wanted.
+    pub conditions: Vec<Condition>,
+    /// Records that were read.
+    pub desired: Arc<Desired>,
+}
+
+/// The reconciler of a host.
+pub struct Reconciler {
+    control: Arc<dyn ControlStore>,
+    components: Arc<Components>,
+    metrics: HostMetrics,
+    root: RootPlaces,
+    provider_folder: PathBuf,
+    http: HttpClient,
+    state: Arc<ArcSwap<State>>,
+    progress: watch::Sender<Progress>,
+    providers: HashMap<ProviderName, (ProviderRecord, Arc<Provider>)>,
+    actors: BTreeMap<ActorName, (ActorRecord, Arc<Actor>)>,
+}
+
+/// What a reconciler is made of.
+pub struct Parts {
+    /// What is wanted.
+    pub control: Arc<dyn ControlStore>,
+    /// What actors run.
+    pub components: Arc<Components>,
+    /// Where numbers go.
+    pub metrics: HostMetrics,
+    /// The root calls' share of the pool.
+    pub root: RootPlaces,
+    /// Where embedded backends keep their files.
+    pub provider_folder: PathBuf,
+    /// Where the snapshot is put.
+    pub state: Arc<ArcSwap<State>>,
+}
+
+impl Reconciler {
+    /// A reconciler that has done nothing yet, and where to follow it.
+    pub fn new(parts: Parts) -> (Self, watch::Receiver<Progress>) {
+        let (progress, follow) = watch::channel(Progress::default());
+        let Parts {
+            control,
+            components,
+            metrics,
+            root,
+            provider_folder,
+            state,
+        } = parts;
+        let reconciler = Self {
+            control,
+            components,
+            metrics,
+            root,
+            provider_folder,
+            http: HttpClient::new(Vec::new()),
+            state,
+            progress,
+            providers: HashMap::new(),
+            actors: BTreeMap::new(),
+        };
+        (reconciler, follow)
+    }
+
+    /// Reconciles until `stop`, then closes all providers. To be stopped when no invocation runs any more.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut retry = RETRY_MIN;
+        loop {
+            let started = Instant::now();
+            let reconciled = tokio::select! {
+                () = stop.cancelled() => break,
+                reconciled = self.reconcile() => reconciled,
+            };
+            let whole = matches!(&reconciled, Ok((_, true)));
+            self.metrics.reconciled(whole, started.elapsed());
+            retry = if whole {
+                RETRY_MIN
+            } else {
+                (retry * 2).min(RETRY_MAX)
+            };
+            let changed = match reconciled {
+                Ok((index, _)) => self.changed(index),
+                Err(error) => {
+                    tracing::error!(error = chain(&error), "failed to read the control store");
+                    None
+                }
+            };
+            let wait = async {
+                match changed {
+                    Some(mut watch) if whole => drop(watch.next().await),
+                    Some(mut watch) => drop(tokio::time::timeout(retry, watch.next()).await),
+                    None => tokio::time::sleep(retry).await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = wait => {}
+            }
+        }
+        self.state.store(Arc::default());
+        self.actors.clear();
+        for (_, provider) in self.providers.values() {
+            provider.close().await;
+        }
+        self.http.close().await;
+    }
+
+    fn changed(&self, since: Index) -> Option<weft_lattice::control::Watch> {
+        self.control.watch(since).ok()
+    }
+
+    /// One round. `true` if all is as wanted.
+    async fn reconcile(&mut self) -> Result<(Index, bool), ReadError> {
+        let desired = Desired::read(&*self.control).await?;
+        let mut found = Vec::new();
+        for (key, reason) in &desired.unreadable {
+            found.push(Found {
+                app: None,
+                subject: format!("record {key}"),
+                reason: reason.clone(),
+            });
+        }
+        self.open_providers(&desired, &mut found).await;
+        self.load_actors(&desired, &mut found).await;
+        let state = self.snapshot(&desired, &mut found);
+        self.state.store(Arc::new(state));
+        // Those that no snapshot uses any more are closed with their last invocation.
+        self.providers
+            .retain(|name, _| desired.providers.contains_key(name));
+
+        let whole = found.is_empty();
+        let index = desired.index;
+        let conditions = self.conditions(found);
+        let rounds = self.progress.borrow().rounds + 1;
+        self.progress.send_replace(Progress {
+            rounds,
+            applied: index,
+            conditions,
+            desired: Arc::new(desired),
+        });
+        Ok((index, whole))
+    }
+
+    async fn open_providers(&mut self, desired: &Desired, found: &mut Vec<Found>) {
+        for (name, record) in &desired.providers {
+            if let Some((open, provider)) = self.providers.get_mut(name) {
+                if open == record {
+                    continue;
+                }
+                if (open.capability, &open.backend) == (record.capability, &record.backend) {
+                    // Its file is open and can't be opened twice: what changed is taken at the next start.
+                    *provider = Arc::new(provider.with_revision(record.revision));
+                    *open = record.clone();
+                    continue;
+                }
+            }
+            let (wanted, folder) = (record.clone(), self.provider_folder.clone());
+            let opened = tokio::task::spawn_blocking(move || Provider::open(&wanted, &folder)).await;
+            let failed = |reason| Found::of(name.app_name(), format!("provider {name}"), reason);
+            match opened {
+                Ok(Ok(provider)) => {
+                    self.providers
+                        .insert(name.clone(), (record.clone(), Arc::new(provider)));
+                }
+                Ok(Err(error)) => found.push(failed(chain(&error))),
+                Err(error) => found.push(failed(chain(&error))),
+            }
+        }
+    }
+
+    async fn load_actors(&mut self, desired: &Desired, found: &mut Vec<Found>) {
+        for (name, record) in &desired.actors {
+            if self
+                .actors
+                .get(name)
+                .is_some_and(|(running, _)| running == record)
+            {
+                continue;
+            }
+            match self.load(record).await {
+                Ok(actor) => {
+                    self.actors
+                        .insert(name.clone(), (record.clone(), Arc::new(actor)));
+                }
+                // The revision that runs goes on.
+                Err(reason) => found.push(Found::of(name.app_name(), format!("actor {name}"), reason)),
+            }
+        }
+        self.actors.retain(|name, _| desired.actors.contains_key(name));
+    }
+
+    async fn load(&self, record: &ActorRecord) -> Result<Actor, String> {
+        let digest = record.component.parse().map_err(|error| chain(&error))?;
+        let component = self.components.get(digest).await.map_err(|error| chain(&error))?;
+        let metrics = self.metrics.actor(record.name.as_str());
+        let info = ActorInfo::new(record.name.clone(), record.limits.clone(), metrics);
+        Ok(Actor::new(info, record.revision, component, self.root.clone()))
+    }
+
+    fn snapshot(&self, desired: &Desired, found: &mut Vec<Found>) -> State {
+        let index = indices(self.actors.keys());
+        let actors = self
+            .actors
+            .iter()
+            .map(|(name, (_, actor))| (name.clone(), (index[name], actor.component.clone())))
+            .collect();
+        let providers = self
+            .providers
+            .iter()
+            .map(|(name, (_, provider))| (name.clone(), provider.clone()))
+            .collect();
+        let targets = Targets {
+            engine: self.components.engine(),
+            http: &self.http,
+            providers: &providers,
+            actors: &actors,
+        };
+        let states = self.actors.iter().map(|(name, (record, actor))| {
+            let links = desired.links_of(name);
+            let (links, faults) =
+                LinkTable::resolve(name, &actor.component, record.config.clone(), links, &targets);
+            let failed = |fault| Found::of(name.app_name(), format!("links of {name}"), fault);
+            found.extend(faults.into_iter().map(failed));
+            ActorState {
+                actor: actor.clone(),
+                links,
+            }
+        });
+        let states = states.collect();
+        State::new(states, routes(&desired.routes, &index, found))
+    }
+
+    /// The conditions of this round; one that was there before keeps its time.
+    fn conditions(&self, found: Vec<Found>) -> Vec<Condition> {
+        let before = self.progress.borrow();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let conditions = found.into_iter().map(|Found { app, subject, reason }| {
+            let known = before
+                .conditions
+                .iter()
+                .find(|old| old.subject == subject && old.reason == reason);
+            if known.is_none() {
+                tracing::error!(subject, reason, "not as wanted");
+            }
+            Condition {
+                since: known.map_or(now, |known| known.since),
+                app,
+                subject,
+                reason,
+            }
+        });
+        conditions.collect()
+    }
+}
+
+fn routes(
+    records: &[RouteRecord],
+    actors: &HashMap<ActorName, ActorIndex>,
+    found: &mut Vec<Found>,
+) -> Routes {
+    let mut routes: Vec<&RouteRecord> = records.iter().collect();
+    // One record for each claim: a route with three methods is there three times.
+    routes.sort_by(|a, b| {
+        (&a.host, &a.path, &a.headers, &a.methods).cmp(&(&b.host, &b.path, &b.headers, &b.methods))
+    });
+    routes.dedup();
+    let mut built = Vec::with_capacity(routes.len());
+    for record in routes {
+        let failed = |reason| Found::of(record.app.clone(), format!("route {}", record.path), reason);
+        match actors.get(&record.actor) {
+            Some(target) => match route(record, *target) {
+                Ok(route) => built.push(route),
+                Err(reason) => found.push(failed(reason)),
+            },
+            None => found.push(failed(format!("{} is not there", record.actor))),
+        }
+    }
+    Routes::new(built)
+}
+
+fn route(record: &RouteRecord, target: ActorIndex) -> Result<Route, String> {
+    let methods = record.methods.iter().map(|method| method.parse::<Method>());
+    let headers = record.headers.iter().map(|(name, value)| {
+        let name = name.parse::<HeaderName>().map_err(|error| error.to_string())?;
+        let value = value.parse::<HeaderValue>().map_err(|error| error.to_string())?;
+        Ok((name, value))
+    });
+    Ok(Route {
+        host: record.host.clone(),
+        path: record.path.clone(),
+        methods: methods
+            .collect::<Result<_, _>>()
+            .map_err(|error| error.to_string())?,
+        headers: headers.collect::<Result<_, String>>()?,
+        strip_prefix: record.strip_prefix,
+        target,
+    })
+}

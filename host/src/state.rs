@@ -1,0 +1,69 @@
+//! What a host serves: actors, their links and the routes to them, as one snapshot.
+//!
+//! Owns the snapshot. It is made by [`crate::reconcile`] and swapped as a whole; an invocation, and all the calls that
+//! it makes, run on the one that was there when it came. So no call ever sees half of a change, and what a change
+//! replaced is closed when its last user has gone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use weft_compose::ActorName;
+
+use crate::actor::Actor;
+use crate::ingress::routes::Routes;
+use crate::link::LinkTable;
+
+/// An actor within one snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActorIndex(u32);
+
+/// An actor and what its imports resolve to.
+pub struct ActorState {
+    /// The actor.
+    pub actor: Arc<Actor>,
+    /// Its links.
+    pub links: LinkTable,
+}
+
+/// One snapshot.
+#[derive(Default)]
+pub struct State {
+    actors: Vec<ActorState>,
+    names: HashMap<ActorName, ActorIndex>,
+    /// Who answers which request.
+    pub routes: Routes,
+}
+
+impl State {
+    /// A snapshot of `actors`, whose order the indices in links and routes refer to; see [`indices`].
+    pub fn new(actors: Vec<ActorState>, routes: Routes) -> Self {
+        let names = indices(actors.iter().map(|state| &state.actor.info.name));
+        Self {
+            actors,
+            names,
+            routes,
+        }
+    }
+
+    /// The actor at an index of this snapshot.
+    pub fn actor(&self, index: ActorIndex) -> &ActorState {
+        &self.actors[index.0 as usize]
+    }
+
+    /// Where the actor of this name is.
+    pub fn find(&self, name: &ActorName) -> Option<ActorIndex> {
+        self.names.get(name).copied()
+    }
+
+    /// All actors.
+    pub fn actors(&self) -> &[ActorState] {
+        &self.actors
+    }
+}
+
+/// The indices that actors in this order will have.
+pub fn indices<'a>(names: impl Iterator<Item = &'a ActorName>) -> HashMap<ActorName, ActorIndex> {
+    std::iter::zip(names, 0..)
+        .map(|(name, index)| (name.clone(), ActorIndex(index)))
+        .collect()
+}
