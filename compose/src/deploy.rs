@@ -284,7 +284,8 @@ pub fn plan(
     Ok(change)
 }
 
-/// Links an import of an actor to another target, until the app's next changed deploy.
+/// Links an import of an actor to another target, until the app's next changed deploy. One that moves to another provider
+/// keeps its bucket, if none is named.
 ///
 /// Who calls it checks targets of other apps, and that an actor exports what is imported.
 ///
@@ -301,6 +302,7 @@ pub fn put_link(
     current.actor(actor)?;
     current.check(interface, &target)?;
     let link = current.links.get(&key::link(actor, interface));
+    let target = keep_bucket(target, link.map(|link| &link.record));
     if link.is_some_and(|link| link.record.target == target) {
         return Ok(Change::default());
     }
@@ -323,6 +325,31 @@ pub fn put_link(
             ..link
         },
     )
+}
+
+/// A link that moves to another provider keeps the bucket that it had or is declared with, if none is named: it is the
+/// store that is swapped, not what the actor sees of it.
+fn keep_bucket(target: LinkTarget, link: Option<&LinkRecord>) -> LinkTarget {
+    let LinkTarget::Provider {
+        name,
+        bucket: None,
+        shared,
+    } = target
+    else {
+        return target;
+    };
+    let known = link
+        .into_iter()
+        .flat_map(|link| [Some(&link.target), link.declared.as_ref()]);
+    let bucket = known.flatten().find_map(|target| match target {
+        LinkTarget::Provider { bucket, .. } => Some(bucket.clone()),
+        _ => None,
+    });
+    LinkTarget::Provider {
+        name,
+        bucket: bucket.flatten(),
+        shared,
+    }
 }
 
 /// Takes an import's link away, until the app's next changed deploy.

@@ -16,8 +16,10 @@ use crate::front::http_client::HttpHooks;
 use crate::front::stdio::GuestStdio;
 use crate::invocation::{Call, CpuCheck};
 
-/// Bytes that one host call may take from the guest; a write of a body is 64 KiB, a log line far less.
-const HOST_CALL_BYTES_MAX: usize = 8 << 20;
+/// Bytes of host memory that one host call may take for what the guest hands over: half of what the guest may have
+/// itself, within these. A value of key-value has up to 8 MiB, a batch 16; a list of bytes that goes to another actor
+/// by reflection counts 40 for each.
+const HOST_CALL_BYTES: std::ops::RangeInclusive<u64> = (32 << 20)..=(128 << 20);
 /// Handles of one instance, and resources on the host's side of them. A request uses some ten.
 const HANDLES_MAX: usize = 4_096;
 /// Random bytes of one call.
@@ -49,6 +51,8 @@ impl InstanceState {
 
 /// A store for one invocation, with every bound set.
 pub fn new_store(engine: &wasmtime::Engine, call: Arc<Call>) -> Store<InstanceState> {
+    let host_call_bytes = (call.actor.limits.memory_bytes / 2).clamp(*HOST_CALL_BYTES.start(), *HOST_CALL_BYTES.end());
+    let host_call_bytes = usize::try_from(host_call_bytes).unwrap_or(usize::MAX);
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);
     let state = InstanceState {
@@ -61,7 +65,7 @@ pub fn new_store(engine: &wasmtime::Engine, call: Arc<Call>) -> Store<InstanceSt
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.memory);
-    store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
+    store.set_hostcall_fuel(host_call_bytes);
     store.set_max_component_handles(HANDLES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {

@@ -196,7 +196,7 @@ fn a_link_changed_at_run_time_stays_until_the_next_changed_deploy() {
     apply(&mut current, &change);
     assert_eq!(
         change.summary.to_string(),
-        "~ link catalog wasi:keyvalue (provider goods bucket items -> provider scratch)"
+        "~ link catalog wasi:keyvalue (provider goods bucket items -> provider scratch bucket items)"
     );
     let link = |current: &CurrentApp| {
         current.links["link/default/shop/catalog/wasi:keyvalue"]
@@ -210,11 +210,32 @@ fn a_link_changed_at_run_time_stays_until_the_next_changed_deploy() {
     );
 
     assert!(deploy(&mut current, SHOP, "sha256:1").is_empty());
-    assert_eq!(link(&current).target, to_scratch());
+    assert!(link(&current).is_drift());
 
     deploy(&mut current, &SHOP.replace("1.2.0", "1.2.1"), "sha256:1");
     assert!(!link(&current).is_drift());
     assert_eq!(link(&current).revision, 3);
+}
+
+#[test]
+fn a_link_that_moves_to_another_store_and_back_keeps_its_bucket() {
+    let mut current = shop();
+    let before = current.links["link/default/shop/catalog/wasi:keyvalue"]
+        .record
+        .target
+        .clone();
+    for provider in ["default/shop/scratch", "default/shop/goods"] {
+        let target = LinkTarget::Provider {
+            name: provider.parse().unwrap(),
+            bucket: None,
+            shared: false,
+        };
+        let change = put_link(&current, &catalog(), &keyvalue(), target, "operator").unwrap();
+        apply(&mut current, &change);
+    }
+    let link = &current.links["link/default/shop/catalog/wasi:keyvalue"].record;
+    assert_eq!(link.target, before);
+    assert!(!link.is_drift());
 }
 
 #[test]

@@ -79,5 +79,6 @@ pub(super) fn add(
         (String,) => [String, Bytes, Result<String, String>, Result<Bytes, String>, Option<Bytes>];
         (Bytes,) => [String, Bytes, Result<String, String>, Result<Bytes, String>];
         (String, Bytes) => [Bytes, Result<Bytes, String>];
+        (Bytes, u32) => [Result<Bytes, String>];
     }
 }
