@@ -1,10 +1,20 @@
 //! What operators and probes ask a host.
 //!
 //! Owns two small HTTP servers. The monitor (`/metrics`, `/live`, `/ready`) is read-only and open to whoever reaches
-//! its address. The admin API is a unix socket that only this user can open; over TCP it needs a token, and the
-//! `Host` and `Origin` of a browser that was lured here are refused (DNS rebinding).
+//! its address. The admin API (docs/api.md, docs/openapi.json) is a unix socket that only this user can open; over TCP
+//! it needs a token. It reads what the reconciler applied last ([`views`]), writes records and nothing else
+//! ([`changes`]), and calls functions ([`invoke`]). It must not know how anything is made so.
 
-use std::convert::Infallible;
+mod access;
+mod body;
+mod changes;
+mod invoke;
+mod logs;
+mod names;
+mod problem;
+mod server;
+mod views;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,28 +23,30 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use axum::body::Body;
-use axum::extract::{Query, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use bytes::Bytes;
-use futures::stream::{self, StreamExt as _};
+use axum::extract::DefaultBodyLimit;
+use axum::handler::Handler;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
+use axum::routing::{MethodFilter, MethodRouter, get, on};
+use axum::{Router, middleware};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use weft_observability::init::{PROMETHEUS_CONTENT_TYPE, Scraper};
 
+use self::access::{Guard, authorize};
+use self::problem::Problem;
+use self::server::Listener;
 use crate::data::DataDir;
 use crate::deploy::Deployer;
 use crate::engine::Engine;
 use crate::ingress::listener::Ingress;
-use crate::logs::{LogBuffer, LogRecord};
+use crate::logs::LogBuffer;
 use crate::shutdown::Shutdown;
+
+/// The admin API for programs; a test holds it against the routes.
+const OPENAPI: &str = include_str!("../../docs/openapi.json");
 
 /// What a host tells of itself.
 pub struct HostStatus {
@@ -84,22 +96,6 @@ impl HostStatus {
             "connections": self.ingress.connections(),
         })
     }
-
-    fn actors(&self) -> Value {
-        let state = self.state.load();
-        let actors = state.actors().iter().map(|state| {
-            let actor = &state.actor;
-            json!({
-                "name": actor.info.name,
-                "revision": actor.revision,
-                "component": actor.component.digest,
-                "component_bytes": actor.component.len,
-                "waiting": actor.admission.waiting(),
-                "concurrency": actor.info.limits.concurrency,
-            })
-        });
-        json!({ "actors": actors.collect::<Vec<_>>() })
-    }
 }
 
 /// Why the admin API can't be served. The text names the file.
@@ -131,7 +127,7 @@ pub fn serve_monitor(listener: TcpListener, scraper: Scraper, status: Arc<HostSt
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics));
-    spawn(shutdown, async move { axum::serve(listener, router).await });
+    server::serve(Listener::Tcp(listener), router, shutdown);
 }
 
 /// Serves the admin API on the data folder's socket, and on `tcp` with the token in the data folder.
@@ -145,21 +141,12 @@ pub fn serve_admin(
     logs: LogBuffer,
     shutdown: &Shutdown,
 ) -> Result<(), AdminError> {
-    let router = Router::new()
-        .route(
-            "/v1/host",
-            get(|State(admin): State<Admin>| async move { Json(admin.status.to_json()) }),
-        )
-        .route(
-            "/v1/actors",
-            get(|State(admin): State<Admin>| async move { Json(admin.status.actors()) }),
-        )
-        .route("/v1/logs", get(read_logs))
-        .with_state(Admin {
-            status,
-            logs,
-            drain: shutdown.drain.clone(),
-        });
+    let router = router().with_state(Admin {
+        status,
+        logs,
+        shutdown: shutdown.clone(),
+        pushes: Arc::new(Semaphore::new(changes::PUSHES_MAX)),
+    });
 
     let socket = data.admin_socket();
     let failed = |act| {
@@ -170,8 +157,7 @@ pub fn serve_admin(
     let _ = std::fs::remove_file(&socket);
     let unix = UnixListener::bind(&socket).map_err(failed("listen on"))?;
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).map_err(failed("protect"))?;
-    let over_unix = router.clone();
-    spawn(shutdown, async move { axum::serve(unix, over_unix).await });
+    server::serve(Listener::Unix(unix), router.clone(), shutdown);
 
     if let Some(tcp) = tcp {
         let path = data.path().join("admin.token");
@@ -182,182 +168,127 @@ pub fn serve_admin(
         })?;
         let guard = Arc::new(Guard { token });
         let over_tcp = router.layer(middleware::from_fn_with_state(guard, authorize));
-        spawn(shutdown, async move { axum::serve(tcp, over_tcp).await });
+        server::serve(Listener::Tcp(tcp), over_tcp, shutdown);
     }
     Ok(())
 }
 
-/// A server's task: it goes on while the host drains, and ends when all else has.
-fn spawn(shutdown: &Shutdown, server: impl Future<Output = io::Result<()>> + Send + 'static) {
-    let end = shutdown.end.clone();
-    shutdown.servers.spawn(async move {
-        tokio::select! {
-            () = end.cancelled() => {}
-            ended = server => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a server of the host ended");
-                }
-            }
-        }
-    });
-}
-
+/// What the handlers of the admin API share.
 #[derive(Clone)]
 struct Admin {
     status: Arc<HostStatus>,
     logs: LogBuffer,
-    drain: CancellationToken,
+    shutdown: Shutdown,
+    pushes: Arc<Semaphore>,
 }
 
-#[derive(serde::Deserialize)]
-struct LogQuery {
-    /// Goes on with new lines until the host drains.
-    #[serde(default)]
-    follow: bool,
-    /// Only lines of this actor.
-    actor: Option<String>,
-    /// At most so many lines of the past.
-    tail: Option<usize>,
+impl Admin {
+    /// What a host that drains would not finish is not begun.
+    fn refuse_when_draining(&self) -> Result<(), Problem> {
+        if self.shutdown.drain.is_cancelled() {
+            let detail = "this host drains: ask another one, or start it again";
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", detail));
+        }
+        Ok(())
+    }
 }
 
-/// Lines of the log as JSON objects, one a line.
-async fn read_logs(State(admin): State<Admin>, Query(query): Query<LogQuery>) -> Response {
-    let wanted =
-        move |record: &LogRecord| query.actor.is_none() || query.actor.as_deref() == record.actor.as_deref();
-    let (kept, next) = admin.logs.follow();
-    let kept: Vec<_> = kept.into_iter().filter(&wanted).collect();
-    let skipped = query.tail.map_or(0, |tail| kept.len().saturating_sub(tail));
-    let past = stream::iter(kept.into_iter().skip(skipped).map(|record| line(&record)));
-    let body = if query.follow {
-        let drain = admin.drain.cancelled_owned();
-        let coming = stream::unfold(next, |mut next| async move {
-            let record = match next.recv().await {
-                Ok(record) => record,
-                Err(RecvError::Lagged(missed)) => missed_lines(missed),
-                Err(RecvError::Closed) => return None,
-            };
-            Some((record, next))
+/// All routes of the admin API.
+fn routes() -> Vec<(Method, &'static str, MethodRouter<Admin>)> {
+    vec![
+        route(Method::GET, "/v1/host", views::host),
+        route(Method::GET, "/v1/hosts", views::hosts),
+        route(Method::GET, "/v1/apps", views::apps),
+        route(Method::GET, "/v1/actors", views::actors),
+        route(Method::GET, "/v1/providers", views::providers),
+        route(Method::GET, "/v1/links", views::links),
+        route(Method::GET, "/v1/conditions", views::conditions),
+        route(Method::GET, "/v1/logs", logs::read),
+        route(Method::GET, "/v1/openapi.json", async || {
+            ([(CONTENT_TYPE, "application/json")], OPENAPI)
+        }),
+        route(Method::HEAD, "/v1/artifacts/{digest}", changes::has_artifact),
+        route(Method::PUT, "/v1/artifacts/{digest}", changes::put_artifact),
+        route(Method::POST, "/v1/deploy", changes::deploy),
+        route(Method::DELETE, "/v1/apps/{namespace}/{app}", changes::delete_app),
+        route(Method::PUT, "/v1/links", changes::put_link),
+        route(Method::DELETE, "/v1/links", changes::delete_link),
+        route(Method::POST, "/v1/call", invoke::call),
+    ]
+}
+
+fn route<H, T>(method: Method, path: &'static str, handler: H) -> (Method, &'static str, MethodRouter<Admin>)
+where
+    H: Handler<T, Admin>,
+    T: 'static,
+{
+    let filter = MethodFilter::try_from(method.clone()).expect("it is a method of HTTP itself");
+    (method, path, on(filter, handler))
+}
+
+fn router() -> Router<Admin> {
+    let router = routes()
+        .into_iter()
+        .fold(Router::new(), |router, (_, path, route)| {
+            router.route(path, route)
         });
-        let coming =
-            coming.filter(move |record| std::future::ready(wanted(record) || record.actor.is_none()));
-        Body::from_stream(past.chain(coming.map(|record| line(&record))).take_until(drain))
-    } else {
-        Body::from_stream(past)
-    };
-    ([(CONTENT_TYPE, "application/x-ndjson")], body).into_response()
-}
-
-fn line(record: &LogRecord) -> Result<Bytes, Infallible> {
-    Ok(Bytes::from(format!("{}\n", record.json)))
-}
-
-fn missed_lines(missed: u64) -> LogRecord {
-    let json = json!({ "level": "WARN", "target": "weft", "message": format!("{missed} lines were missed: this reader is too slow") });
-    LogRecord {
-        actor: None,
-        json: json.to_string().into(),
-    }
-}
-
-/// What a caller over TCP must show.
-struct Guard {
-    token: String,
-}
-
-async fn authorize(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    match guard.check(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err((status, detail)) => (
-            status,
-            Json(json!({ "status": status.as_u16(), "detail": detail })),
-        )
-            .into_response(),
-    }
-}
-
-impl Guard {
-    fn check(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-        // A page that resolves its own name to this address still sends that name. Addresses can't be rebound.
-        let host = headers
-            .get(HOST)
-            .and_then(|host| host.to_str().ok())
-            .unwrap_or_default();
-        let bare = host.parse::<SocketAddr>().is_ok() || host.parse::<std::net::IpAddr>().is_ok();
-        if !bare && host.split(':').next() != Some("localhost") {
-            return Err((
-                StatusCode::FORBIDDEN,
-                "the Host header must be an address or localhost",
-            ));
-        }
-        if headers.contains_key(ORIGIN) {
-            return Err((StatusCode::FORBIDDEN, "requests of web pages are not taken"));
-        }
-        let given = headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        if given.is_some_and(|given| equal_in_constant_time(given.as_bytes(), self.token.as_bytes())) {
-            Ok(())
-        } else {
-            Err((
-                StatusCode::UNAUTHORIZED,
-                "expected `Authorization: Bearer` with the token in the data folder's admin.token",
-            ))
-        }
-    }
-}
-
-fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && std::iter::zip(a, b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+    router
+        .fallback(async || {
+            let detail = "there is nothing here: /v1/openapi.json lists all routes";
+            Problem::new(StatusCode::NOT_FOUND, "no-route", detail)
+        })
+        .method_not_allowed_fallback(async || {
+            let detail = "this path does not take this method: /v1/openapi.json lists all routes";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail)
+        })
+        // Each route has its own bound; see `body`.
+        .layer(DefaultBodyLimit::disable())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
-    fn check(headers: &[(&'static str, &'static str)]) -> Option<StatusCode> {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-            .collect();
-        Guard {
-            token: "secret".to_owned(),
+    #[test]
+    fn the_openapi_document_has_every_route_and_no_other() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let mut described = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for method in item
+                .as_object()
+                .unwrap()
+                .keys()
+                .filter(|key| *key != "parameters")
+            {
+                described.insert((method.to_uppercase(), path.clone()));
+            }
         }
-        .check(&headers)
-        .err()
-        .map(|(status, _)| status)
+        let served: BTreeSet<_> = routes()
+            .into_iter()
+            .map(|(method, path, _)| (method.to_string(), path.to_owned()))
+            .collect();
+        assert_eq!(described, served);
     }
 
     #[test]
-    fn over_tcp_takes_the_token_and_nothing_less() {
-        let bearer = ("authorization", "Bearer secret");
-        assert_eq!(check(&[("host", "127.0.0.1:9000"), bearer]), None);
-        assert_eq!(check(&[("host", "[::1]:9000"), bearer]), None);
-        assert_eq!(check(&[("host", "localhost:9000"), bearer]), None);
-        let unauthorized = Some(StatusCode::UNAUTHORIZED);
-        assert_eq!(check(&[("host", "127.0.0.1:9000")]), unauthorized);
-        assert_eq!(
-            check(&[("host", "127.0.0.1:9000"), ("authorization", "Bearer secres")]),
-            unauthorized
-        );
-        assert_eq!(
-            check(&[("host", "127.0.0.1:9000"), ("authorization", "Bearer ")]),
-            unauthorized
-        );
-    }
-
-    #[test]
-    fn refuses_a_page_that_was_rebound_to_this_address() {
-        let bearer = ("authorization", "Bearer secret");
-        let forbidden = Some(StatusCode::FORBIDDEN);
-        assert_eq!(check(&[("host", "evil.example:9000"), bearer]), forbidden);
-        assert_eq!(
-            check(&[
-                ("host", "127.0.0.1:9000"),
-                ("origin", "http://127.0.0.1:9000"),
-                bearer
-            ]),
-            forbidden
-        );
-        assert_eq!(check(&[bearer]), forbidden);
+    fn every_reference_within_the_openapi_document_leads_somewhere() {
+        fn walk(value: &Value, document: &Value) {
+            match value {
+                Value::Object(members) => {
+                    if let Some(Value::String(reference)) = members.get("$ref") {
+                        let pointer = reference.strip_prefix('#').unwrap();
+                        assert!(document.pointer(pointer).is_some(), "{reference}");
+                    }
+                    members.values().for_each(|value| walk(value, document));
+                }
+                Value::Array(items) => items.iter().for_each(|value| walk(value, document)),
+                _ => {}
+            }
+        }
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        assert_eq!(document["openapi"], "3.1.0");
+        walk(&document, &document);
     }
 }

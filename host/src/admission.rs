@@ -103,7 +103,9 @@ impl Admission {
     fn place(self: &Arc<Self>, place: SemaphorePermit<'_>, root: Option<SemaphorePermit<'_>>) -> Place {
         let is_root = root.is_some();
         place.forget();
-        root.map(SemaphorePermit::forget);
+        if let Some(root) = root {
+            root.forget();
+        }
         Place {
             admission: self.clone(),
             is_root,

@@ -6,11 +6,17 @@
 mod admin_client;
 mod app_files;
 mod args;
+mod call;
 mod completions;
+mod delete;
+mod deploy;
 mod doctor;
+mod get;
 mod inspect;
+mod link;
 mod logs;
 mod up;
+mod validate;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -34,7 +40,7 @@ pub enum Exit {
     Failed = 1,
     /// The command line or the configuration is wrong.
     Usage = 2,
-    /// A component, certificate or other file that was given is refused.
+    /// A component, manifest, link, name or other input that was given is refused.
     Input = 3,
     /// This machine does not grant what is needed: a port, the data folder, an address.
     Environment = 4,
@@ -120,7 +126,7 @@ pub fn chain(error: &dyn Error) -> String {
     arg_required_else_help = true
 )]
 #[command(
-    after_help = "Examples:\n  weft up hello.wasm                 serve a component at http://127.0.0.1:8080/\n  weft inspect hello.wasm            what it imports, exports and needs\n  weft logs -f                       follow the log of the running host\n  weft doctor                        what this machine grants, and what would give more\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 a file is refused, 4 a port or folder can't be had, 5 no host answers."
+    after_help = "Examples:\n  weft up hello.wasm                 serve a component at http://127.0.0.1:8080/\n  weft inspect hello.wasm            what it imports, exports and needs\n  weft deploy app.yaml               deploy an app on the running host\n  weft get links                     what imports resolve to\n  weft link put shop/catalog wasi:keyvalue --to scratch\n  weft call pricing shop:api/pricing.rule-name\n  weft logs -f                       follow the log of the running host\n  weft doctor                        what this machine grants, and what would give more\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 a file, name or link is refused, 4 a port or folder can't be had, 5 no host answers."
 )]
 struct Cli {
     /// How results and errors are written.
@@ -145,6 +151,20 @@ enum Command {
     Up(Box<up::Up>),
     /// Tell what a component imports, exports and needs. Nothing is compiled or run.
     Inspect(inspect::Inspect),
+    /// Deploy an app on the running host, by its manifest.
+    Deploy(deploy::Deploy),
+    /// List what is deployed on the running host: apps, actors, providers, links, hosts, conditions.
+    Get(get::Get),
+    /// Call an exported function of an actor on the running host.
+    Call(call::CallArgs),
+    /// Change what an import of an actor goes to, while it is used.
+    Link(link::Link),
+    /// Delete an app from the running host.
+    Delete(delete::Delete),
+    /// Tell what is wrong with manifests. No host is asked.
+    Validate(validate::Validate),
+    /// Print the JSON Schema of manifests, for editors.
+    Schema,
     /// Print the log of the running host.
     Logs(logs::Logs),
     /// Tell what this machine grants to a host, and what would give more.
@@ -167,6 +187,13 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Up(up) => up::run(*up, output),
         Command::Inspect(inspect) => inspect::run(&inspect, output),
+        Command::Deploy(deploy) => deploy::run(&deploy, output),
+        Command::Get(get) => get::run(&get, output),
+        Command::Call(call) => call::run(&call, output),
+        Command::Link(link) => link::run(&link, output),
+        Command::Delete(delete) => delete::run(&delete, output),
+        Command::Validate(validate) => validate::run(&validate, output),
+        Command::Schema => validate::schema(),
         Command::Logs(logs) => logs::run(&logs, output),
         Command::Doctor(doctor) => doctor::run(&doctor, output),
         Command::Completions(completions) => completions::run::<Cli>(&completions),

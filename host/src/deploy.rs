@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use weft_compose::deploy::{self, Change, CurrentApp};
+use weft_compose::deploy::{self, Change, CurrentApp, Stored};
+use weft_compose::diff::{Line, Sign};
 use weft_compose::fault::Collector;
 use weft_compose::manifest::{Actor as ActorManifest, ComponentRef};
-use weft_compose::record::LinkTarget;
-use weft_compose::{ActorName, AppName, FaultKind, Faults, InterfacePattern, Manifest};
+use weft_compose::record::{AppRecord, LinkTarget, encode};
+use weft_compose::{ActorName, AppName, FaultKind, Faults, InterfacePattern, Manifest, key};
 use weft_lattice::control::{CommitError, ControlStore, Expected, Index, ReadError, Transaction};
 use weft_observability::HostMetrics;
 
@@ -170,7 +171,7 @@ impl Deployer {
             .collect();
         let app = manifest.app.value.clone();
         let plan = |current: &CurrentApp, foreign: &deploy::Claims| {
-            deploy::plan(
+            let change = deploy::plan(
                 manifest,
                 &digests,
                 current,
@@ -178,7 +179,11 @@ impl Deployer {
                 by,
                 &Timestamp::now().to_string(),
             )
-            .map_err(DeployError::Faults)
+            .map_err(DeployError::Faults)?;
+            Ok(match change.is_empty() {
+                true => taken_over(current, by),
+                false => change,
+            })
         };
         if dry_run {
             let (change, index) = self.planned(&app, &plan).await?;
@@ -474,6 +479,30 @@ impl Deployer {
             None => Ok(None),
         }
     }
+}
+
+/// What to write if `by` deploys an app as it is that a component file stood for: it is no longer one to
+/// [retire](Deployer::retire).
+fn taken_over(current: &CurrentApp, by: &str) -> Change {
+    let mut change = Change::default();
+    if let Some(Stored { revision, record }) = &current.app
+        && record.by == BY_COMPONENT
+        && by != BY_COMPONENT
+    {
+        let key = key::app(&current.name);
+        let record = AppRecord {
+            by: by.to_owned(),
+            ..record.clone()
+        };
+        change.expects.push((key.clone(), Some(*revision)));
+        change.puts.push((key, encode(&record)));
+        change.summary.0.push(Line {
+            sign: Sign::Changed,
+            what: format!("app {}", current.name),
+            details: vec![format!("deployed by {by}")],
+        });
+    }
+    change
 }
 
 fn unlinked(actor: &str, import: &str, target: &str) -> String {

@@ -258,7 +258,11 @@ impl Host {
             }
         }
         // The sender lives as long as the reconciler, which outlasts this.
-        let _ = progress.wait_for(|progress| progress.rounds > 0).await;
+        if let Ok(progress) = progress.wait_for(|progress| progress.rounds > 0).await
+            && progress.desired.apps.is_empty()
+        {
+            tracing::warn!("nothing is deployed: name a manifest or a component, or `weft deploy` one");
+        }
         Ok(())
     }
 

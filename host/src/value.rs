@@ -30,7 +30,10 @@ pub enum ValueError {
 /// # Errors
 /// [`ValueError::CantCross`] for the first that can't.
 pub fn signature_of(function: &ComponentFunc) -> Result<(Vec<Type>, Option<Type>), ValueError> {
-    let params = function.params().map(|(_, ty)| type_of(&ty)).collect::<Result<_, _>>()?;
+    let params = function
+        .params()
+        .map(|(_, ty)| type_of(&ty))
+        .collect::<Result<_, _>>()?;
     let result = function.results().next().map(|ty| type_of(&ty)).transpose()?;
     Ok((params, result))
 }
@@ -64,7 +67,9 @@ pub fn type_of(ty: &ValType) -> Result<Type, ValueError> {
         }
         ValType::Tuple(tuple) => Type::Tuple(tuple.types().map(|ty| type_of(&ty)).collect::<Result<_, _>>()?),
         ValType::Variant(variant) => {
-            let cases = variant.cases().map(|case| Ok((case.name, case.ty.map(|ty| type_of(&ty)).transpose()?)));
+            let cases = variant
+                .cases()
+                .map(|case| Ok((case.name, case.ty.map(|ty| type_of(&ty)).transpose()?)));
             Type::Variant(Fields::new(cases.collect::<Result<Vec<_>, ValueError>>()?)?)
         }
         ValType::Enum(cases) => Type::Enum(names(&mut cases.names())?),
@@ -119,7 +124,9 @@ pub fn value_of(ty: &Type, val: &Val) -> Result<Value, ValueError> {
             Value::List(vals.collect::<Result<_, _>>()?)
         }
         (Type::Map(key, value), Val::Map(pairs)) => {
-            let pairs = pairs.iter().map(|(k, v)| Ok((value_of(key, k)?, value_of(value, v)?)));
+            let pairs = pairs
+                .iter()
+                .map(|(k, v)| Ok((value_of(key, k)?, value_of(value, v)?)));
             Value::Map(pairs.collect::<Result<_, ValueError>>()?)
         }
         (Type::Record(fields), Val::Record(vals)) if fields.len() == vals.len() => {
@@ -132,7 +139,10 @@ pub fn value_of(ty: &Type, val: &Val) -> Result<Value, ValueError> {
             Value::Tuple(vals.collect::<Result<_, _>>()?)
         }
         (Type::Variant(cases), Val::Variant(case, val)) => {
-            let (_, ty) = cases.iter().find(|(name, _)| name == case).ok_or(ValueError::Mismatch)?;
+            let (_, ty) = cases
+                .iter()
+                .find(|(name, _)| name == case)
+                .ok_or(ValueError::Mismatch)?;
             Value::Variant(case.clone(), boxed(ty.as_ref(), val.as_deref())?)
         }
         (Type::Enum(_), Val::Enum(case)) => Value::Enum(case.clone()),
@@ -172,9 +182,12 @@ pub fn val_of(value: Value) -> Val {
         Value::String(value) => Val::String(value),
         Value::Bytes(bytes) => Val::List(bytes.into_iter().map(Val::U8).collect()),
         Value::List(values) => Val::List(values.into_iter().map(val_of).collect()),
-        Value::Record(fields) => {
-            Val::Record(fields.into_iter().map(|(name, value)| (name, val_of(value))).collect())
-        }
+        Value::Record(fields) => Val::Record(
+            fields
+                .into_iter()
+                .map(|(name, value)| (name, val_of(value)))
+                .collect(),
+        ),
         Value::Tuple(values) => Val::Tuple(values.into_iter().map(val_of).collect()),
         Value::Variant(case, value) => Val::Variant(case, boxed(value)),
         Value::Enum(case) => Val::Enum(case),

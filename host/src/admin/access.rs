@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tokio::net::unix::UCred;
@@ -43,6 +43,16 @@ impl Sender {
     }
 }
 
+/// A connection carries an `Option<Sender>`, as the socket or the token told it.
+impl<S: Sync> FromRequestParts<S> for Sender {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut request::Parts, _: &S) -> Result<Self, Problem> {
+        let sender = parts.extensions.get::<Option<Self>>().cloned().flatten();
+        sender.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "token", "it is not known who sent this"))
+    }
+}
+
 /// What a caller over TCP must show.
 pub(super) struct Guard {
     pub(super) token: String,
@@ -51,7 +61,7 @@ pub(super) struct Guard {
 pub(super) async fn authorize(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     match guard.check(request.headers()) {
         Ok(()) => {
-            request.extensions_mut().insert(Sender("token".into()));
+            request.extensions_mut().insert(Some(Sender("token".into())));
             next.run(request).await
         }
         Err(problem) => problem.into_response(),

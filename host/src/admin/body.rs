@@ -34,7 +34,11 @@ pub(super) async fn read(mut body: Body, len_max: u64) -> Result<Vec<u8>, Proble
         })?;
         let Some(frame) = frame else { return Ok(bytes) };
         let frame = frame.map_err(|error| {
-            Problem::new(StatusCode::BAD_REQUEST, "request", format!("the body broke off: {error}"))
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "request",
+                format!("the body broke off: {error}"),
+            )
         })?;
         if let Ok(data) = frame.into_data() {
             if (bytes.len() + data.len()) as u64 > len_max {

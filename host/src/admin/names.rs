@@ -21,7 +21,8 @@ where
 {
     let fits = |name: &&N| {
         let name = name.to_string();
-        name.strip_suffix(text).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+        name.strip_suffix(text)
+            .is_some_and(|before| before.is_empty() || before.ends_with('/'))
     };
     let mut found: Vec<&N> = known.clone().filter(fits).collect();
     match found.as_slice() {
@@ -35,9 +36,18 @@ where
             let more = names.len().saturating_sub(CANDIDATES_MAX);
             found.truncate(CANDIDATES_MAX);
             let names: Vec<_> = found.iter().map(ToString::to_string).collect();
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let detail = format!("`{text}` may be {}{more}: write more of the {kind}'s name", names.join(" or "));
-            return Err(Problem::new(StatusCode::CONFLICT, "ambiguous-name", detail).with("candidates", names));
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            let detail = format!(
+                "`{text}` may be {}{more}: write more of the {kind}'s name",
+                names.join(" or ")
+            );
+            return Err(
+                Problem::new(StatusCode::CONFLICT, "ambiguous-name", detail).with("candidates", names)
+            );
         }
     }
     // Compared with as many parts of each name as were given.
@@ -60,10 +70,17 @@ mod tests {
     use super::*;
 
     fn complete_actor(text: &str) -> Result<String, String> {
-        let known = ["default/shop/catalog", "default/shop/orders", "default/blog/catalog", "test/a/b"];
+        let known = [
+            "default/shop/catalog",
+            "default/shop/orders",
+            "default/blog/catalog",
+            "test/a/b",
+        ];
         let known: Vec<ActorName> = known.iter().map(|name| name.parse().unwrap()).collect();
         let found = complete("actor", text, known.iter());
-        found.map(|name| name.to_string()).map_err(|problem| problem.detail)
+        found
+            .map(|name| name.to_string())
+            .map_err(|problem| problem.detail)
     }
 
     #[test]
@@ -71,7 +88,10 @@ mod tests {
         for text in ["orders", "shop/orders", "default/shop/orders"] {
             assert_eq!(complete_actor(text).as_deref(), Ok("default/shop/orders"));
         }
-        assert_eq!(complete_actor("blog/catalog").as_deref(), Ok("default/blog/catalog"));
+        assert_eq!(
+            complete_actor("blog/catalog").as_deref(),
+            Ok("default/blog/catalog")
+        );
     }
 
     #[test]
@@ -89,8 +109,13 @@ mod tests {
             complete_actor("shop/order").unwrap_err(),
             "no actor `shop/order` is deployed; did you mean `shop/orders`?"
         );
-        assert_eq!(complete_actor("rders").unwrap_err(), "no actor `rders` is deployed; did you mean `orders`?");
-        assert_eq!(complete_actor("").unwrap_err(), "no actor `` is deployed");
-        assert_eq!(complete_actor("nothing-like-it").unwrap_err(), "no actor `nothing-like-it` is deployed");
+        assert_eq!(
+            complete_actor("rders").unwrap_err(),
+            "no actor `rders` is deployed; did you mean `orders`?"
+        );
+        assert_eq!(
+            complete_actor("nothing-like-it").unwrap_err(),
+            "no actor `nothing-like-it` is deployed"
+        );
     }
 }

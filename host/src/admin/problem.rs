@@ -136,7 +136,9 @@ where
 
     async fn from_request_parts(parts: &mut request::Parts, state: &S) -> Result<Self, Problem> {
         let extracted = E::from_request_parts(parts, state).await;
-        extracted.map(Self).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "request", error.to_string()))
+        extracted
+            .map(Self)
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "request", error.to_string()))
     }
 }
 
@@ -149,7 +151,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let bytes = body::read(request.into_body(), body::JSON_LEN_MAX).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            let detail = format!("the body is not what this route takes: {error}; /v1/openapi.json describes it");
+            let detail =
+                format!("the body is not what this route takes: {error}; /v1/openapi.json describes it");
             Problem::new(StatusCode::BAD_REQUEST, "request", detail)
         })
     }

@@ -50,7 +50,8 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                // A client that has gone already shows when it is read from.
+                let _ = stream.set_nodelay(true);
                 Ok((Either::Left(stream), None))
             }
             Self::Unix(listener) => {
@@ -80,6 +81,7 @@ pub(super) fn serve(listener: Listener, router: Router, shutdown: &Shutdown) {
                     }
                     Err(_) => refuse(&stream),
                 },
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a connection of an operator");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

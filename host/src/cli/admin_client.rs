@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
@@ -15,6 +17,22 @@ use crate::data::admin_socket;
 
 /// The longest line that is taken; the host cuts guests' lines far below.
 const LINE_LEN_MAX: usize = 1 << 20;
+/// The longest answer that is taken: some hundred bytes for each of 100,000 links.
+const ANSWER_LEN_MAX: usize = 64 << 20;
+
+/// Which host is asked.
+#[derive(Debug, clap::Args)]
+pub(super) struct HostArgs {
+    /// The data folder of the host.
+    #[arg(long, value_name = "DIR", default_value = ".weft", env = "WEFT_DATA")]
+    data: PathBuf,
+}
+
+impl HostArgs {
+    pub(super) fn client(&self) -> Result<AdminClient, Failure> {
+        AdminClient::new(&self.data)
+    }
+}
 
 pub(super) struct AdminClient {
     socket: PathBuf,
@@ -34,12 +52,86 @@ impl AdminClient {
         })
     }
 
+    /// What the host answers to a `GET`.
+    pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.json(Method::GET, path, Bytes::new())
+    }
+
+    /// What the host answers to a JSON body.
+    pub(super) fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.json(method, path, body.to_string().into())
+    }
+
+    /// Sends bytes as they are.
+    pub(super) fn put(&self, path: &str, bytes: Bytes) -> Result<Value, Failure> {
+        self.json(Method::PUT, path, bytes)
+    }
+
+    /// Whether something is there.
+    pub(super) fn has(&self, path: &str) -> Result<bool, Failure> {
+        self.exchange(
+            Method::HEAD,
+            path,
+            Bytes::new(),
+            async |response| match response.status() {
+                StatusCode::OK => Ok(true),
+                StatusCode::NOT_FOUND => Ok(false),
+                status => Err(Failure::text(Exit::Failed, format!("the host answered {status}"))),
+            },
+        )
+    }
+
     /// Gives each line of the answer to `each`, as it comes.
     pub(super) fn lines(
         &self,
         path: &str,
         mut each: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        self.exchange(Method::GET, path, Bytes::new(), async |response| {
+            if response.status() != StatusCode::OK {
+                return Err(refused(response.status(), &whole(response).await?));
+            }
+            let mut body = response.into_body();
+            let mut buffer = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let Ok(data) = frame.map_err(broken)?.into_data() else {
+                    continue;
+                };
+                buffer.extend_from_slice(&data);
+                while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                    each(&String::from_utf8_lossy(&buffer[..end]))?;
+                    buffer.drain(..=end);
+                }
+                if buffer.len() > LINE_LEN_MAX {
+                    return Err(Failure::text(
+                        Exit::Failed,
+                        "the host sent a line that is too long",
+                    ));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn json(&self, method: Method, path: &str, body: Bytes) -> Result<Value, Failure> {
+        self.exchange(method, path, body, async |response| {
+            let status = response.status();
+            let answer = whole(response).await?;
+            if status.is_success() {
+                Ok(answer)
+            } else {
+                Err(refused(status, &answer))
+            }
+        })
+    }
+
+    fn exchange<T>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         self.runtime.block_on(async {
             let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
                 let socket = self.socket.display();
@@ -48,42 +140,87 @@ impl AdminClient {
                     format!("no host answers on {socket} ({error}); start one with `weft up`, or name its data folder with --data"),
                 )
             })?;
-            let failed = |error: hyper::Error| Failure::new(Exit::Unreachable, &error);
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-            let request = Request::get(path)
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
                 .header("host", "localhost")
-                .body(Empty::<Bytes>::new())
+                .body(Full::new(body))
                 .map_err(|error| Failure::new(Exit::Usage, &error))?;
-            let talk = async {
-                let response = sender.send_request(request).await.map_err(failed)?;
-                let status = response.status();
-                if status != StatusCode::OK {
-                    return Err(Failure::text(Exit::Failed, format!("the host answered {status}")));
-                }
-                let mut body = response.into_body();
-                let mut buffer = Vec::new();
-                while let Some(frame) = body.frame().await {
-                    let Ok(data) = frame.map_err(failed)?.into_data() else { continue };
-                    buffer.extend_from_slice(&data);
-                    while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                        each(&String::from_utf8_lossy(&buffer[..end]))?;
-                        buffer.drain(..=end);
-                    }
-                    if buffer.len() > LINE_LEN_MAX {
-                        return Err(Failure::text(Exit::Failed, "the host sent a line that is too long"));
-                    }
-                }
-                Ok(())
-            };
+            let talk = async { read(sender.send_request(request).await.map_err(broken)?).await };
             let drive = async {
                 // The connection's end shows in what `talk` reads.
                 let _ = connection.await;
-                std::future::pending::<()>().await;
+                std::future::pending().await
             };
             tokio::select! {
                 result = talk => result,
-                () = drive => Ok(()),
+                never = drive => never,
             }
         })
+    }
+}
+
+fn broken(error: hyper::Error) -> Failure {
+    Failure::new(Exit::Unreachable, &error)
+}
+
+/// The whole answer as JSON.
+async fn whole(response: Response<Incoming>) -> Result<Value, Failure> {
+    let body = Limited::new(response.into_body(), ANSWER_LEN_MAX).collect().await;
+    let body = body
+        .map_err(|error| Failure::text(Exit::Unreachable, format!("the host's answer broke off: {error}")))?;
+    let unreadable = |error: serde_json::Error| {
+        Failure::text(
+            Exit::Failed,
+            format!("the host's answer is not JSON ({error}): is it another version of weft?"),
+        )
+    };
+    serde_json::from_slice(&body.to_bytes()).map_err(unreadable)
+}
+
+/// What a problem document says.
+fn refused(status: StatusCode, problem: &Value) -> Failure {
+    let detail = problem["detail"].as_str().unwrap_or("it gives no reason");
+    if problem["code"] == "draining" {
+        return Failure::text(Exit::Unreachable, detail);
+    }
+    let mut text = detail.to_owned();
+    if let Some(may_have_started) = problem["may_have_started"].as_bool() {
+        let code = problem["code"].as_str().unwrap_or_default();
+        let started = if may_have_started {
+            "it may have run"
+        } else {
+            "it has not run"
+        };
+        text = format!("{detail} ({code}; {started})");
+    }
+    let exit = match status.as_u16() {
+        401 | 403 | 408 | 500.. => Exit::Failed,
+        _ => Exit::Input,
+    };
+    Failure::text(exit, text)
+}
+
+/// `text` as the value of a query's parameter.
+pub(super) fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'/' => escaped.push(byte.into()),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_can_end_neither_the_parameter_nor_the_line() {
+        assert_eq!(escaped("default/shop/catalog"), "default/shop/catalog");
+        assert_eq!(escaped("a&b=c d\n#é"), "a%26b%3Dc%20d%0A%23%C3%A9");
     }
 }

@@ -26,7 +26,9 @@ fn fields<T: std::fmt::Debug>(field: impl Strategy<Value = T>) -> impl Strategy<
 /// Any type that a component can have today; maps are not enabled in its text.
 fn types() -> impl Strategy<Value = Type> {
     use Type::{Bool, Bytes, Char, F32, F64, S8, S16, S32, S64, String, U8, U16, U32, U64};
-    let plain = [Bool, S8, U8, S16, U16, S32, U32, S64, U64, F32, F64, Char, String, Bytes];
+    let plain = [
+        Bool, S8, U8, S16, U16, S32, U32, S64, U64, F32, F64, Char, String, Bytes,
+    ];
     let leaf = prop_oneof![
         8 => prop::sample::select(plain.to_vec()),
         1 => names().prop_map(Type::Enum),
@@ -67,16 +69,26 @@ fn values(ty: &Type) -> BoxedStrategy<Value> {
         Type::Char => any::<char>().prop_map(Value::Char).boxed(),
         Type::String => any::<String>().prop_map(Value::String).boxed(),
         Type::Bytes => any::<Vec<u8>>().prop_map(Value::Bytes).boxed(),
-        Type::List(element) => prop::collection::vec(values(element), 0..4).prop_map(Value::List).boxed(),
+        Type::List(element) => prop::collection::vec(values(element), 0..4)
+            .prop_map(Value::List)
+            .boxed(),
         Type::Record(fields) => {
-            let fields = fields.iter().map(|(name, ty)| (Just(name.to_owned()), values(ty)));
+            let fields = fields
+                .iter()
+                .map(|(name, ty)| (Just(name.to_owned()), values(ty)));
             fields.collect::<Vec<_>>().prop_map(Value::Record).boxed()
         }
-        Type::Tuple(types) => types.iter().map(values).collect::<Vec<_>>().prop_map(Value::Tuple).boxed(),
+        Type::Tuple(types) => types
+            .iter()
+            .map(values)
+            .collect::<Vec<_>>()
+            .prop_map(Value::Tuple)
+            .boxed(),
         Type::Variant(cases) => {
             let cases = cases.iter().map(|(name, ty)| {
                 let case = (Just(name.to_owned()), payload(ty.as_ref()));
-                case.prop_map(|(name, payload)| Value::Variant(name, payload)).boxed()
+                case.prop_map(|(name, payload)| Value::Variant(name, payload))
+                    .boxed()
             });
             proptest::strategy::Union::new(cases).boxed()
         }
@@ -86,9 +98,13 @@ fn values(ty: &Type) -> BoxedStrategy<Value> {
         }
         Type::Flags(names) => {
             let names: Vec<String> = names.iter().map(str::to_owned).collect();
-            prop::sample::subsequence(names.clone(), 0..=names.len()).prop_map(Value::Flags).boxed()
+            prop::sample::subsequence(names.clone(), 0..=names.len())
+                .prop_map(Value::Flags)
+                .boxed()
         }
-        Type::Option(some) => prop::option::of(values(some).prop_map(Box::new)).prop_map(Value::Option).boxed(),
+        Type::Option(some) => prop::option::of(values(some).prop_map(Box::new))
+            .prop_map(Value::Option)
+            .boxed(),
         Type::Result { ok, err } => prop_oneof![
             payload(ok.as_deref()).prop_map(|value| Value::Result(Ok(value))),
             payload(err.as_deref()).prop_map(|value| Value::Result(Err(value))),
@@ -100,7 +116,12 @@ fn values(ty: &Type) -> BoxedStrategy<Value> {
 
 /// The type as component text. What has a name in WIT becomes a declaration, as imports may not hold it otherwise.
 fn text(ty: &Type, declarations: &mut String) -> String {
-    let quoted = |names: &Names| names.iter().map(|name| format!(" \"{name}\"")).collect::<String>();
+    let quoted = |names: &Names| {
+        names
+            .iter()
+            .map(|name| format!(" \"{name}\""))
+            .collect::<String>()
+    };
     let declared = match ty {
         Type::Bool => return "bool".to_owned(),
         Type::S8 => return "s8".to_owned(),
@@ -124,11 +145,15 @@ fn text(ty: &Type, declarations: &mut String) -> String {
         }
         Type::Result { ok, err } => {
             let ok = ok.as_ref().map(|ty| format!(" {}", text(ty, declarations)));
-            let err = err.as_ref().map(|ty| format!(" (error {})", text(ty, declarations)));
+            let err = err
+                .as_ref()
+                .map(|ty| format!(" (error {})", text(ty, declarations)));
             return format!("(result{}{})", ok.unwrap_or_default(), err.unwrap_or_default());
         }
         Type::Record(fields) => {
-            let fields = fields.iter().map(|(name, ty)| format!(" (field \"{name}\" {})", text(ty, declarations)));
+            let fields = fields
+                .iter()
+                .map(|(name, ty)| format!(" (field \"{name}\" {})", text(ty, declarations)));
             format!("(record{})", fields.collect::<String>())
         }
         Type::Variant(cases) => {
@@ -143,7 +168,11 @@ fn text(ty: &Type, declarations: &mut String) -> String {
         Type::Map(..) => unreachable!("none is generated"),
     };
     let n = declarations.lines().count();
-    writeln!(declarations, "(type $d{n} {declared}) (import \"t{n}\" (type $t{n} (eq $d{n})))").unwrap();
+    writeln!(
+        declarations,
+        "(type $d{n} {declared}) (import \"t{n}\" (type $t{n} (eq $d{n})))"
+    )
+    .unwrap();
     format!("$t{n}")
 }
 
@@ -207,8 +236,15 @@ fn what_belongs_to_one_instance_does_not_cross() {
 #[test]
 fn a_value_of_another_type_is_refused() {
     let point = Type::Record(Fields::new([("x", Type::U8)]).unwrap());
-    for val in [Val::Record(Vec::new()), Val::List(Vec::new()), Val::Enum("x".to_owned())] {
+    for val in [
+        Val::Record(Vec::new()),
+        Val::List(Vec::new()),
+        Val::Enum("x".to_owned()),
+    ] {
         assert_eq!(value_of(&point, &val), Err(ValueError::Mismatch));
     }
-    assert_eq!(value_of(&Type::Bytes, &Val::List(vec![Val::U16(1)])), Err(ValueError::Mismatch));
+    assert_eq!(
+        value_of(&Type::Bytes, &Val::List(vec![Val::U16(1)])),
+        Err(ValueError::Mismatch)
+    );
 }

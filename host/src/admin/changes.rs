@@ -1,0 +1,357 @@
+//! Changes of what is deployed.
+//!
+//! Owns the step from a request to a change: names completed, who sent it, what became of it in the log. The rules are
+//! [`crate::deploy`]'s.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use weft_compose::capability::{Need, need};
+use weft_compose::manifest::parse;
+use weft_compose::{ActorName, AllowPattern, AppName, FaultKind, InterfacePattern, LinkTarget, ProviderName};
+
+use super::access::Sender;
+use super::names::complete;
+use super::problem::{Checked, JsonBody, Problem};
+use super::{Admin, body};
+use crate::component::{COMPONENT_LEN_MAX, ComponentBytes};
+use crate::deploy::Deployed;
+use crate::desired::Desired;
+use crate::digest::Digest;
+
+/// Components that are taken at once: each is held in memory, and compiled by a process of its own.
+pub(super) const PUSHES_MAX: usize = 2;
+/// How long a push waits for its turn; a large component takes a minute to compile.
+const PUSH_WAIT_MAX: Duration = Duration::from_secs(120);
+/// Bytes of a manifest's file name, which faults repeat.
+const FILE_LEN_MAX: usize = 255;
+/// Bytes of a bucket's name, as in a manifest.
+const BUCKET_LEN_MAX: usize = 255;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeployRequest {
+    /// The manifest's text.
+    manifest: String,
+    /// What faults call it.
+    #[serde(default = "default_file")]
+    file: String,
+    /// The digest of each actor's component that the manifest names by its path.
+    #[serde(default)]
+    digests: BTreeMap<String, String>,
+    /// What the sender says of itself, beside who it is.
+    by: Option<String>,
+    /// Tells what would be written, and writes nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+fn default_file() -> String {
+    "manifest".to_owned()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PutLink {
+    actor: String,
+    interface: InterfacePattern,
+    to: Target,
+    by: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteLink {
+    actor: String,
+    interface: InterfacePattern,
+    by: Option<String>,
+}
+
+/// Exactly one of the first four.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    provider: Option<String>,
+    actor: Option<String>,
+    allow: Option<Vec<AllowPattern>>,
+    /// A provider or an actor, whichever the interface needs.
+    name: Option<String>,
+    bucket: Option<String>,
+    #[serde(default)]
+    shared: bool,
+}
+
+/// Whether a component is kept here.
+pub(super) async fn has_artifact(
+    State(admin): State<Admin>,
+    Checked(Path(digest)): Checked<Path<String>>,
+) -> Result<StatusCode, Problem> {
+    let here = admin.status.deployer.components().has(parse_digest(&digest)?);
+    Ok(if here {
+        StatusCode::OK
+    } else {
+        StatusCode::NOT_FOUND
+    })
+}
+
+/// Takes a component, compiles it, and keeps it if it can be run here.
+pub(super) async fn put_artifact(
+    State(admin): State<Admin>,
+    sender: Sender,
+    Checked(Path(digest)): Checked<Path<String>>,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
+    let by = sender.noted(None);
+    let pushed = push(&admin, &digest, body).await;
+    match &pushed {
+        Ok(len) => tracing::info!(by, component = digest, len, "a component was pushed"),
+        Err(problem) => log_refusal(&by, "push of a component", problem),
+    }
+    pushed.map(|len| Json(json!({ "component": digest, "component_bytes": len })))
+}
+
+async fn push(admin: &Admin, digest: &str, body: Body) -> Result<usize, Problem> {
+    admin.refuse_when_draining()?;
+    let digest = parse_digest(digest)?;
+    let turn = tokio::time::timeout(PUSH_WAIT_MAX, admin.pushes.acquire()).await;
+    let Ok(Ok(_turn)) = turn else {
+        let detail = format!("{PUSHES_MAX} other components are being pushed: try again later");
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail));
+    };
+    let bytes = body::read(body, COMPONENT_LEN_MAX).await?;
+    let found = Digest::of(&bytes);
+    if found != digest {
+        let detail = format!("the body is {found}, not {digest}: was it cut short or changed on its way?");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "digest", detail));
+    }
+    let component = ComponentBytes {
+        // What errors call it.
+        path: PathBuf::from(digest.to_string()),
+        digest,
+        bytes,
+    };
+    let loaded = admin.status.deployer.components().add(component).await;
+    loaded
+        .map(|loaded| loaded.len)
+        .map_err(|error| Problem::from(&error))
+}
+
+/// Deploys a manifest.
+pub(super) async fn deploy(
+    State(admin): State<Admin>,
+    sender: Sender,
+    JsonBody(request): JsonBody<DeployRequest>,
+) -> Result<Json<Deployed>, Problem> {
+    let by = sender.noted(request.by.as_deref());
+    let deployed = deploy_manifest(&admin, request, &by).await;
+    finish(&by, "deploy", deployed)
+}
+
+async fn deploy_manifest(admin: &Admin, request: DeployRequest, by: &str) -> Result<Deployed, Problem> {
+    admin.refuse_when_draining()?;
+    let DeployRequest {
+        manifest: text,
+        mut file,
+        digests,
+        dry_run,
+        ..
+    } = request;
+    file.truncate(file.floor_char_boundary(FILE_LEN_MAX));
+    // A large manifest takes a while.
+    let parsed = tokio::task::spawn_blocking(move || {
+        let parsed = parse(&file, &text);
+        (text, parsed)
+    });
+    let (text, parsed) = parsed.await.map_err(|error| {
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "manifest",
+            format!("failed to read the manifest: {error}"),
+        )
+    })?;
+    let manifest = parsed.map_err(|faults| Problem::faults(&faults, &text))?;
+    let digests = digests
+        .into_iter()
+        .map(|(actor, digest)| Ok((actor, parse_digest(&digest)?)));
+    let digests = digests.collect::<Result<_, Problem>>()?;
+    let deployed = admin
+        .status
+        .deployer
+        .deploy_kept(&manifest, &digests, by, dry_run)
+        .await;
+    deployed.map_err(|error| Problem::of_change(&error, &text))
+}
+
+/// Deletes an app.
+pub(super) async fn delete_app(
+    State(admin): State<Admin>,
+    sender: Sender,
+    Checked(Path((namespace, app))): Checked<Path<(String, String)>>,
+) -> Result<Json<Deployed>, Problem> {
+    let by = sender.noted(None);
+    let deleted = async {
+        admin.refuse_when_draining()?;
+        let name = AppName::new(&namespace, &app)
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "name", error.to_string()))?;
+        let deleted = admin.status.deployer.delete_app(&name, &by).await;
+        deleted.map_err(|error| Problem::of_change(&error, ""))
+    };
+    finish(&by, "deletion of an app", deleted.await)
+}
+
+/// Links an import of an actor.
+pub(super) async fn put_link(
+    State(admin): State<Admin>,
+    sender: Sender,
+    JsonBody(request): JsonBody<PutLink>,
+) -> Result<Json<Deployed>, Problem> {
+    let by = sender.noted(request.by.as_deref());
+    let linked = async {
+        admin.refuse_when_draining()?;
+        let deployer = &admin.status.deployer;
+        let desired = deployer.progress().desired;
+        let actor = complete("actor", &request.actor, desired.actors.keys())?;
+        let target = target(&desired, &actor, &request.interface, request.to)?;
+        let linked = deployer.put_link(&actor, &request.interface, target, &by).await;
+        linked.map_err(|error| Problem::of_change(&error, ""))
+    };
+    finish(&by, "link", linked.await)
+}
+
+/// Takes a link away.
+pub(super) async fn delete_link(
+    State(admin): State<Admin>,
+    sender: Sender,
+    JsonBody(request): JsonBody<DeleteLink>,
+) -> Result<Json<Deployed>, Problem> {
+    let by = sender.noted(request.by.as_deref());
+    let deleted = async {
+        admin.refuse_when_draining()?;
+        let deployer = &admin.status.deployer;
+        let actor = complete("actor", &request.actor, deployer.progress().desired.actors.keys())?;
+        let deleted = deployer.delete_link(&actor, &request.interface, &by).await;
+        deleted.map_err(|error| Problem::of_change(&error, ""))
+    };
+    finish(&by, "deletion of a link", deleted.await)
+}
+
+/// What a request names as a link's target, in full. A short name is first looked for in the actor's own app.
+fn target(
+    desired: &Desired,
+    actor: &ActorName,
+    interface: &InterfacePattern,
+    to: Target,
+) -> Result<LinkTarget, Problem> {
+    let wrong = |detail: &str| Problem::new(StatusCode::BAD_REQUEST, "target", detail);
+    let Target {
+        provider,
+        actor: callee,
+        allow,
+        name,
+        bucket,
+        shared,
+    } = to;
+    let (provider, callee) = match (provider, callee, &allow, name) {
+        (None, None, None, Some(name)) if need(interface) == Need::Actor => (None, Some(name)),
+        (None, None, None, Some(name)) => (Some(name), None),
+        (provider, callee, _, None) => (provider, callee),
+        _ => {
+            return Err(wrong(
+                "a link goes to exactly one of `provider`, `actor`, `allow` and `name`",
+            ));
+        }
+    };
+    if provider.is_none() && (bucket.is_some() || shared) {
+        return Err(wrong("`bucket` and `shared` are for links to a provider"));
+    }
+    match (provider, callee, allow) {
+        (Some(name), None, None) => {
+            let bucket_is_text = |bucket: &String| {
+                (1..=BUCKET_LEN_MAX).contains(&bucket.len()) && !bucket.contains(char::is_control)
+            };
+            if !bucket.as_ref().is_none_or(bucket_is_text) {
+                return Err(wrong("a bucket's name is a line of 1 to 255 bytes"));
+            }
+            let name = provider_named(desired, actor, interface, &name)?;
+            Ok(LinkTarget::Provider { name, bucket, shared })
+        }
+        (None, Some(name), None) => {
+            let own = ActorName::new(actor.namespace(), actor.app(), &name).ok();
+            let name = match own.filter(|own| desired.actors.contains_key(own)) {
+                Some(own) => own,
+                None => complete("actor", &name, desired.actors.keys())?,
+            };
+            Ok(LinkTarget::Actor { name })
+        }
+        (None, None, Some(mut allow)) => {
+            allow.sort();
+            allow.dedup();
+            Ok(LinkTarget::Http { allow })
+        }
+        _ => Err(wrong(
+            "a link goes to exactly one of `provider`, `actor`, `allow` and `name`",
+        )),
+    }
+}
+
+fn provider_named(
+    desired: &Desired,
+    actor: &ActorName,
+    interface: &InterfacePattern,
+    name: &str,
+) -> Result<ProviderName, Problem> {
+    let own = ProviderName::new(actor.namespace(), actor.app(), name).ok();
+    let name = match own.filter(|own| desired.providers.contains_key(own)) {
+        Some(own) => own,
+        None => complete("provider", name, desired.providers.keys())?,
+    };
+    // The plan checks this of providers in the actor's own app, as it reads no other.
+    match (need(interface), desired.providers.get(&name)) {
+        (Need::Provider(wanted), Some(record)) if record.capability != wanted => {
+            Err(Problem::refused(&FaultKind::TargetCapability {
+                interface: interface.to_string(),
+                needs: wanted.to_string(),
+                provider: name.to_string(),
+                serves: record.capability.to_string(),
+            }))
+        }
+        _ => Ok(name),
+    }
+}
+
+fn parse_digest(text: &str) -> Result<Digest, Problem> {
+    text.parse().map_err(|error: crate::digest::DigestError| {
+        Problem::new(StatusCode::BAD_REQUEST, "digest", error.to_string())
+    })
+}
+
+fn finish(by: &str, what: &str, result: Result<Deployed, Problem>) -> Result<Json<Deployed>, Problem> {
+    match &result {
+        Ok(Deployed {
+            index,
+            changed,
+            conditions,
+            ..
+        }) => {
+            tracing::info!(by, index, changed, conditions = conditions.len(), "{what}: done");
+        }
+        Err(problem) => log_refusal(by, what, problem),
+    }
+    result.map(Json)
+}
+
+fn log_refusal(by: &str, what: &str, problem: &Problem) {
+    tracing::warn!(
+        by,
+        code = problem.code,
+        detail = problem.detail,
+        "{what}: refused"
+    );
+}

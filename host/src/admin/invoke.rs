@@ -1,0 +1,276 @@
+//! `POST /v1/call`: one call of an exported function, its values in WAVE.
+//!
+//! Owns the step from text to values and back. The call itself goes the way of all root calls: it is admitted,
+//! measured, logged and bounded like a request from outside.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tracing::Instrument as _;
+use wasmtime::Store;
+use wasmtime::component::types::Type;
+use wasmtime::component::wasm_wave::untyped::UntypedFuncCall;
+use wasmtime::component::wasm_wave::{self, parser::ParserError};
+use wasmtime::component::{ComponentExportIndex, Instance, Val};
+use weft_compose::InterfacePattern;
+use weft_compose::fault::Near;
+use weft_observability::{TraceContext, context_of, set_parent};
+
+use super::Admin;
+use super::access::Sender;
+use super::names::complete;
+use super::problem::{JsonBody, Problem};
+use crate::call::{Step, run};
+use crate::component::LoadedComponent;
+use crate::component::imports::{Export, exported_functions, exported_interfaces};
+use crate::engine::Engine;
+use crate::invocation::{Call, CallError, ErrorKind, Metered};
+use crate::link::check::signature;
+use crate::store::InstanceState;
+use crate::value::signature_of;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CallRequest {
+    /// Whom; a short name if it is unique.
+    actor: String,
+    /// An interface that it exports; without a version, if only one has its name.
+    interface: InterfacePattern,
+    /// A function of it.
+    function: String,
+    /// In WAVE, with commas between them; parentheses around all may be left out.
+    #[serde(default)]
+    args: String,
+    /// The deadline, if it is to be shorter than the actor's own.
+    timeout_ms: Option<u64>,
+}
+
+/// A call whose values are only known by reflection.
+struct Reflected {
+    params: Vec<Val>,
+    has_result: bool,
+}
+
+impl Step for Reflected {
+    type Output = Option<Val>;
+
+    async fn run(
+        self,
+        store: &mut Store<InstanceState>,
+        instance: &Instance,
+        export: &ComponentExportIndex,
+    ) -> wasmtime::Result<Option<Val>> {
+        let function = instance
+            .get_func(&mut *store, export)
+            .ok_or_else(|| wasmtime::format_err!("the component has no such function"))?;
+        let mut results = vec![Val::Bool(false); usize::from(self.has_result)];
+        function.call_async(store, &self.params, &mut results).await?;
+        Ok(results.pop())
+    }
+}
+
+/// Calls a function and answers its result.
+pub(super) async fn call(
+    State(admin): State<Admin>,
+    sender: Sender,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<CallRequest>,
+) -> Result<Json<Value>, Problem> {
+    admin.refuse_when_draining()?;
+    let arrived = Instant::now();
+    let state = admin.status.state.load_full();
+    let names: Vec<_> = state
+        .actors()
+        .iter()
+        .map(|state| &state.actor.info.name)
+        .collect();
+    let name = complete("actor", &request.actor, names.into_iter())?;
+    let at = state.find(&name).ok_or_else(|| {
+        let detail = format!("{name} does not run here: GET /v1/conditions may say why");
+        Problem::new(StatusCode::NOT_FOUND, "unknown-name", detail)
+    })?;
+    let actor = &state.actor(at).actor;
+    let revision = actor.revision;
+    let (interface, export) = find(
+        &admin.status.engine,
+        &actor.component,
+        &request.interface,
+        &request.function,
+    )?;
+    let step = Reflected {
+        params: arguments(&export, &request.function, &request.args)?,
+        has_result: export.ty.results().next().is_some(),
+    };
+    let parent = TraceContext::extract(&headers);
+    let span = span(parent.as_ref(), &interface, &request.function, name.as_str());
+    let trace = context_of(&span).or(parent);
+    let mut call = Call::root(state.clone(), at, arrived, trace);
+    let due = request
+        .timeout_ms
+        .and_then(|ms| arrived.checked_add(Duration::from_millis(ms)));
+    if let (Some(call), Some(due)) = (Arc::get_mut(&mut call), due) {
+        call.deadline = call.deadline.min(due);
+    }
+    tracing::debug!(by = sender.noted(None), actor = name.as_str(), invocation = %call.id, function = request.function, "called by an operator");
+    let result = within_deadline(&admin, &call, &export.index, step)
+        .instrument(span)
+        .await;
+    match result {
+        Ok(result) => Ok(Json(json!({
+            "result": result.as_ref().map(written).transpose()?,
+            "actor": name,
+            "revision": revision,
+            "invocation": call.id.to_string(),
+            "elapsed_ms": u64::try_from(arrived.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }))),
+        Err(error) => Err(failed(&error, &call)),
+    }
+}
+
+/// Runs the call until it ends, its time is up or the host can't wait any more. A client that goes ends it, too.
+async fn within_deadline(
+    admin: &Admin,
+    call: &Arc<Call>,
+    export: &ComponentExportIndex,
+    step: Reflected,
+) -> Result<Option<Val>, CallError> {
+    // A drain waits for it.
+    let _running = admin.shutdown.tasks.token();
+    let mut guest = pin!(Metered::new(call.clone(), run(call.clone(), export, step)));
+    tokio::select! {
+        ended = guest.as_mut() => ended,
+        () = tokio::time::sleep_until(call.deadline.into()) => {
+            call.expire();
+            Err(CallError::started(ErrorKind::Deadline))
+        }
+        () = admin.shutdown.abort.cancelled() => {
+            call.fail();
+            Err(CallError::started(ErrorKind::Unavailable))
+        }
+    }
+}
+
+fn span(parent: Option<&TraceContext>, interface: &str, function: &str, actor: &str) -> tracing::Span {
+    let Some(parent) = parent.filter(|parent| parent.sampled) else {
+        return tracing::Span::none();
+    };
+    let span = tracing::info_span!(
+        target: "weft",
+        "actor.call",
+        otel.name = format!("{interface}/{function}"),
+        otel.kind = "server",
+        rpc.system.name = "weft",
+        rpc.service = interface,
+        rpc.method = function,
+        weft.actor = actor,
+    );
+    set_parent(&span, parent);
+    span
+}
+
+/// The exported function, with the full name of its interface.
+fn find(
+    engine: &Engine,
+    component: &LoadedComponent,
+    interface: &InterfacePattern,
+    function: &str,
+) -> Result<(String, Export), Problem> {
+    let unknown = |detail| Problem::new(StatusCode::NOT_FOUND, "unknown-function", detail);
+    let component = component.pre.component();
+    let offered = exported_interfaces(engine, component);
+    let mut functions = Vec::new();
+    for name in offered.iter().filter(|name| interface.matches(name)) {
+        for (found, export) in exported_functions(engine, component, name) {
+            if found == function {
+                return Ok((name.clone(), export));
+            }
+            functions.push(found);
+        }
+    }
+    if functions.is_empty() {
+        let offered = if offered.is_empty() {
+            "no interface".to_owned()
+        } else {
+            offered.join(", ")
+        };
+        return Err(unknown(format!(
+            "it exports no {interface}; it exports {offered}"
+        )));
+    }
+    let near = Near::of(function, functions.iter().map(String::as_str));
+    Err(unknown(format!(
+        "{interface} has no `{function}`{near}; it has {}",
+        functions.join(", ")
+    )))
+}
+
+/// The arguments that a text stands for. Trailing options may be left out.
+fn arguments(export: &Export, function: &str, text: &str) -> Result<Vec<Val>, Problem> {
+    let refused = |code, detail| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
+    signature_of(&export.ty)
+        .map_err(|error| refused("type", format!("`{function}` can't be called: {error}")))?;
+    let types: Vec<Type> = export.ty.params().map(|(_, ty)| ty).collect();
+    let text = text.trim();
+    let bare = format!("f({text})");
+    let parsed = if text.starts_with('(') && text.ends_with(')') {
+        // Either all arguments, or one that is a tuple.
+        parse(&format!("f{text}"), &types).or_else(|error| parse(&bare, &types).map_err(|_| error))
+    } else {
+        parse(&bare, &types)
+    };
+    parsed.map_err(|error| {
+        let expected = signature(&export.ty);
+        refused(
+            "arguments",
+            format!("the arguments don't fit `{function}`: {error}; it is {expected}"),
+        )
+    })
+}
+
+fn parse(call: &str, types: &[Type]) -> Result<Vec<Val>, String> {
+    let told = |error: ParserError| {
+        let detail = error
+            .detail()
+            .map(|detail| format!(" ({detail})"))
+            .unwrap_or_default();
+        let place = match call.get(error.span()) {
+            Some(place) if !place.trim().is_empty() => {
+                format!(" at `{}`", place.chars().take(80).collect::<String>())
+            }
+            _ => String::new(),
+        };
+        format!("{}{detail}{place}", error.kind())
+    };
+    let call = UntypedFuncCall::parse(call).map_err(told)?;
+    call.to_wasm_params(types).map_err(told)
+}
+
+fn written(result: &Val) -> Result<String, Problem> {
+    wasm_wave::to_string(result).map_err(|error| {
+        let detail = format!("the function ran, and its result can't be written: {error}");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "result", detail).with("may_have_started", true)
+    })
+}
+
+fn failed(error: &CallError, call: &Call) -> Problem {
+    let status = match error.kind {
+        ErrorKind::Overloaded(_) | ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::RefusedByGuest => StatusCode::BAD_GATEWAY,
+        // `not-found` is of what the actor calls: the request has asked for nothing wrong.
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let detail = match error.detail() {
+        cause if cause.is_empty() => error.kind.to_string(),
+        cause => format!("{}: {cause}", error.kind),
+    };
+    Problem::new(status, error.kind.as_str(), detail)
+        .with("may_have_started", error.may_have_started)
+        .with("invocation", call.id.to_string())
+}

@@ -1,0 +1,236 @@
+//! What is deployed, and what of it this host serves.
+//!
+//! Owns the answers to `GET`. All of one answer is of one moment: the records that the reconciler applied last.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use serde_json::{Value, json};
+use weft_compose::AppName;
+use weft_compose::record::{LinkRecord, LinkTarget, RouteRecord};
+
+use super::Admin;
+use super::names::complete;
+use super::problem::{Checked, Problem};
+use crate::desired::Desired;
+use crate::link::linked;
+use crate::state::{ActorState, State as Snapshot};
+
+#[derive(serde::Deserialize)]
+pub(super) struct Filter {
+    /// Only what has this name, or is of the actor with it; a short one if it is unique.
+    name: Option<String>,
+}
+
+type Answer = Result<Json<Value>, Problem>;
+type Wanted = Checked<Query<Filter>>;
+
+pub(super) async fn host(State(admin): State<Admin>) -> Json<Value> {
+    Json(admin.status.to_json())
+}
+
+pub(super) async fn hosts(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
+    let progress = admin.status.deployer.progress();
+    let mut host = admin.status.to_json();
+    host["applied_index"] = json!(progress.applied.0);
+    host["conditions"] = json!(progress.conditions.len());
+    let wanted = filter.name.is_none_or(|name| name == admin.status.host_id);
+    Ok(Json(
+        json!({ "hosts": if wanted { vec![host] } else { Vec::new() } }),
+    ))
+}
+
+pub(super) async fn conditions(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
+    let progress = admin.status.deployer.progress();
+    let about = |subject: &str| {
+        filter
+            .name
+            .as_ref()
+            .is_none_or(|name| subject.contains(name.as_str()))
+    };
+    let conditions: Vec<_> = progress
+        .conditions
+        .iter()
+        .filter(|condition| about(&condition.subject))
+        .collect();
+    Ok(Json(
+        json!({ "index": progress.applied.0, "conditions": conditions }),
+    ))
+}
+
+pub(super) async fn apps(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
+    let progress = admin.status.deployer.progress();
+    let desired = &progress.desired;
+    let only = completed("app", filter.name.as_deref(), desired.apps.keys())?;
+    let apps = desired
+        .apps
+        .iter()
+        .filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name));
+    let apps = apps.map(|(name, record)| {
+        json!({
+            "name": name,
+            "revision": record.revision,
+            "version": record.version,
+            "description": record.description,
+            "manifest": record.manifest,
+            "by": record.by,
+            "at": record.at,
+            "actors": own(desired.actors.keys(), name, |actor| actor.app_name()),
+            "providers": own(desired.providers.keys(), name, |provider| provider.app_name()),
+            "routes": routes(desired, name),
+            "conditions": progress.conditions.iter().filter(|condition| condition.app.as_ref() == Some(name)).count(),
+        })
+    });
+    Ok(Json(
+        json!({ "index": desired.index.0, "apps": apps.collect::<Vec<_>>() }),
+    ))
+}
+
+pub(super) async fn actors(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
+    let progress = admin.status.deployer.progress();
+    let desired = &progress.desired;
+    let state = admin.status.state.load();
+    let only = completed("actor", filter.name.as_deref(), desired.actors.keys())?;
+    let actors = desired
+        .actors
+        .iter()
+        .filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name));
+    let actors = actors.map(|(name, record)| {
+        let running = running(&state, name).map(|state| &state.actor);
+        let links = desired.links_of(name).iter();
+        json!({
+            "name": name,
+            "revision": record.revision,
+            "applied_revision": running.map(|actor| actor.revision),
+            "component": record.component,
+            "component_bytes": running.map(|actor| actor.component.len),
+            "http": running.map(|actor| actor.http.is_some()),
+            "waiting": running.map(|actor| actor.admission.waiting()),
+            "concurrency": record.limits.concurrency,
+            "limits": record.limits,
+            "idempotent": record.idempotent,
+            "config": record.config.keys().collect::<Vec<_>>(),
+            "links": links.map(|link| json!({ "interface": link.interface, "target": link.target })).collect::<Vec<_>>(),
+        })
+    });
+    Ok(Json(
+        json!({ "index": desired.index.0, "actors": actors.collect::<Vec<_>>() }),
+    ))
+}
+
+pub(super) async fn providers(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
+    let progress = admin.status.deployer.progress();
+    let desired = &progress.desired;
+    let only = completed("provider", filter.name.as_deref(), desired.providers.keys())?;
+    let providers = desired
+        .providers
+        .iter()
+        .filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name));
+    let providers = providers.map(|(name, record)| {
+        let subject = format!("provider {name}");
+        let links = desired.links.values().flatten().filter(
+            |link| matches!(&link.target, LinkTarget::Provider { name: target, .. } if target == name),
+        );
+        json!({
+            "name": name,
+            "revision": record.revision,
+            "capability": record.capability,
+            "backend": record.backend,
+            "config": record.config,
+            "open": !progress.conditions.iter().any(|condition| condition.subject == subject),
+            "linked_by": links.map(|link| link.actor.as_str()).collect::<Vec<_>>(),
+        })
+    });
+    Ok(Json(
+        json!({ "index": desired.index.0, "providers": providers.collect::<Vec<_>>() }),
+    ))
+}
+
+pub(super) async fn links(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
+    let progress = admin.status.deployer.progress();
+    let desired = &progress.desired;
+    let state = admin.status.state.load();
+    let only = completed("actor", filter.name.as_deref(), desired.actors.keys())?;
+    let links = desired
+        .links
+        .iter()
+        .filter(|(actor, _)| only.as_ref().is_none_or(|only| only == *actor));
+    let links = links.flat_map(|(_, links)| links.iter().map(move |link| (link, links)));
+    let links = links.map(|(link, all)| {
+        json!({
+            "actor": link.actor,
+            "interface": link.interface,
+            "revision": link.revision,
+            "target": link.target,
+            "declared": link.declared,
+            "drift": link.is_drift(),
+            "served": served(&state, link, all),
+            "by": link.by,
+        })
+    });
+    Ok(Json(
+        json!({ "index": desired.index.0, "links": links.collect::<Vec<_>>() }),
+    ))
+}
+
+fn completed<'a, N: Clone + std::fmt::Display + 'a>(
+    kind: &str,
+    name: Option<&str>,
+    known: impl Iterator<Item = &'a N> + Clone,
+) -> Result<Option<N>, Problem> {
+    name.map(|name| complete(kind, name, known)).transpose()
+}
+
+fn own<'a, N: serde::Serialize + 'a>(
+    names: impl Iterator<Item = &'a N>,
+    app: &AppName,
+    app_of: impl Fn(&N) -> AppName,
+) -> Vec<&'a N> {
+    names.filter(|name| app_of(name) == *app).collect()
+}
+
+/// Those of an app, each once.
+fn routes<'a>(desired: &'a Desired, app: &AppName) -> Vec<Value> {
+    let mut routes: Vec<&'a RouteRecord> = Vec::new();
+    for route in desired.routes.iter().filter(|route| route.app == *app) {
+        if !routes.contains(&route) {
+            routes.push(route);
+        }
+    }
+    let shown = routes.into_iter().map(|route| {
+        json!({
+            "actor": route.actor, "host": route.host, "path": route.path,
+            "methods": route.methods, "headers": route.headers, "strip_prefix": route.strip_prefix,
+        })
+    });
+    shown.collect()
+}
+
+fn running<'a>(state: &'a Snapshot, name: &weft_compose::ActorName) -> Option<&'a ActorState> {
+    state.find(name).map(|index| state.actor(index))
+}
+
+/// Whether calls through the link get where it says.
+fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
+    let Some(ActorState { actor, links }) = running(state, &link.actor) else {
+        return false;
+    };
+    match &link.target {
+        LinkTarget::Provider { name, .. } => {
+            let key_value = links.key_value.as_ref().map(|link| &link.provider.name);
+            let sql = links.sql.as_ref().map(|link| &link.provider.name);
+            [key_value, sql].contains(&Some(name))
+        }
+        LinkTarget::Actor { name } => {
+            let target = state.find(name);
+            // An import for which another link says more is that one's.
+            let mut imports = actor.component.imports.iter().enumerate().filter(|(_, import)| {
+                link.interface.matches(&import.interface)
+                    && linked(all, &import.interface) == Some(&link.target)
+            });
+            target.is_some()
+                && imports.all(|(import, _)| links.function(import, 0).map(|(target, _)| target) == target)
+        }
+        LinkTarget::Http { .. } => links.http.is_some(),
+        LinkTarget::Removed => false,
+    }
+}

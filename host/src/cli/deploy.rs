@@ -1,0 +1,74 @@
+//! `weft deploy`: an app, by its manifest, on a host that runs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::admin_client::HostArgs;
+use super::app_files;
+use super::{Failure, Output, print, print_json};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  weft deploy app.yaml\n  weft deploy app.yaml --dry-run        what would change\n\nComponents that the host lacks are sent first. A manifest that is deployed already changes nothing, and leaves\nlinks that were changed at run time; any other resets them. What can't be made so is listed as conditions; the app\nis deployed all the same, and the host tries again."
+)]
+pub(super) struct Deploy {
+    /// The manifest.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Tell what would be written. Components are sent, as only they show whether links fit; nothing is deployed.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+pub(super) fn run(deploy: &Deploy, output: Output) -> Result<(), Failure> {
+    let deployment = app_files::manifest(&deploy.file)?;
+    let (_, text) = app_files::parsed(&deploy.file)?;
+    let client = deploy.host.client()?;
+    let mut digests = BTreeMap::new();
+    for (actor, component) in deployment.files {
+        let path = format!("/v1/artifacts/{}", component.digest);
+        digests.insert(actor, component.digest);
+        if client.has(&path)? {
+            continue;
+        }
+        client.put(&path, component.bytes.into()).map_err(|failure| {
+            let text = format!("failed to push {}: {}", component.path.display(), failure.message);
+            Failure::text(failure.exit, text)
+        })?;
+    }
+    let body = json!({
+        "manifest": text,
+        "file": deploy.file.display().to_string(),
+        "digests": digests,
+        "dry_run": deploy.dry_run,
+    });
+    let changed = client.send(Method::POST, "/v1/deploy", &body)?;
+    show(&changed, output)
+}
+
+/// Prints what a change did, and what of it is not so yet.
+pub(super) fn show(changed: &Value, output: Output) -> Result<(), Failure> {
+    if output == Output::Json {
+        return print_json(changed);
+    }
+    let list = |key: &str| changed[key].as_array().map_or(&[][..], Vec::as_slice);
+    let mut lines: Vec<String> = list("summary")
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    if changed["changed"] != true {
+        lines.push("nothing to change".to_owned());
+    }
+    print(&lines.join("\n"))?;
+    for condition in list("conditions") {
+        let part = |key: &str| condition[key].as_str().unwrap_or_default();
+        eprintln!("weft: not as wanted: {}: {}", part("subject"), part("reason"));
+    }
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! `weft get`: what is deployed and served.
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::admin_client::{HostArgs, escaped};
+use super::{Failure, Output, print, print_json};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  weft get actors\n  weft get links catalog          its links; DRIFT tells those that were changed at run time\n  weft get conditions             what is wanted and is not so\n  weft get apps --output json\n\nA name may be short (catalog, shop/catalog) if it is unique. What JSON has is in docs/api.md."
+)]
+pub(super) struct Get {
+    /// What to list.
+    #[arg(value_enum)]
+    kind: Kind,
+    /// Only the one of this name; for links, those of this actor; for conditions, those about it.
+    name: Option<String>,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Apps, with their revisions and who deployed them.
+    #[value(alias = "app")]
+    Apps,
+    /// Actors, with the revision that runs here.
+    #[value(alias = "actor")]
+    Actors,
+    /// Providers, and who is linked to them.
+    #[value(alias = "provider")]
+    Providers,
+    /// What the imports of actors resolve to, and whether that was changed at run time.
+    #[value(alias = "link")]
+    Links,
+    /// Hosts.
+    #[value(alias = "host")]
+    Hosts,
+    /// What is wanted and is not so, with reasons.
+    #[value(alias = "condition")]
+    Conditions,
+}
+
+pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
+    let kind = match get.kind {
+        Kind::Apps => "apps",
+        Kind::Actors => "actors",
+        Kind::Providers => "providers",
+        Kind::Links => "links",
+        Kind::Hosts => "hosts",
+        Kind::Conditions => "conditions",
+    };
+    let name = get.name.as_ref().map(|name| format!("?name={}", escaped(name)));
+    let answer = get
+        .host
+        .client()?
+        .get(&format!("/v1/{kind}{}", name.unwrap_or_default()))?;
+    if output == Output::Json {
+        return print_json(&answer);
+    }
+    let items = answer[kind].as_array().map_or(&[][..], Vec::as_slice);
+    if items.is_empty() {
+        // Not on stdout, where a script counts lines.
+        eprintln!("no {kind}");
+        return Ok(());
+    }
+    print(&table(get.kind, items))
+}
+
+/// A column's head, and what stands below it for each item.
+type Column = (&'static str, fn(&Value) -> String);
+
+fn columns(kind: Kind) -> &'static [Column] {
+    match kind {
+        Kind::Apps => &[
+            ("NAME", |app| text(&app["name"])),
+            ("REVISION", |app| text(&app["revision"])),
+            ("VERSION", |app| text(&app["version"])),
+            ("ACTORS", |app| count(&app["actors"])),
+            ("PROVIDERS", |app| count(&app["providers"])),
+            ("ROUTES", |app| count(&app["routes"])),
+            ("CONDITIONS", |app| text(&app["conditions"])),
+            ("BY", |app| text(&app["by"])),
+            ("AT", |app| text(&app["at"])),
+        ],
+        Kind::Actors => &[
+            ("NAME", |actor| text(&actor["name"])),
+            ("REVISION", |actor| text(&actor["revision"])),
+            ("RUNS", |actor| text(&actor["applied_revision"])),
+            // As long as is needed to tell them apart.
+            ("COMPONENT", |actor| {
+                text(&actor["component"])
+                    .chars()
+                    .take("sha256:".len() + 12)
+                    .collect()
+            }),
+            ("LINKS", |actor| count(&actor["links"])),
+            ("WAITING", |actor| text(&actor["waiting"])),
+        ],
+        Kind::Providers => &[
+            ("NAME", |provider| text(&provider["name"])),
+            ("REVISION", |provider| text(&provider["revision"])),
+            ("CAPABILITY", |provider| text(&provider["capability"])),
+            ("BACKEND", |provider| text(&provider["backend"])),
+            ("OPEN", |provider| text(&provider["open"])),
+            ("LINKED BY", |provider| joined(&provider["linked_by"])),
+        ],
+        Kind::Links => &[
+            ("ACTOR", |link| text(&link["actor"])),
+            ("INTERFACE", |link| text(&link["interface"])),
+            ("TARGET", |link| target(&link["target"])),
+            ("REVISION", |link| text(&link["revision"])),
+            ("SERVED", |link| text(&link["served"])),
+            ("DRIFT", |link| match link["drift"].as_bool() {
+                Some(true) => format!("declared: {}", target(&link["declared"])),
+                _ => "-".to_owned(),
+            }),
+            ("BY", |link| text(&link["by"])),
+        ],
+        Kind::Hosts => &[
+            ("HOST", |host| text(&host["host"])),
+            ("VERSION", |host| text(&host["version"])),
+            ("STATE", |host| text(&host["state"])),
+            ("HTTP", |host| text(&host["http"])),
+            ("UPTIME", |host| format!("{} s", text(&host["uptime_s"]))),
+            ("INSTANCES", |host| text(&host["live_instances"])),
+            ("CONDITIONS", |host| text(&host["conditions"])),
+        ],
+        Kind::Conditions => &[
+            ("SINCE", |condition| {
+                let since = condition["since"].as_i64().map(jiff::Timestamp::from_second);
+                since
+                    .and_then(Result::ok)
+                    .map_or("-".to_owned(), |since| since.to_string())
+            }),
+            ("SUBJECT", |condition| text(&condition["subject"])),
+            ("REASON", |condition| text(&condition["reason"])),
+        ],
+    }
+}
+
+fn table(kind: Kind, items: &[Value]) -> String {
+    let columns = columns(kind);
+    let mut rows = vec![
+        columns
+            .iter()
+            .map(|&(head, _)| head.to_owned())
+            .collect::<Vec<_>>(),
+    ];
+    rows.extend(
+        items
+            .iter()
+            .map(|item| columns.iter().map(|(_, cell)| cell(item)).collect()),
+    );
+    aligned(&rows)
+}
+
+/// Cells below each other, two spaces between the widest.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let lines = rows.iter().map(|row| {
+        let cells = std::iter::zip(row, &widths).map(|(cell, &width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        // A name or a reason can't move the cursor.
+        Value::String(text) => text
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect(),
+        value => value.to_string(),
+    }
+}
+
+fn count(value: &Value) -> String {
+    value.as_array().map_or(0, Vec::len).to_string()
+}
+
+fn joined(values: &Value) -> String {
+    match values.as_array().map_or(&[][..], Vec::as_slice) {
+        [] => "-".to_owned(),
+        values => values.iter().map(text).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// Where a link goes, in one line.
+fn target(target: &Value) -> String {
+    match target["kind"].as_str() {
+        Some("provider") => {
+            let bucket = target["bucket"].as_str().map(|bucket| format!("bucket {bucket}"));
+            let shared = (target["shared"] == true).then(|| "shared".to_owned());
+            let more: Vec<_> = bucket.into_iter().chain(shared).collect();
+            let name = text(&target["name"]);
+            if more.is_empty() {
+                name
+            } else {
+                format!("{name} ({})", more.join(", "))
+            }
+        }
+        Some("actor") => text(&target["name"]),
+        // An allow-list without an entry allows nothing.
+        Some("http") => joined(&target["allow"]),
+        Some("removed") => "removed".to_owned(),
+        _ => "nothing".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn links_show_where_they_go_and_where_they_were_to_go() {
+        let link = |interface: &str, target: Value, declared: Value, drift: bool| {
+            json!({
+                "actor": "default/shop/catalog", "interface": interface, "revision": 3, "served": true,
+                "target": target, "declared": declared, "drift": drift, "by": "uid:0",
+            })
+        };
+        let goods =
+            json!({ "kind": "provider", "name": "default/shop/goods", "bucket": "items", "shared": true });
+        let table = table(
+            Kind::Links,
+            &[
+                link("wasi:keyvalue", json!({ "kind": "removed" }), goods.clone(), true),
+                link(
+                    "a:b/c",
+                    json!({ "kind": "actor", "name": "default/shop/pricing" }),
+                    Value::Null,
+                    true,
+                ),
+                link(
+                    "wasi:http",
+                    json!({ "kind": "http", "allow": ["https://a", "http://b"] }),
+                    Value::Null,
+                    false,
+                ),
+            ],
+        );
+        let columns = |line: &str| -> Vec<String> {
+            line.split("  ")
+                .map(str::trim)
+                .filter(|cell| !cell.is_empty())
+                .map(str::to_owned)
+                .collect()
+        };
+        let rows: Vec<_> = table.lines().map(columns).collect();
+        let actor = "default/shop/catalog";
+        let declared = "declared: default/shop/goods (bucket items, shared)";
+        assert_eq!(
+            rows,
+            [
+                [
+                    "ACTOR",
+                    "INTERFACE",
+                    "TARGET",
+                    "REVISION",
+                    "SERVED",
+                    "DRIFT",
+                    "BY"
+                ],
+                [actor, "wasi:keyvalue", "removed", "3", "true", declared, "uid:0"],
+                [
+                    actor,
+                    "a:b/c",
+                    "default/shop/pricing",
+                    "3",
+                    "true",
+                    "declared: nothing",
+                    "uid:0"
+                ],
+                [
+                    actor,
+                    "wasi:http",
+                    "https://a, http://b",
+                    "3",
+                    "true",
+                    "-",
+                    "uid:0"
+                ],
+            ]
+        );
+        let starts: Vec<_> = table
+            .lines()
+            .map(|line| line.find("uid:0").or(line.find("BY")))
+            .collect();
+        assert!(starts.iter().all(|start| *start == starts[0]), "{table}");
+    }
+
+    #[test]
+    fn what_a_guest_or_manifest_wrote_does_not_move_the_cursor() {
+        assert_eq!(text(&json!("a\u{1b}[2Jb\n")), "a [2Jb ");
+    }
+}
