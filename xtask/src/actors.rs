@@ -22,6 +22,15 @@ use stamp::Stamp;
 const BUILD_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// The bytes that a component starts with, and a plain module does not.
 const COMPONENT_MAGIC: &[u8] = b"\0asm\x0d\0\x01\0";
+/// The actors of the shop, and the rule that it changes to.
+pub(crate) const SHOP: [&str; 6] = [
+    "catalog",
+    "images",
+    "orders",
+    "pricing",
+    "pricing-sale",
+    "storefront",
+];
 /// The WASI that the engine inside componentize-js was built for; it exports its handler under no other.
 const WASI_OF_JS: &str = "0.2.10";
 
@@ -38,7 +47,7 @@ struct Guest {
 }
 
 /// Builds the guests of these names, or all, and says which it built.
-pub(crate) fn run(project: &Project, names: &[String]) -> anyhow::Result<()> {
+pub(crate) fn run(project: &Project, names: &[impl AsRef<str>]) -> anyhow::Result<()> {
     let cache = Cache::open()?;
     let known = known(project)?;
     let shared = shared_folders(project, &known)?;
@@ -139,7 +148,7 @@ fn crates(project: &Project) -> anyhow::Result<Vec<(String, bool)>> {
     Ok(described.collect())
 }
 
-/// What any guest may be made of beside its own folder: the WIT, and folders of the workspace that are no guest.
+/// What any guest may be made of beside its own folder: the project's WIT, and folders of the workspace that are no guest.
 fn shared_folders(project: &Project, guests: &[Guest]) -> anyhow::Result<Vec<PathBuf>> {
     let mut folders = vec![project.wit()];
     for entry in fs::read_dir(project.actors()).context("failed to list the folder actors")? {
@@ -154,7 +163,8 @@ fn shared_folders(project: &Project, guests: &[Guest]) -> anyhow::Result<Vec<Pat
     Ok(folders)
 }
 
-fn wanted(known: Vec<Guest>, names: &[String]) -> anyhow::Result<Vec<Guest>> {
+fn wanted(known: Vec<Guest>, names: &[impl AsRef<str>]) -> anyhow::Result<Vec<Guest>> {
+    let names: BTreeSet<_> = names.iter().map(AsRef::as_ref).collect();
     let unknown = names
         .iter()
         .find(|name| !known.iter().any(|guest| guest.name == **name));
@@ -162,10 +172,9 @@ fn wanted(known: Vec<Guest>, names: &[String]) -> anyhow::Result<Vec<Guest>> {
         let all: Vec<_> = known.iter().map(|guest| guest.name.as_str()).collect();
         bail!("there is no guest `{name}`; there are {}", all.join(", "));
     }
-    let names: BTreeSet<_> = names.iter().collect();
     Ok(known
         .into_iter()
-        .filter(|guest| names.is_empty() || names.contains(&guest.name))
+        .filter(|guest| names.is_empty() || names.contains(guest.name.as_str()))
         .collect())
 }
 
@@ -224,8 +233,13 @@ impl Batch<'_> {
             stamp.file(&actors.join("Cargo.lock"))?;
         }
         stamp.folder(&actors.join(&guest.name))?;
-        for folder in self.shared {
+        // Guests in other languages are made of WIT alone.
+        let shared = self.shared.iter();
+        for folder in shared.filter(|folder| self.language == Language::Rust || folder.ends_with("wit")) {
             stamp.folder(folder)?;
+        }
+        if SHOP.contains(&guest.name.as_str()) {
+            stamp.folder(&self.project.shop().join("wit"))?;
         }
         Ok(stamp)
     }
@@ -390,12 +404,12 @@ mod tests {
                 language: Language::Rust,
             }]
         };
-        let error = wanted(known(), &["helo".to_owned()]).err().unwrap().to_string();
+        let error = wanted(known(), &["helo"]).err().unwrap().to_string();
         assert!(
             error.contains("helo") && error.contains("there are hello"),
             "{error}"
         );
-        assert_eq!(wanted(known(), &[]).unwrap().len(), 1);
+        assert_eq!(wanted(known(), &[] as &[&str]).unwrap().len(), 1);
     }
 
     #[test]

@@ -41,9 +41,11 @@ enum Command {
         /// The guests to build; all if none is named
         names: Vec<String>,
     },
-    /// Build weft and the actor `hello`, and start a host that serves it
+    /// Build weft and the shop, an app of five actors, and start a host that serves it
+    ///
+    /// Needs no server. Its data is in the folder `.weft`, so what was ordered is there after a restart too.
     Up {
-        /// Passed on to `weft up`
+        /// Passed on to `weft up`; manifests (.yaml) and components (.wasm) among them take the place of the shop
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

@@ -42,6 +42,11 @@ impl Project {
         self.root.join("wit")
     }
 
+    /// The example app that `cargo xtask up` serves.
+    pub(crate) fn shop(&self) -> PathBuf {
+        self.root.join("compose/apps/shop")
+    }
+
     /// Where the finished guests are. Tests look for them here, so this does not follow `CARGO_TARGET_DIR`.
     pub(crate) fn guests(&self) -> PathBuf {
         self.root.join("target/guests")
@@ -50,6 +55,11 @@ impl Project {
     /// Where the guests are built.
     pub(crate) fn guest_build(&self) -> PathBuf {
         self.root.join("target/guest-build")
+    }
+
+    /// Where the guests' own tests are built, for this machine.
+    pub(crate) fn guest_tests(&self) -> PathBuf {
+        self.root.join("target/guest-tests")
     }
 
     /// Cargo for the host's own workspace, with the environment as it is.

@@ -12,19 +12,37 @@ use crate::sh;
 /// They compile first. What hangs, the test runner ends much sooner.
 const LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Builds the guests and runs all tests. The code is the runner's own.
+/// Builds the guests and runs all tests. The code is the runner's own. With `args`, which choose among the project's
+/// tests, those of the guests themselves are left out.
 pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode> {
     // In a block of its own, as the lock on the cache must be let go: the tests may run xtask.
     {
         setup::guests(project, &Cache::open()?)?;
     }
-    actors::run(project, &[])?;
+    actors::run(project, &[] as &[&str])?;
+    let guests = match args {
+        [] => Some(sh::foreground(LIMIT, &mut guest_tests(project))?),
+        _ => None,
+    };
     let mut cargo = project.cargo();
     match sh::which("cargo-nextest") {
         Some(_) => cargo.args(["nextest", "run", "--workspace"]),
         None => cargo.args(["test", "--workspace"]),
     };
-    Ok(sh::exit_code(sh::foreground(LIMIT, cargo.args(args))?))
+    let tests = sh::foreground(LIMIT, cargo.args(args))?;
+    let failed = guests.filter(|guests| tests.success() && !guests.success());
+    Ok(sh::exit_code(failed.unwrap_or(tests)))
+}
+
+/// The tests within the shop's actors, which call nothing of the host and so run on this machine as they are.
+fn guest_tests(project: &Project) -> Command {
+    let mut cargo = guest_cargo(project);
+    cargo.env("CARGO_TARGET_DIR", project.guest_tests());
+    cargo.args(["test", "--locked", "--quiet", "--lib"]);
+    for name in actors::SHOP {
+        cargo.args(["--package", name]);
+    }
+    cargo
 }
 
 /// Runs each check, also after one that failed, and fails if any did.
@@ -67,12 +85,17 @@ fn check_of(project: &Project, first: &[&str], last: &[&str]) -> Command {
 }
 
 fn guest_clippy(project: &Project) -> Command {
+    let mut cargo = guest_cargo(project);
+    cargo.env("CARGO_TARGET_DIR", project.guest_build());
+    cargo.args(["clippy", "--workspace", "--locked", "--", "-D", "warnings"]);
+    cargo
+}
+
+/// Cargo for the guests' workspace.
+fn guest_cargo(project: &Project) -> Command {
     let mut cargo = Command::new("cargo");
     actors::clear_cargo_env(&mut cargo);
-    cargo
-        .current_dir(project.actors())
-        .env("CARGO_TARGET_DIR", project.guest_build());
-    cargo.args(["clippy", "--workspace", "--locked", "--", "-D", "warnings"]);
+    cargo.current_dir(project.actors());
     cargo
 }
 

@@ -1,6 +1,7 @@
-//! Builds weft and the actor `hello`, and becomes the host that serves it.
+//! Builds weft and the shop, and becomes the host that serves it, or the files that it is given instead.
 
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -12,22 +13,98 @@ use crate::sh;
 
 /// The first build takes minutes; this is what even a slow machine stays below.
 const BUILD_LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
+/// Where `weft up` serves if it isn't told.
+const ADDRESS: &str = "127.0.0.1:8080";
 
 /// Returns only if the build failed.
 pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode> {
-    actors::run(project, &["hello".to_owned()])?;
+    let serves_shop = !args.iter().any(|arg| is_file_to_serve(arg));
+    if serves_shop {
+        actors::run(project, &actors::SHOP)?;
+    }
     let mut cargo = project.cargo();
     let built = sh::foreground(
         BUILD_LIMIT,
-        cargo.args(["build", "--release", "--package", "weft-host"]),
+        cargo.args(["build", "--release", "--package", "weft-host", "--bin", "weft"]),
     )?;
     if !built.success() {
         return Ok(sh::exit_code(built));
     }
     let weft = project.target_dir()?.join("release/weft");
     let mut up = Command::new(&weft);
-    up.arg("up").arg(project.guests().join("hello.wasm")).args(args);
+    up.arg("up");
+    if serves_shop {
+        up.arg(project.shop().join("app.yaml"));
+        let address = std::env::var("WEFT_HTTP").unwrap_or_else(|_| ADDRESS.to_owned());
+        eprintln!("{}", to_try(address_of(args).unwrap_or(&address), &weft));
+    }
     // This process becomes the host, so that a signal reaches it.
-    let error = up.exec();
+    let error = up.args(args).exec();
     Err(anyhow!(error).context(format!("failed to start {}", weft.display())))
+}
+
+/// A component or a manifest. No option of `weft up` takes a value that ends so.
+fn is_file_to_serve(arg: &str) -> bool {
+    let extension = Path::new(arg)
+        .extension()
+        .and_then(|extension| extension.to_str());
+    !arg.starts_with('-') && matches!(extension, Some("wasm" | "yaml" | "yml"))
+}
+
+/// What `--http` says.
+fn address_of(args: &[String]) -> Option<&str> {
+    args.iter()
+        .enumerate()
+        .find_map(|(at, arg)| match arg.strip_prefix("--http")? {
+            "" => args.get(at + 1).map(String::as_str),
+            rest => rest.strip_prefix('='),
+        })
+}
+
+fn to_try(address: &str, weft: &Path) -> String {
+    let weft = weft.display();
+    format!(
+        "
+The shop will be at http://{address}/ once it is ready. To try in another terminal:
+
+  curl -X POST {address}/api/seed
+  curl {address}/api/products
+  curl --json '{{\"customer\": \"Ada\", \"lines\": [{{\"product\": \"rug\", \"quantity\": 3}}]}}' {address}/api/orders
+  compose/apps/shop/load -u http://{address} -s 60
+  {weft} link put catalog wasi:keyvalue --to spare
+
+compose/apps/shop/README.md tells what they do.
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_or_a_manifest_takes_the_place_of_the_shop() {
+        for file in ["app.yaml", "../x.yml", "target/guests/hello.wasm"] {
+            assert!(is_file_to_serve(file), "{file}");
+        }
+        for other in ["--data", "/tmp/data", "127.0.0.1:0", "--x=app.yaml", "yaml"] {
+            assert!(!is_file_to_serve(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_to_try_goes_where_the_host_will_serve() {
+        let address = |args: &[&str]| {
+            let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+            address_of(&args).map(str::to_owned)
+        };
+        assert_eq!(address(&["--data", "d", "--http", "[::]:80"]).unwrap(), "[::]:80");
+        assert_eq!(address(&["--http=127.0.0.1:81"]).unwrap(), "127.0.0.1:81");
+        assert_eq!(
+            address(&["--https", "[::]:443", "--http=[::]:80"]).unwrap(),
+            "[::]:80"
+        );
+        assert_eq!(address(&["--https", "[::]:443"]), None);
+        assert_eq!(address(&["--http"]), None);
+    }
 }

@@ -4,7 +4,7 @@ wit_bindgen::generate!({ world: "callee", path: "../call" });
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use exports::test::call::echo::{Everything, Guest, Point, Shape};
 
@@ -70,6 +70,21 @@ impl Guest for Callee {
             Some(rest) => test::call::echo::deep(rest) + 1,
             None => 0,
         }
+    }
+
+    fn repeat(n: u32, len: u32) -> Vec<u64> {
+        let bytes = vec![7; len as usize];
+        let mut times = Vec::with_capacity(n as usize);
+        let mut before = Instant::now();
+        for _ in 0..n {
+            let back = test::call::echo::bytes(&bytes);
+            assert_eq!(back.len(), bytes.len(), "a call returned something else");
+            let now = Instant::now();
+            let nanos = now.duration_since(before).as_nanos();
+            times.push(u64::try_from(nanos).unwrap_or(u64::MAX));
+            before = now;
+        }
+        times
     }
 
     fn calls_before() -> u32 {

@@ -12,7 +12,6 @@ use crate::sh;
 
 const KINDS: [Kind; 4] = [Kind::Native, Kind::WasmtimeStock, Kind::WasmtimeTuned, Kind::Weft];
 const CONNECTIONS: [u32; 3] = [1, 32, 128];
-const ROUNDS: usize = 7;
 const SECONDS: u32 = 4;
 
 /// One run of the load generator.
@@ -25,7 +24,7 @@ pub(super) struct Load {
 }
 
 pub(super) fn measure(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
-    let rounds = if subjects.quick { 3 } else { ROUNDS };
+    let rounds = subjects.rounds();
     let mut results: Vec<Vec<Vec<Load>>> = Vec::new();
     for connections in CONNECTIONS {
         eprintln!("Measuring HTTP hello over {connections} connections, {rounds} rounds");

@@ -22,6 +22,7 @@ pub(super) enum Kind {
     WasmtimeStock,
     WasmtimeTuned,
     Weft,
+    Shop,
 }
 
 impl Kind {
@@ -31,6 +32,15 @@ impl Kind {
             Self::WasmtimeStock => "wasmtime serve",
             Self::WasmtimeTuned => "wasmtime serve tuned",
             Self::Weft => "weft",
+            Self::Shop => "weft with the shop",
+        }
+    }
+
+    /// What answers 200 to a `GET`.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Shop => "/",
+            _ => "/plain",
         }
     }
 
@@ -48,16 +58,17 @@ impl Kind {
                 if self == Self::WasmtimeTuned {
                     command.args(["-O", "pooling-memory-keep-resident=131072,pooling-table-keep-resident=16384,pooling-pagemap-scan=y"]);
                 }
-                command.arg(&subjects.hello);
+                command.arg(subjects.guest("hello"));
                 command
             }
-            Self::Weft => {
+            Self::Weft | Self::Shop => {
+                let (file, data) = match self {
+                    Self::Shop => (subjects.shop.join("app.yaml"), "shop-data"),
+                    _ => (subjects.guest("hello"), "data"),
+                };
                 let mut command = Command::new(&subjects.weft);
-                command
-                    .arg("up")
-                    .arg(&subjects.hello)
-                    .args(["--http", &address, "--data"]);
-                command.arg(subjects.scratch.join("data"));
+                command.arg("up").arg(file).args(["--http", &address, "--data"]);
+                command.arg(subjects.scratch.join(data));
                 command
             }
         }
@@ -88,7 +99,7 @@ impl Server {
             address,
             start: Duration::ZERO,
         };
-        while get(address).is_err() {
+        while get(address, kind.path()).is_err() {
             if let Some(status) = server.child.try_wait()? {
                 bail!("{} ended with {status} before it answered", kind.name());
             }
@@ -125,12 +136,22 @@ impl Server {
 
     /// Resident memory in MiB.
     pub(super) fn resident_mib(&self) -> anyhow::Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
-        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        self.mib("status", "VmRSS:")
+    }
+
+    /// The same, but for each page that processes share only this one's share of it.
+    pub(super) fn proportional_mib(&self) -> anyhow::Result<f64> {
+        self.mib("smaps_rollup", "Pss:")
+    }
+
+    fn mib(&self, file: &str, field: &str) -> anyhow::Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field));
+        let kib: f64 = line
+            .with_context(|| format!("no {field}"))?
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()?;
         Ok(kib / 1024.0)
     }
 }
@@ -148,11 +169,11 @@ fn free_address() -> io::Result<SocketAddr> {
 }
 
 /// One request; an error unless it is answered 200.
-fn get(address: SocketAddr) -> anyhow::Result<()> {
+fn get(address: SocketAddr, path: &str) -> anyhow::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, START_LIMIT)?;
     stream.set_read_timeout(Some(START_LIMIT))?;
     stream.write_all(
-        format!("GET /plain HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
+        format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
     )?;
     let mut reader = BufReader::new(stream);
     let mut line = String::new();

@@ -1,0 +1,112 @@
+//! What needs no server: the program `weft-bench` (xtask/bench) measures it, this tells.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::{Row, Subjects};
+use crate::sh;
+
+/// The longest part, with its compiling, takes a minute.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Runs one part, on a data folder of its own.
+fn run(subjects: &Subjects, part: &str) -> anyhow::Result<Value> {
+    let rounds = subjects.rounds();
+    eprintln!("Measuring {part} in process, {rounds} rounds");
+    let data = subjects.scratch.join(format!("{part}-data"));
+    let _ = fs::remove_dir_all(&data);
+    let mut command = Command::new(&subjects.in_process);
+    command.arg(part).args([&subjects.weft, &subjects.guests, &data]);
+    let text = sh::read(LIMIT, command.arg(rounds.to_string()))?;
+    serde_json::from_str(&text).context("failed to read what weft-bench printed")
+}
+
+fn number(value: &Value, name: &str) -> f64 {
+    value[name].as_f64().unwrap_or(f64::NAN)
+}
+
+/// Both sides in microseconds.
+fn row(what: String, yardstick: &str, times: &Value) -> Row {
+    let us = |side| format!("{:.2} us", number(times, side));
+    Row {
+        what,
+        weft: us("weft"),
+        yardstick: format!("{yardstick} {}", us("bare")),
+        ratio: Some(number(times, "ratio")),
+        reach: "",
+        met: None,
+    }
+}
+
+pub(super) fn invocation(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
+    let result = run(subjects, "invocation")?;
+    let one = &result["one_thread_us"];
+    rows.push(Row {
+        reach: "at most 1.15 times",
+        met: Some(number(one, "ratio") <= 1.15),
+        ..row("invocation in process, 1 thread".to_owned(), "bare wasmtime", one)
+    });
+    rows.push(Row {
+        reach: "two threads scale",
+        ..row(
+            "invocation in process, 2 threads".to_owned(),
+            "bare wasmtime",
+            &result["two_threads_us"],
+        )
+    });
+    let cold = &result["first_call_from_disk_us"];
+    rows.push(Row {
+        reach: "under 500 us",
+        met: Some(number(cold, "weft") < 500.0),
+        ratio: Some(number(cold, "weft") / number(cold, "bare")),
+        ..row(
+            "first call of a component on disk, p50".to_owned(),
+            "bare wasmtime",
+            cold,
+        )
+    });
+    Ok(result)
+}
+
+pub(super) fn calls(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
+    let result = run(subjects, "calls")?;
+    for size in result.as_array().context("weft-bench printed no sizes")? {
+        let len = match size["len"].as_u64().unwrap_or_default() {
+            len @ 0..1_024 => format!("{len} B"),
+            len @ 1_024..1_048_576 => format!("{} KiB", len >> 10),
+            len => format!("{} MiB", len >> 20),
+        };
+        let times = &size["us"];
+        rows.push(Row {
+            reach: "at most 1.3 times",
+            met: Some(number(times, "ratio") <= 1.3),
+            ..row(format!("actor to actor, {len}, p50"), "bare wasmtime", times)
+        });
+    }
+    Ok(result)
+}
+
+pub(super) fn capabilities(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
+    let result = run(subjects, "capabilities")?;
+    for (what, yardstick, name) in [
+        ("get from redb by an actor", "bare redb", "redb_get_us"),
+        (
+            "select from SQLite by an actor",
+            "bare rusqlite",
+            "sqlite_select_us",
+        ),
+    ] {
+        let times = &result[name];
+        let more = number(times, "more");
+        rows.push(Row {
+            reach: "at most 2 us more",
+            met: Some(more <= 2.0),
+            ..row(format!("{what}, {more:+.2} us"), yardstick, times)
+        });
+    }
+    Ok(result)
+}
