@@ -96,7 +96,10 @@ impl LinkTable {
         let mut table = Self::default();
         let mut faults = Vec::new();
         // What is told of the links can't be said otherwise.
-        let mut config: Vec<_> = config.into_iter().filter(|(key, _)| !key.starts_with(LINK_KEYS)).collect();
+        let mut config: Vec<_> = config
+            .into_iter()
+            .filter(|(key, _)| !key.starts_with(LINK_KEYS))
+            .collect();
         for import in &component.imports {
             let resolved = match linked(links, &import.interface) {
                 Some(LinkTarget::Actor { name }) => match targets.actors.get(name) {

@@ -12,6 +12,9 @@ use weft_compose::{Capability, ProviderName};
 use weft_redb::RedbKeyValue;
 use weft_sqlite::SqliteSql;
 
+/// The backend that has no file.
+pub const MEMORY: &str = "memory";
+
 /// An open backend.
 pub struct Provider {
     /// Its name.
@@ -69,6 +72,15 @@ impl Provider {
         }
     }
 
+    /// Whether its backend is held elsewhere too: by a snapshot, and so by an invocation that runs on it.
+    pub fn is_used(&self) -> bool {
+        let holders = match &self.backend {
+            Backend::KeyValue(store) => Arc::strong_count(store),
+            Backend::Sql(database) => Arc::strong_count(database),
+        };
+        holders > 1
+    }
+
     /// Ends when all that was accepted is durable.
     pub async fn close(&self) {
         match &self.backend {
@@ -80,7 +92,7 @@ impl Provider {
 
 fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::error::Error + Send + Sync>> {
     match (record.capability, record.backend.as_str()) {
-        (Capability::KeyValue, "memory") => Ok(Backend::KeyValue(Arc::new(MemoryKeyValue::default()))),
+        (Capability::KeyValue, MEMORY) => Ok(Backend::KeyValue(Arc::new(MemoryKeyValue::default()))),
         (Capability::KeyValue, "redb") => {
             let mut options = weft_redb::RedbOptions::default();
             if let Some(bytes) = cache_bytes(record)? {

@@ -28,7 +28,7 @@ use crate::cli::chain;
 use crate::desired::Desired;
 use crate::ingress::routes::{Route, Routes};
 use crate::link::{LinkTable, Targets};
-use crate::provider::Provider;
+use crate::provider::{MEMORY, Provider};
 use crate::state::{ActorIndex, ActorState, State, indices};
 
 /// The first wait before something that failed is tried again; it doubles up to [`RETRY_MAX`].
@@ -96,6 +96,8 @@ pub struct Reconciler {
     state: Arc<ArcSwap<State>>,
     progress: watch::Sender<Progress>,
     providers: HashMap<ProviderName, (ProviderRecord, Arc<Provider>)>,
+    /// Those that are wanted no more, until their last invocation has ended: a file can't be opened twice.
+    retiring: Vec<(ProviderRecord, Arc<Provider>)>,
     actors: BTreeMap<ActorName, (ActorRecord, Arc<Actor>)>,
 }
 
@@ -137,6 +139,7 @@ impl Reconciler {
             state,
             progress,
             providers: HashMap::new(),
+            retiring: Vec::new(),
             actors: BTreeMap::new(),
         };
         (reconciler, follow)
@@ -153,7 +156,8 @@ impl Reconciler {
             };
             let whole = matches!(&reconciled, Ok((_, true)));
             self.metrics.reconciled(whole, started.elapsed());
-            retry = if whole {
+            let settled = whole && self.retiring.is_empty();
+            retry = if settled {
                 RETRY_MIN
             } else {
                 (retry * 2).min(RETRY_MAX)
@@ -167,7 +171,7 @@ impl Reconciler {
             };
             let wait = async {
                 match changed {
-                    Some(mut watch) if whole => drop(watch.next().await),
+                    Some(mut watch) if settled => drop(watch.next().await),
                     Some(mut watch) => drop(tokio::time::timeout(retry, watch.next()).await),
                     None => tokio::time::sleep(retry).await,
                 }
@@ -179,7 +183,7 @@ impl Reconciler {
         }
         self.state.store(Arc::default());
         self.actors.clear();
-        for (_, provider) in self.providers.values() {
+        for (_, provider) in self.providers.values().chain(&self.retiring) {
             provider.close().await;
         }
         self.http.close().await;
@@ -204,9 +208,11 @@ impl Reconciler {
         self.load_actors(&desired, &mut found).await;
         let state = self.snapshot(&desired, &mut found);
         self.state.store(Arc::new(state));
-        // Those that no snapshot uses any more are closed with their last invocation.
-        self.providers
-            .retain(|name, _| desired.providers.contains_key(name));
+        let gone = self
+            .providers
+            .extract_if(|name, _| !desired.providers.contains_key(name));
+        self.retiring.extend(gone.map(|(_, provider)| provider));
+        self.close_unused().await;
 
         let whole = found.is_empty();
         let index = desired.index;
@@ -223,28 +229,50 @@ impl Reconciler {
 
     async fn open_providers(&mut self, desired: &Desired, found: &mut Vec<Found>) {
         for (name, record) in &desired.providers {
+            let same = |open: &ProviderRecord| {
+                (&open.name, open.capability, &open.backend) == (name, record.capability, &record.backend)
+            };
             if let Some((open, provider)) = self.providers.get_mut(name) {
                 if open == record {
                     continue;
                 }
-                if (open.capability, &open.backend) == (record.capability, &record.backend) {
+                if same(open) {
                     // Its file is open and can't be opened twice: what changed is taken at the next start.
                     *provider = Arc::new(provider.with_revision(record.revision));
                     *open = record.clone();
                     continue;
                 }
             }
-            let (wanted, folder) = (record.clone(), self.provider_folder.clone());
-            let opened = tokio::task::spawn_blocking(move || Provider::open(&wanted, &folder)).await;
+            let retiring = self
+                .retiring
+                .iter()
+                .position(|(open, _)| same(open) && open.backend != MEMORY);
+            let opened = if let Some(at) = retiring {
+                let (_, provider) = self.retiring.swap_remove(at);
+                Ok(Ok(provider.with_revision(record.revision)))
+            } else {
+                let (wanted, folder) = (record.clone(), self.provider_folder.clone());
+                tokio::task::spawn_blocking(move || Provider::open(&wanted, &folder)).await
+            };
             let failed = |reason| Found::of(name.app_name(), format!("provider {name}"), reason);
             match opened {
                 Ok(Ok(provider)) => {
-                    self.providers
-                        .insert(name.clone(), (record.clone(), Arc::new(provider)));
+                    let open = (record.clone(), Arc::new(provider));
+                    self.retiring.extend(self.providers.insert(name.clone(), open));
                 }
                 Ok(Err(error)) => found.push(failed(chain(&error))),
                 Err(error) => found.push(failed(chain(&error))),
             }
+        }
+    }
+
+    /// Closes the retiring providers whose last invocation has ended.
+    async fn close_unused(&mut self) {
+        let retiring = std::mem::take(&mut self.retiring).into_iter();
+        let (used, unused): (Vec<_>, Vec<_>) = retiring.partition(|(_, provider)| provider.is_used());
+        self.retiring = used;
+        for (_, provider) in unused {
+            provider.close().await;
         }
     }
 

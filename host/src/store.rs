@@ -51,7 +51,8 @@ impl InstanceState {
 
 /// A store for one invocation, with every bound set.
 pub fn new_store(engine: &wasmtime::Engine, call: Arc<Call>) -> Store<InstanceState> {
-    let host_call_bytes = (call.actor.limits.memory_bytes / 2).clamp(*HOST_CALL_BYTES.start(), *HOST_CALL_BYTES.end());
+    let host_call_bytes =
+        (call.actor.limits.memory_bytes / 2).clamp(*HOST_CALL_BYTES.start(), *HOST_CALL_BYTES.end());
     let host_call_bytes = usize::try_from(host_call_bytes).unwrap_or(usize::MAX);
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);

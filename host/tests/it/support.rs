@@ -24,13 +24,20 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The guests that `cargo xtask actors` builds. A guest that no test runs is a dead constant, which does not compile.
 pub(crate) mod guests {
+    pub(crate) const CALLEE: &str = "callee";
+    pub(crate) const CALLER: &str = "caller";
+    pub(crate) const CONFIG: &str = "config";
     pub(crate) const ECHO: &str = "echo";
     pub(crate) const FAULT: &str = "fault";
+    pub(crate) const FETCH: &str = "fetch";
     pub(crate) const HELLO: &str = "hello";
     pub(crate) const HELLO_JS: &str = "hello-js";
     pub(crate) const HELLO_PYTHON: &str = "hello-python";
+    pub(crate) const KV: &str = "kv";
+    pub(crate) const KV2: &str = "kv2";
     pub(crate) const LOGGER: &str = "logger";
     pub(crate) const REPLY: &str = "reply";
+    pub(crate) const SQL: &str = "sql";
 }
 
 /// The file of a guest.
@@ -42,6 +49,34 @@ pub(crate) fn guest(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A manifest on disk, in a folder of its own.
+pub(crate) struct AppFile(TempDir);
+
+impl AppFile {
+    /// A manifest of this text.
+    pub(crate) fn new(text: &str) -> Self {
+        let file = Self(tempfile::tempdir().unwrap());
+        file.write(text);
+        file
+    }
+
+    /// Gives it another text.
+    pub(crate) fn write(&self, text: &str) {
+        std::fs::write(self.path(), text).unwrap();
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.path().join("app.yaml")
+    }
+
+    /// A file beside it.
+    pub(crate) fn beside(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
 }
 
 /// `weft` with arguments, run to its end.
@@ -77,14 +112,22 @@ impl Weft {
         env: &[(&str, &str)],
         data: Arc<TempDir>,
     ) -> Self {
+        let files: Vec<_> = guests.iter().map(|name| guest(name)).collect();
+        Self::up(&files, args, env, data)
+    }
+
+    /// A host that serves an app, in a data folder of its own.
+    pub(crate) fn app(file: &AppFile, args: &[&str]) -> Self {
+        Self::up(&[file.path()], args, &[], Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    /// A host that was started with `files`, manifests and components, once it is ready.
+    pub(crate) fn up(files: &[PathBuf], args: &[&str], env: &[(&str, &str)], data: Arc<TempDir>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
         command
             .args(["up", "--output", "json", "--http", "127.0.0.1:0", "--data"])
             .arg(data.path());
-        command
-            .args(guests.iter().map(|name| guest(name)))
-            .args(args)
-            .envs(env.iter().copied());
+        command.args(files).args(args).envs(env.iter().copied());
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -143,6 +186,49 @@ impl Weft {
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
         get(self.http, path).await
+    }
+
+    /// The answer to a request with a body.
+    pub(crate) async fn send(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Reply {
+        send(self.http, request(method, path).body(full(body)).unwrap()).await
+    }
+
+    /// The same, or `None` if the host goes away before all of the answer is there.
+    pub(crate) async fn try_send(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Option<Reply> {
+        try_send(self.http, request(method, path).body(full(body)).unwrap())
+            .await
+            .ok()
+    }
+
+    /// `weft` with arguments, as a client of this host: what it wrote to stdout.
+    pub(crate) async fn cli(&self, args: &[&str]) -> String {
+        let output = self.try_cli(args).await;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "`weft {}`: {error}", args.join(" "));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same, whatever comes of it. The test goes on meanwhile.
+    pub(crate) async fn try_cli(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        command.args(args).arg("--data").arg(self.data.path());
+        command.stdin(Stdio::null());
+        let run = tokio::task::spawn_blocking(move || command.output());
+        run.await.unwrap().unwrap()
+    }
+
+    /// Ends it as `kill -9` does. What is left is its data folder.
+    pub(crate) fn kill(mut self) -> Arc<TempDir> {
+        self.signal("-KILL");
+        self.wait();
+        self.data.clone()
+    }
+
+    /// Ends it in peace. What is left is its data folder.
+    pub(crate) fn stop(mut self) -> Arc<TempDir> {
+        self.signal("-TERM");
+        assert_eq!(self.wait().code(), Some(0));
+        self.data.clone()
     }
 
     pub(crate) fn signal(&self, signal: &str) {
@@ -257,16 +343,26 @@ impl Reply {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
+    /// The status, and the code of the problem document that a failed call is answered with.
+    pub(crate) fn problem(&self) -> (u16, String) {
+        let code = self.json()["code"].as_str().unwrap_or_default().to_owned();
+        (self.status, code)
+    }
+
     pub(crate) async fn read(response: Response<Incoming>) -> Self {
+        Self::try_read(response).await.unwrap()
+    }
+
+    async fn try_read(response: Response<Incoming>) -> hyper::Result<Self> {
         let (head, body) = response.into_parts();
-        let body = body.collect().await.unwrap();
+        let body = body.collect().await?;
         let trailers = body.trailers().cloned();
-        Self {
+        Ok(Self {
             status: head.status.as_u16(),
             headers: head.headers,
             body: body.to_bytes(),
             trailers,
-        }
+        })
     }
 }
 
@@ -294,14 +390,20 @@ impl Drop for Http1 {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the handle aborts it")]
 pub(crate) async fn http1(address: SocketAddr) -> Http1 {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-    Http1 {
+    try_http1(address).await.unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the handle aborts it")]
+async fn try_http1(address: SocketAddr) -> std::io::Result<Http1> {
+    let stream = TcpStream::connect(address).await?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(std::io::Error::other)?;
+    Ok(Http1 {
         sender,
         driver: tokio::spawn(connection).abort_handle(),
-    }
+    })
 }
 
 /// HTTP/2 with prior knowledge.
@@ -327,9 +429,18 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Reply {
 }
 
 pub(crate) async fn send(address: SocketAddr, request: Request<Body>) -> Reply {
+    try_send(address, request).await.expect("the host answers")
+}
+
+/// An answer, or why the connection ended before all of it was there.
+async fn try_send(address: SocketAddr, request: Request<Body>) -> std::io::Result<Reply> {
     let answer = async {
-        let mut connection = http1(address).await;
-        Reply::read(connection.sender.send_request(request).await.unwrap()).await
+        let mut connection = try_http1(address).await?;
+        let answer = async {
+            let response = connection.sender.send_request(request).await?;
+            Reply::try_read(response).await
+        };
+        answer.await.map_err(std::io::Error::other)
     };
     tokio::time::timeout(PATIENCE, answer)
         .await
