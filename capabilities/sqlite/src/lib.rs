@@ -44,8 +44,9 @@ use crate::writer::Writer;
 const TIME_MAX: Duration = Duration::from_secs(60);
 /// Read connections, if not told otherwise: each has its own cache of pages.
 const READERS_DEFAULT: usize = 4;
-/// KiB of pages that a connection caches, if not told otherwise: the system caches the file as well.
-const CACHE_KIB_DEFAULT: u32 = 1_024;
+/// KiB of pages that a connection caches, if not told otherwise: what SQLite itself takes. A page that is not in it costs
+/// a system call.
+const CACHE_KIB_DEFAULT: u32 = 2_000;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy)]

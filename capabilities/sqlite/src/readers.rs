@@ -12,17 +12,17 @@ use weft_capabilities::sql::{Rows, SqlError, SqlValue};
 use crate::connection::{Connection, Stop};
 use crate::job::{Call, Effect, Job, Output, Queue, Task};
 use crate::schema::Schema;
-use crate::statement;
+use crate::statement::{self, Shape};
 use crate::writer::STACK_LEN;
 
 /// Statements that a connection keeps prepared. Beyond them it starts over, as its actors then make statements up.
 pub(crate) const PREPARED_MAX: usize = 256;
 
 /// What is known of a statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 enum Way {
     /// Prepared, and it was short.
-    Inline,
+    Inline(Arc<Shape>),
     /// Prepared, and it was long.
     Thread,
     /// Not a read.
@@ -121,14 +121,14 @@ impl Readers {
             return Inline::Elsewhere;
         };
         let schema = self.pool.schema.number();
-        let mut reader = {
+        let (mut reader, shape) = {
             let mut idle = self.pool.idle();
             let Some(idle) = idle.as_mut() else {
                 return Inline::Elsewhere;
             };
             let way = |reader: &Reader| {
                 let known = (reader.schema == schema).then(|| reader.known.get(statement))?;
-                known.copied()
+                known.cloned()
             };
             let knows = idle
                 .iter()
@@ -136,14 +136,14 @@ impl Readers {
                 .rev()
                 .find_map(|(at, reader)| Some((at, way(reader)?)));
             match knows {
-                Some((at, Way::Inline)) => idle.swap_remove(at),
+                Some((at, Way::Inline(shape))) => (idle.swap_remove(at), shape),
                 Some((_, Way::Writer)) => return Inline::Writes,
                 Some((_, Way::Thread)) | None => return Inline::Elsewhere,
             }
         };
         let (done, stop) = reader.connection.watched(deadline, None, |connection| {
             let mut prepared = connection.sqlite.prepare_cached(statement)?;
-            statement::run(connection, &mut prepared, params, Effect::Rows)
+            statement::read(&mut prepared, params, &shape)
         });
         if stop == Some(Stop::Long) {
             reader.known.insert(statement.to_owned(), Way::Thread);
@@ -239,7 +239,7 @@ impl Reader {
             self.connection.sqlite.flush_prepared_statement_cache();
             self.schema = schema;
         }
-        let mut writes = false;
+        let (mut writes, mut way) = (false, Way::Writer);
         let (done, stop) =
             self.connection
                 .watched(Some(call.deadline), Some(job.ticket.clone()), |connection| {
@@ -249,10 +249,12 @@ impl Reader {
                         prepared.discard();
                         return Ok(Output::Rows(Rows::default()));
                     }
-                    statement::run(connection, &mut prepared, &call.params, Effect::Rows)
+                    let done = statement::run(connection, &mut prepared, &call.params, Effect::Rows);
+                    way = Way::Inline(Arc::new(Shape::of(&prepared)?));
+                    done
                 });
-        let way = if writes { Way::Writer } else { Way::Inline };
-        if done.is_ok() && self.known.get(&call.statement) != Some(&Way::Thread) {
+        let is_long = matches!(self.known.get(&call.statement), Some(Way::Thread));
+        if done.is_ok() && !is_long {
             self.known.insert(call.statement.clone(), way);
         }
         if writes {

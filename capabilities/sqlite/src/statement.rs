@@ -1,8 +1,8 @@
 //! Running one statement: parameters in, rows out.
 
 use bytes::Bytes;
-use rusqlite::Statement;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::{Row, Statement};
 use weft_capabilities::sql::{BoundedRows, Executed, Rows, SqlError, SqlValue};
 
 use crate::connection::{Connection, Stop, explain};
@@ -33,6 +33,43 @@ impl Failed {
             Self::Refused(error) => error,
         }
     }
+}
+
+/// What is known of a prepared statement for as long as the schema stays: asking SQLite for it costs as much as a small
+/// read does.
+pub(crate) struct Shape {
+    /// For each parameter, which of the given values it is, from 1.
+    params: Vec<usize>,
+    columns: Vec<String>,
+    /// Which columns are declared as booleans.
+    booleans: Vec<bool>,
+}
+
+impl Shape {
+    pub(crate) fn of(statement: &Statement<'_>) -> Result<Self, SqlError> {
+        let (columns, booleans) = columns(statement);
+        Ok(Self {
+            params: params_of(statement)?,
+            columns,
+            booleans,
+        })
+    }
+}
+
+/// Runs a read whose shape is known.
+pub(crate) fn read(
+    statement: &mut Statement<'_>,
+    params: &[SqlValue],
+    shape: &Shape,
+) -> Result<Output, Failed> {
+    bind_as(statement, params, &shape.params)?;
+    let mut rows = statement.raw_query();
+    let mut result = BoundedRows::new(shape.columns.clone());
+    while let Some(row) = rows.next()? {
+        let values = values(row, &shape.booleans, &mut result)?;
+        result.push(values)?;
+    }
+    Ok(Output::Rows(result.finish()))
 }
 
 /// Runs a statement to its end for what `effect` asks.
@@ -71,8 +108,12 @@ fn empty() -> SqlError {
 }
 
 fn bind(statement: &mut Statement<'_>, params: &[SqlValue]) -> Result<(), Failed> {
-    let mut params_used = 0;
-    for index in 1..=statement.parameter_count() {
+    let numbers = params_of(statement)?;
+    bind_as(statement, params, &numbers)
+}
+
+fn params_of(statement: &Statement<'_>) -> Result<Vec<usize>, SqlError> {
+    let number = |index| {
         // `$1` is a name to SQLite, whose own numbers go by first use.
         let number = match statement.parameter_name(index) {
             None => Some(index),
@@ -80,15 +121,21 @@ fn bind(statement: &mut Statement<'_>, params: &[SqlValue]) -> Result<(), Failed
                 .strip_prefix(['$', '?'])
                 .and_then(|number| number.parse().ok()),
         };
-        let Some(number) = number.filter(|&number| number > 0) else {
-            return Err(wrong_params("parameters are written $1, $2 and so on".to_owned()).into());
-        };
-        params_used = params_used.max(number);
-        let Some(value) = params.get(number - 1) else {
-            continue;
-        };
-        statement.raw_bind_parameter(index, to_sqlite(value))?;
+        number
+            .filter(|&number| number > 0)
+            .ok_or_else(|| wrong_params("parameters are written $1, $2 and so on".to_owned()))
+    };
+    (1..=statement.parameter_count()).map(number).collect()
+}
+
+/// Binds `params`, of which `numbers` says for each parameter of the statement which one it is.
+fn bind_as(statement: &mut Statement<'_>, params: &[SqlValue], numbers: &[usize]) -> Result<(), Failed> {
+    for (index, number) in std::iter::zip(1.., numbers) {
+        if let Some(value) = params.get(number - 1) {
+            statement.raw_bind_parameter(index, to_sqlite(value))?;
+        }
     }
+    let params_used = numbers.iter().copied().max().unwrap_or(0);
     if params_used != params.len() {
         let message = format!(
             "it has parameters up to ${params_used}, and {} were given",
@@ -119,33 +166,41 @@ fn rows(statement: &mut Statement<'_>) -> Result<Rows, Failed> {
     let mut begun = None;
     while let Some(row) = rows.next()? {
         // Only known now: the first step may have prepared the statement again, for a schema with other columns.
-        let (result, booleans) = begun.get_or_insert_with(|| columns(row.as_ref()));
-        let mut values = Vec::with_capacity(booleans.len());
-        for (index, &boolean) in booleans.iter().enumerate() {
-            let value = row.get_ref(index)?;
-            result.admit(match value {
-                ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
-                _ => 0,
-            })?;
-            values.push(match value {
-                ValueRef::Null => SqlValue::Null,
-                ValueRef::Integer(value @ (0 | 1)) if boolean => SqlValue::Boolean(value == 1),
-                ValueRef::Integer(value) => SqlValue::Integer(value),
-                ValueRef::Real(value) => SqlValue::Real(value),
-                // SQLite takes any bytes for text, by a cast.
-                ValueRef::Text(text) => SqlValue::Text(String::from_utf8_lossy(text).into_owned()),
-                ValueRef::Blob(bytes) => SqlValue::Blob(Bytes::copy_from_slice(bytes)),
-            });
-        }
+        let (result, booleans) = begun.get_or_insert_with(|| {
+            let (columns, booleans) = columns(row.as_ref());
+            (BoundedRows::new(columns), booleans)
+        });
+        let values = values(row, booleans, result)?;
         result.push(values)?;
     }
     drop(rows);
-    let (result, _) = begun.unwrap_or_else(|| columns(statement));
+    let result = begun.map_or_else(|| BoundedRows::new(columns(statement).0), |(result, _)| result);
     Ok(result.finish())
 }
 
-/// An empty result with the statement's columns, and which of those are declared as booleans.
-fn columns(statement: &Statement<'_>) -> (BoundedRows, Vec<bool>) {
+fn values(row: &Row<'_>, booleans: &[bool], result: &mut BoundedRows) -> Result<Vec<SqlValue>, Failed> {
+    let mut values = Vec::with_capacity(booleans.len());
+    for (index, &boolean) in booleans.iter().enumerate() {
+        let value = row.get_ref(index)?;
+        result.admit(match value {
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+            _ => 0,
+        })?;
+        values.push(match value {
+            ValueRef::Null => SqlValue::Null,
+            ValueRef::Integer(value @ (0 | 1)) if boolean => SqlValue::Boolean(value == 1),
+            ValueRef::Integer(value) => SqlValue::Integer(value),
+            ValueRef::Real(value) => SqlValue::Real(value),
+            // SQLite takes any bytes for text, by a cast.
+            ValueRef::Text(text) => SqlValue::Text(String::from_utf8_lossy(text).into_owned()),
+            ValueRef::Blob(bytes) => SqlValue::Blob(Bytes::copy_from_slice(bytes)),
+        });
+    }
+    Ok(values)
+}
+
+/// The names of a statement's columns, and which of those are declared as booleans.
+fn columns(statement: &Statement<'_>) -> (Vec<String>, Vec<bool>) {
     let mut names = Vec::with_capacity(statement.column_count());
     let mut booleans = Vec::with_capacity(statement.column_count());
     for column in statement.columns() {
@@ -153,5 +208,5 @@ fn columns(statement: &Statement<'_>) -> (BoundedRows, Vec<bool>) {
         let declared = column.decl_type().unwrap_or_default();
         booleans.push(declared.eq_ignore_ascii_case("boolean") || declared.eq_ignore_ascii_case("bool"));
     }
-    (BoundedRows::new(names), booleans)
+    (names, booleans)
 }
