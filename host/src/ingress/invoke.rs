@@ -206,9 +206,10 @@ async fn until_head(tasks: &GuestTasks, mut guest: Guest) -> Result<(Guest, Head
         &tasks.shared,
     );
     // It fails only if the host ends, or if polling panicked, which has been told by then.
-    AbortOnDropHandle::new(moved)
-        .await
-        .map_err(|error| CallError::refused(ErrorKind::Unavailable, Some(error.into())))
+    AbortOnDropHandle::new(moved).await.map_err(|error| CallError {
+        source: Some(error.into()),
+        ..CallError::started(ErrorKind::Unavailable)
+    })
 }
 
 /// Runs what is left of a guest after its response's head.
