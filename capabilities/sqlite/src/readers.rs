@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -40,6 +41,8 @@ struct Pool {
     /// `None` once closed.
     idle: Mutex<Option<Vec<Reader>>>,
     freed: Condvar,
+    /// Threads that wait for `freed`, counted under the lock: to wake no one is a system call, too.
+    waiting: AtomicUsize,
     schema: Arc<Schema>,
 }
 
@@ -80,6 +83,7 @@ impl Readers {
         let pool = Arc::new(Pool {
             idle: Mutex::new(Some(readers)),
             freed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
             schema,
         });
         let (queue, jobs) = Queue::new();
@@ -186,15 +190,22 @@ impl Pool {
             if let Some(reader) = idle.as_mut()?.pop() {
                 return Some(reader);
             }
+            self.waiting.fetch_add(1, Ordering::Relaxed);
             idle = self.freed.wait(idle).unwrap_or_else(PoisonError::into_inner);
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     fn give_back(&self, reader: Reader) {
-        if let Some(idle) = self.idle().as_mut() {
+        let mut idle = self.idle();
+        if let Some(idle) = idle.as_mut() {
             idle.push(reader);
         }
-        self.freed.notify_one();
+        let is_awaited = self.waiting.load(Ordering::Relaxed) > 0;
+        drop(idle);
+        if is_awaited {
+            self.freed.notify_one();
+        }
     }
 }
 
