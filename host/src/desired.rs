@@ -9,6 +9,9 @@ use weft_compose::record::{ActorRecord, AppRecord, LinkRecord, ProviderRecord, R
 use weft_compose::{ActorName, AppName, ProviderName};
 use weft_lattice::control::{ControlStore, Entry, Index, RANGE_LEN_MAX, ReadError};
 
+/// How often a read of several pages begins anew because a change came between; each takes milliseconds.
+const READ_TRIES_MAX: usize = 16;
+
 /// All records of one moment.
 #[derive(Debug, Default)]
 pub struct Desired {
@@ -79,7 +82,7 @@ impl Desired {
 /// # Errors
 /// If the store can't be read.
 pub async fn read_all(control: &dyn ControlStore) -> Result<(Vec<Entry>, Index), ReadError> {
-    'anew: loop {
+    'anew: for _ in 0..READ_TRIES_MAX {
         let (mut entries, index) = control.range("", None, RANGE_LEN_MAX).await?;
         let mut full = entries.len() == RANGE_LEN_MAX;
         while full {
@@ -93,4 +96,7 @@ pub async fn read_all(control: &dyn ControlStore) -> Result<(Vec<Entry>, Index),
         }
         return Ok((entries, index));
     }
+    Err(ReadError::Unavailable(format!(
+        "it changed {READ_TRIES_MAX} times while it was read"
+    )))
 }
