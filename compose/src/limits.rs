@@ -36,6 +36,17 @@ pub struct Limits {
     pub request_body_bytes: u64,
     /// Bytes of log lines of one invocation. What is over is dropped, and one line says so.
     pub log_bytes: u64,
+    /// Invocations that one instance may serve, one after the other. With 1 each has an instance of its own, and sees
+    /// nothing of another.
+    #[serde(skip_serializing_if = "is_fresh")]
+    pub reuse: u32,
+    /// How long an instance without work is kept for the next invocation.
+    #[serde(
+        rename = "reuse_idle_ms",
+        with = "as_ms",
+        skip_serializing_if = "is_default_reuse_idle"
+    )]
+    pub reuse_idle: Duration,
 }
 
 impl Default for Limits {
@@ -55,6 +66,8 @@ impl Default for Limits {
             memory_bytes: 256 << 20,
             request_body_bytes: 1 << 30,
             log_bytes: 256 << 10,
+            reuse: 1,
+            reuse_idle: REUSE_IDLE_DEFAULT,
         }
     }
 }
@@ -78,6 +91,23 @@ pub const MEMORY_BYTES: RangeInclusive<u64> = (64 << 10)..=(16 << 30);
 pub const REQUEST_BODY_BYTES: RangeInclusive<u64> = 0..=(1 << 40);
 /// Lines of one invocation are held in memory until they are written.
 pub const LOG_BYTES: RangeInclusive<u64> = 0..=(64 << 20);
+
+/// After a million invocations a new instance costs nothing any more, and ends what has leaked.
+pub const REUSE: RangeInclusive<u64> = 1..=1_000_000;
+/// An instance that waits holds a place of the pool.
+pub const REUSE_IDLE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
+
+/// Bridges the pauses between requests of a page, and gives memory back soon.
+const REUSE_IDLE_DEFAULT: Duration = Duration::from_secs(10);
+
+// Records are as they were before there was reuse, unless it is asked for.
+fn is_fresh(reuse: &u32) -> bool {
+    *reuse == 1
+}
+
+fn is_default_reuse_idle(idle: &Duration) -> bool {
+    *idle == REUSE_IDLE_DEFAULT
+}
 
 /// Durations as whole milliseconds.
 mod as_ms {
@@ -118,5 +148,6 @@ mod tests {
         assert!(STREAM_TIMEOUT.contains(&limits.stream_timeout) && CPU_TIME.contains(&limits.cpu_time));
         assert!(MEMORY_BYTES.contains(&limits.memory_bytes) && LOG_BYTES.contains(&limits.log_bytes));
         assert!(REQUEST_BODY_BYTES.contains(&limits.request_body_bytes));
+        assert!(REUSE.contains(&limits.reuse.into()) && REUSE_IDLE.contains(&limits.reuse_idle));
     }
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 use weft_compose::{ActorName, Limits};
 use weft_observability::ActorMetrics;
 
 use crate::admission::{Admission, RootPlaces};
 use crate::component::LoadedComponent;
-use crate::store::InstanceState;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use crate::instance::{Kept, KeptPlaces};
 
 /// Failed invocations of one actor that are logged a second; all of them are counted.
 const FAILURES_LOGGED_PER_S: u64 = 10;
@@ -53,10 +53,12 @@ pub struct Actor {
     pub revision: u64,
     /// What it runs.
     pub component: Arc<LoadedComponent>,
-    /// The component's `wasi:http/incoming-handler`, its export looked up once, if it has one.
-    pub http: Option<ProxyPre<InstanceState>>,
+    /// Where the component's `wasi:http/incoming-handler` is, if it exports one.
+    pub http: Option<ProxyIndices>,
     /// Its places and queue.
     pub admission: Arc<Admission>,
+    /// Its instances that wait for their next invocation, if they may serve more than one.
+    pub kept: Option<Kept>,
 }
 
 impl Actor {
@@ -66,12 +68,14 @@ impl Actor {
         revision: u64,
         component: Arc<LoadedComponent>,
         root: RootPlaces,
+        kept: KeptPlaces,
     ) -> Self {
         let admission = Admission::new(&info.limits, root);
         Self {
+            kept: Kept::new(&info.limits, kept),
             info,
             revision,
-            http: ProxyPre::new(component.pre.clone()).ok(),
+            http: ProxyIndices::new(&component.pre).ok(),
             component,
             admission,
         }

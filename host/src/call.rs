@@ -14,14 +14,15 @@ use std::task::Poll;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 use wasmtime::Store;
-use wasmtime::component::{ComponentExportIndex, Instance, InstancePre, Linker, Val, types};
+use wasmtime::component::{ComponentExportIndex, Instance, Linker, Val, types};
 use weft_observability::context_of;
 use weft_observability::metrics::{CallPath, Outcome};
 
 use crate::component::imports::ActorImport;
+use crate::instance::LiveInstance;
 use crate::invocation::record::{Record, classify};
 use crate::invocation::{Call, CallError, ErrorKind, Metered};
-use crate::store::{InstanceState, new_store};
+use crate::store::InstanceState;
 
 /// A function among a component's imports, by position.
 #[derive(Debug, Clone, Copy)]
@@ -200,21 +201,23 @@ pub async fn run<S: Step>(
         Err(reason) => return Err(record.shed(reason)),
     };
     record.admitted = Some(call.arrived.elapsed());
-    let pre = &call.target().actor.component.pre;
-    let mut store = new_store(pre.engine(), call.clone());
-    let ended = instantiate_and_step(&mut store, pre, export, step, &mut record).await;
-    record.peak_memory = Some(store.data().memory.peak());
-    record.finish(ended.map_err(|error| classify(error, &store)))
+    let mut live = LiveInstance::of(&call);
+    let ended = instantiate_and_step(&mut live, export, step, &mut record).await;
+    record.peak_memory = Some(live.store.data().memory.peak());
+    let result = record.finish(ended.map_err(|error| classify(error, &live.store)));
+    if result.is_ok() {
+        live.keep();
+    }
+    result
 }
 
 async fn instantiate_and_step<S: Step>(
-    store: &mut Store<InstanceState>,
-    pre: &InstancePre<InstanceState>,
+    live: &mut LiveInstance,
     export: &ComponentExportIndex,
     step: S,
     record: &mut Record,
 ) -> wasmtime::Result<S::Output> {
-    let instance = pre.instantiate_async(&mut *store).await?;
+    let instance = live.instantiate(&record.call).await?;
     record.started = Some(record.call.arrived.elapsed());
-    step.run(store, &instance, export).await
+    step.run(&mut live.store, &instance, export).await
 }

@@ -34,6 +34,7 @@ use crate::ingress::invoke::GuestTasks;
 use crate::ingress::listener::Ingress;
 use crate::ingress::tls::{Certificates, TlsError};
 use crate::ingress::workers::Workers;
+use crate::instance::{self, KeptPlaces};
 use crate::logs::LogBuffer;
 use crate::reconcile::{Parts, Progress, Reconciler};
 use crate::shutdown::Shutdown;
@@ -155,16 +156,21 @@ impl Host {
         let components = Components::open(loader, data.artifacts()).map_err(HostError::Artifacts)?;
         let control = Arc::new(Embedded::open(&data.control())?);
         let state = Arc::new(ArcSwap::<State>::default());
+        let kept = KeptPlaces::of_pool(engine.slots());
         let (reconciler, progress) = Reconciler::new(Parts {
             control: control.clone(),
             components: components.clone(),
             metrics: metrics.clone(),
             root: RootPlaces::of_pool(engine.slots()),
+            kept: kept.clone(),
             provider_folder: data.providers(),
             state: state.clone(),
         });
         let reconciling = CancellationToken::new();
         shutdown.servers.spawn(reconciler.run(reconciling.clone()));
+        shutdown
+            .servers
+            .spawn(instance::sweep(state.clone(), shutdown.end.clone()));
         let deployer = Deployer::new(control.clone(), components, metrics.clone(), progress.clone());
 
         let active = Arc::new(AtomicU64::new(0));
@@ -203,7 +209,7 @@ impl Host {
             ingress: ingress.clone(),
             drain: shutdown.drain.clone(),
         });
-        observe(metrics, &status, active, progress.clone());
+        observe(metrics, &status, active, kept, progress.clone());
         if let Some(listener) = https {
             let certificates = Certificates::load(config.tls.clone(), Some(metrics.clone()))?;
             let acceptor = certificates.acceptor().map_err(HostError::TlsSetup)?;
@@ -347,6 +353,7 @@ fn observe(
     metrics: &HostMetrics,
     status: &Arc<HostStatus>,
     active: Arc<AtomicU64>,
+    kept: KeptPlaces,
     progress: watch::Receiver<Progress>,
 ) {
     metrics.observe_state(move || {
@@ -373,6 +380,7 @@ fn observe(
             warm_memories: pool
                 .as_ref()
                 .map_or(0, |pool| u64::from(pool.unused_warm_memories())),
+            kept: u64::from(kept.used()),
         }
     });
 }

@@ -30,6 +30,7 @@ pub mod front;
 pub mod generate;
 pub mod host;
 pub mod ingress;
+pub mod instance;
 pub mod invocation;
 pub mod link;
 pub mod logs;

@@ -27,6 +27,7 @@ use crate::artifact::Components;
 use crate::cli::chain;
 use crate::desired::Desired;
 use crate::ingress::routes::{Route, Routes};
+use crate::instance::KeptPlaces;
 use crate::link::{LinkTable, Targets};
 use crate::provider::{MEMORY, Provider};
 use crate::state::{ActorIndex, ActorState, State, indices};
@@ -91,6 +92,7 @@ pub struct Reconciler {
     components: Arc<Components>,
     metrics: HostMetrics,
     root: RootPlaces,
+    kept: KeptPlaces,
     provider_folder: PathBuf,
     http: HttpClient,
     state: Arc<ArcSwap<State>>,
@@ -111,6 +113,8 @@ pub struct Parts {
     pub metrics: HostMetrics,
     /// The root calls' share of the pool.
     pub root: RootPlaces,
+    /// Places for instances that are reused.
+    pub kept: KeptPlaces,
     /// Where embedded backends keep their files.
     pub provider_folder: PathBuf,
     /// Where the snapshot is put.
@@ -126,6 +130,7 @@ impl Reconciler {
             components,
             metrics,
             root,
+            kept,
             provider_folder,
             state,
         } = parts;
@@ -134,6 +139,7 @@ impl Reconciler {
             components,
             metrics,
             root,
+            kept,
             provider_folder,
             http: HttpClient::new(Vec::new()),
             state,
@@ -302,7 +308,13 @@ impl Reconciler {
         let component = self.components.get(digest).await.map_err(|error| chain(&error))?;
         let metrics = self.metrics.actor(record.name.as_str());
         let info = ActorInfo::new(record.name.clone(), record.limits.clone(), metrics);
-        Ok(Actor::new(info, record.revision, component, self.root.clone()))
+        Ok(Actor::new(
+            info,
+            record.revision,
+            component,
+            self.root.clone(),
+            self.kept.clone(),
+        ))
     }
 
     fn snapshot(&self, desired: &Desired, found: &mut Vec<Found>) -> State {

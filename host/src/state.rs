@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_compose::ActorName;
 
@@ -28,6 +29,7 @@ pub struct ActorState {
 /// One snapshot.
 #[derive(Default)]
 pub struct State {
+    id: u64,
     actors: Vec<ActorState>,
     names: HashMap<ActorName, ActorIndex>,
     /// Who answers which request.
@@ -38,11 +40,18 @@ impl State {
     /// A snapshot of `actors`, whose order the indices in links and routes refer to; see [`indices`].
     pub fn new(actors: Vec<ActorState>, routes: Routes) -> Self {
         let names = indices(actors.iter().map(|state| &state.actor.info.name));
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             actors,
             names,
             routes,
         }
+    }
+
+    /// Tells it from all others of this process.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The actor at an index of this snapshot.

@@ -1,19 +1,21 @@
 //! What one instance holds: the data of its wasmtime store.
 //!
 //! Owns the WASI context, the resource table, the memory account, and the bounds that are set on a store. Made for
-//! each invocation and dropped with it, so everything here is either cheap or made on first use.
+//! an invocation and mostly dropped with it, so everything here is either cheap or made on first use.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::engine::TABLE_ELEMENTS_MAX;
 use crate::front::http_client::HttpHooks;
-use crate::front::stdio::GuestStdio;
+use crate::front::key_value::OpenBucket;
+use crate::front::stdio::Stdio;
 use crate::invocation::{Call, CpuCheck};
 
 /// Bytes of host memory that one host call may take for what the guest hands over: half of what the guest may have
@@ -22,25 +24,59 @@ use crate::invocation::{Call, CpuCheck};
 const HOST_CALL_BYTES: std::ops::RangeInclusive<u64> = (32 << 20)..=(128 << 20);
 /// Handles of one instance, and resources on the host's side of them. A request uses some ten.
 const HANDLES_MAX: usize = 4_096;
+/// Handles that an instance may keep from one invocation to the next: the standard streams, buckets. More are a leak.
+const KEPT_HANDLES_MAX: usize = 64;
 /// Random bytes of one call.
 const RANDOM_LEN_MAX: u64 = 64 << 10;
 
 /// The data of a store.
 pub struct InstanceState {
-    call: Arc<Call>,
+    hooks: HttpHooks,
     // Most guests ask for no clock, no variable and no random byte.
-    wasi: Option<Box<WasiCtx>>,
+    wasi: Option<Wasi>,
     table: ResourceTable,
     http: WasiHttpCtx,
-    hooks: HttpHooks,
     /// Memory and tables of all instances in the store.
     pub memory: MemoryAccount,
+}
+
+struct Wasi {
+    context: Box<WasiCtx>,
+    stdio: Arc<Stdio>,
 }
 
 impl InstanceState {
     /// The invocation that this instance serves.
     pub fn call(&self) -> &Arc<Call> {
-        &self.call
+        self.hooks.call()
+    }
+
+    /// Starts the next invocation of an instance that was kept.
+    pub fn begin(&mut self, call: Arc<Call>) {
+        self.memory.begin();
+        if let Some(Wasi { stdio, .. }) = &self.wasi {
+            stdio.begin(call.clone());
+        }
+        self.hooks = HttpHooks::new(call);
+    }
+
+    /// Ends an invocation whose instance is to be kept, and lets go of it. `false` if the instance holds what ends with
+    /// an invocation, such as a body or a transaction: then it must end, too.
+    pub fn end(&mut self) -> bool {
+        let mut handles = 0;
+        let outlives = self.table.iter_mut().all(|handle| {
+            handles += 1;
+            // A stream or a pollable of a body is a child of it, and gone before it.
+            handle.is::<DynOutputStream>()
+                || handle.is::<DynInputStream>()
+                || handle.is::<DynPollable>()
+                || handle.is::<OpenBucket>()
+        });
+        if let Some(Wasi { stdio, .. }) = &self.wasi {
+            stdio.end();
+        }
+        self.hooks.end();
+        outlives && handles <= KEPT_HANDLES_MAX && !self.memory.refused
     }
 
     /// The resources that the instance holds handles of.
@@ -58,8 +94,7 @@ pub fn new_store(engine: &wasmtime::Engine, call: Arc<Call>) -> Store<InstanceSt
     table.set_max_capacity(HANDLES_MAX);
     let state = InstanceState {
         memory: MemoryAccount::new(call.actor.limits.memory_bytes),
-        hooks: HttpHooks::new(call.clone()),
-        call,
+        hooks: HttpHooks::new(call),
         wasi: None,
         table,
         http: WasiHttpCtx::new(),
@@ -70,7 +105,7 @@ pub fn new_store(engine: &wasmtime::Engine, call: Arc<Call>) -> Store<InstanceSt
     store.set_max_component_handles(HANDLES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {
-        Ok(match store.data().call.cpu.check() {
+        Ok(match store.data().call().cpu.check() {
             CpuCheck::Go => UpdateDeadline::Continue(1),
             CpuCheck::Yield => UpdateDeadline::Yield(1),
             CpuCheck::Stop => UpdateDeadline::Interrupt,
@@ -81,19 +116,22 @@ pub fn new_store(engine: &wasmtime::Engine, call: Arc<Call>) -> Store<InstanceSt
 
 impl WasiView for InstanceState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let call = &self.call;
-        let ctx = self.wasi.get_or_insert_with(|| {
+        let wasi = self.wasi.get_or_insert_with(|| {
+            let stdio = Stdio::new(self.hooks.call().clone());
             let mut builder = WasiCtxBuilder::new();
             builder
-                .stdout(GuestStdio::stdout(call.clone()))
-                .stderr(GuestStdio::stderr(call.clone()))
+                .stdout(stdio.stdout())
+                .stderr(stdio.stderr())
                 .max_random_size(RANDOM_LEN_MAX)
                 .allow_tcp(false)
                 .allow_udp(false);
-            Box::new(builder.build())
+            Wasi {
+                context: Box::new(builder.build()),
+                stdio,
+            }
         });
         WasiCtxView {
-            ctx,
+            ctx: &mut wasi.context,
             table: &mut self.table,
         }
     }
@@ -129,6 +167,16 @@ impl MemoryAccount {
             table_elements: 0,
             refused: false,
         }
+    }
+
+    /// Starts to account for the next invocation: what is in use stays.
+    fn begin(&mut self) {
+        self.peak = self.used;
+    }
+
+    /// What is in use, in bytes.
+    pub fn used(&self) -> u64 {
+        self.used
     }
 
     /// The most that was in use at once, in bytes.

@@ -98,6 +98,8 @@ pub const WEFT_COMPONENT_LOAD_DURATION: &str = "weft.component.load.duration";
 pub const WEFT_ARTIFACT_CACHE: &str = "weft.artifact.cache";
 /// Slots of the instance pool.
 pub const WEFT_POOL_SLOTS: &str = "weft.pool.slots";
+/// Invocations that an instance served which had served others before.
+pub const WEFT_INSTANCE_REUSED: &str = "weft.instance.reused";
 /// Memories of the pool that are kept resident for the next instance.
 pub const WEFT_POOL_MEMORIES_WARM: &str = "weft.pool.memories.warm";
 /// Open connections of the front door.
@@ -139,6 +141,7 @@ pub const METRICS: &[&str] = &[
     WEFT_CAPABILITY_OPERATION_DURATION,
     WEFT_INSTANCE_START_DURATION,
     WEFT_INSTANCE_MEMORY_PEAK,
+    WEFT_INSTANCE_REUSED,
     WEFT_COMPONENT_COMPILE_DURATION,
     WEFT_COMPONENT_LOAD_DURATION,
     WEFT_ARTIFACT_CACHE,

@@ -78,6 +78,7 @@ mod tests {
             limit: 1000,
             live: 3,
             warm_memories: 50,
+            kept: 5,
         });
         metrics.observe_connections(|| 12);
         metrics.observe_certificates(|each| {

@@ -206,6 +206,16 @@ pub(crate) static LIMITS: Object = Object {
             "Size of the log lines of one invocation.",
             Shape::Size(range::LOG_BYTES),
         ),
+        optional(
+            "reuse",
+            "Invocations that one instance may serve, one after the other; what it keeps in memory, the next sees.",
+            Shape::Count(range::REUSE),
+        ),
+        optional(
+            "reuseIdle",
+            "How long an instance without work is kept for the next invocation.",
+            Shape::Duration(range::REUSE_IDLE),
+        ),
     ],
 };
 

@@ -204,6 +204,8 @@ impl Reader {
                     self.size(entry, &range::REQUEST_BODY_BYTES),
                 ),
                 "log" => set(&mut limits.log_bytes, self.size(entry, &range::LOG_BYTES)),
+                "reuse" => set(&mut limits.reuse, self.count(entry, &range::REUSE).map(narrow)),
+                "reuseIdle" => set(&mut limits.reuse_idle, self.duration(entry, &range::REUSE_IDLE)),
                 _ => {}
             }
         }

@@ -101,6 +101,8 @@ fn of_limits(limits: &Limits) -> Vec<(String, Yaml)> {
             memory_bytes,
             request_body_bytes,
             log_bytes,
+            reuse,
+            reuse_idle,
         } = *limits;
         [
             ("concurrency", concurrency.to_string()),
@@ -112,6 +114,8 @@ fn of_limits(limits: &Limits) -> Vec<(String, Yaml)> {
             ("memory", size_text(memory_bytes)),
             ("requestBody", size_text(request_body_bytes)),
             ("log", size_text(log_bytes)),
+            ("reuse", reuse.to_string()),
+            ("reuseIdle", duration_text(reuse_idle)),
         ]
     };
     let changed = all(limits)

@@ -122,15 +122,17 @@ fn limits() -> impl Strategy<Value = Limits> {
         1..600_000_u64,
         65_536..(1_u64 << 34),
         0..(1_u64 << 26),
+        1..1_000_000_u32,
     )
         .prop_map(
-            |(concurrency, queue_len, wait, time, memory_bytes, log_bytes)| Limits {
+            |(concurrency, queue_len, wait, time, memory_bytes, log_bytes, reuse)| Limits {
                 concurrency,
                 queue_len,
                 queue_wait: Duration::from_millis(wait),
                 cpu_time: Duration::from_millis(time),
                 memory_bytes,
                 log_bytes,
+                reuse,
                 ..Limits::default()
             },
         )

@@ -98,6 +98,12 @@ pub(super) struct Up {
     /// Memory of one invocation.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = bytes)]
     memory: u64,
+    /// Invocations that one instance may serve, one after the other; the next sees what it keeps in memory.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().reuse, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    reuse: u32,
+    /// How long an instance without work is kept for the next invocation.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    reuse_idle: Duration,
     /// The longest body of a request.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = bytes)]
     max_body: u64,
@@ -126,6 +132,8 @@ impl Up {
             cpu_time: self.cpu_time,
             memory_bytes: self.memory,
             request_body_bytes: self.max_body,
+            reuse: self.reuse,
+            reuse_idle: self.reuse_idle,
             ..Limits::default()
         }
     }

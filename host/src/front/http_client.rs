@@ -62,13 +62,26 @@ impl Policy for HttpLink {
 
 /// How `wasi:http` behaves for one instance.
 pub struct HttpHooks {
-    call: Arc<Call>,
+    /// The invocation that the instance serves; none while it is kept for the next.
+    call: Option<Arc<Call>>,
 }
 
 impl HttpHooks {
     /// For the instance that serves `call`.
     pub fn new(call: Arc<Call>) -> Self {
-        Self { call }
+        Self { call: Some(call) }
+    }
+
+    /// The invocation that the instance serves.
+    pub fn call(&self) -> &Arc<Call> {
+        self.call
+            .as_ref()
+            .expect("a guest runs only within an invocation")
+    }
+
+    /// Lets go of the invocation.
+    pub fn end(&mut self) {
+        self.call = None;
     }
 }
 
@@ -86,7 +99,7 @@ impl WasiHttpHooks for HttpHooks {
         options: Option<RequestOptions>,
         _done: Done,
     ) -> SendFuture {
-        let call = self.call.clone();
+        let call = self.call().clone();
         let span = tracing::Span::current();
         let sent = async move {
             let asked = send(&call, request, options);

@@ -51,7 +51,7 @@ impl From<KeyValueError> for Error {
 
 /// What a guest's `bucket` stands for.
 #[derive(Clone)]
-struct OpenBucket {
+pub(crate) struct OpenBucket {
     store: Arc<dyn KeyValue>,
     bucket: Bucket,
 }

@@ -18,16 +18,15 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument as _;
-use wasmtime::Store;
 use wasmtime_wasi_http::WasiHttpView as _;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::body::{RequestBody, ResponseBody};
 use crate::admission::Place;
+use crate::instance::LiveInstance;
 use crate::invocation::record::{Record, classify};
 use crate::invocation::{Call, CallError, ErrorKind, LONG, Metered};
-use crate::store::{InstanceState, new_store};
 
 /// Where guests go on after their response's head, and what ends them when the host stops.
 #[derive(Clone)]
@@ -233,41 +232,38 @@ async fn run_guest(
     request: Request<RequestBody>,
 ) -> Result<(), CallError> {
     let _place = place;
-    let mut store = new_store(
-        record.call.target().actor.component.pre.engine(),
-        record.call.clone(),
-    );
-    let ended = handle(&mut store, &mut record, slot.clone(), scheme, request).await;
-    record.peak_memory = Some(store.data().memory.peak());
+    let mut live = LiveInstance::of(&record.call);
+    let ended = handle(&mut live, &mut record, slot.clone(), scheme, request).await;
+    record.peak_memory = Some(live.store.data().memory.peak());
     let result = match ended {
         Ok(()) if slot.is_answered() => Ok(()),
         Ok(()) => Err(CallError::started(ErrorKind::RefusedByGuest)),
-        Err(error) => Err(classify(error, &store)),
+        Err(error) => Err(classify(error, &live.store)),
     };
     if result.is_err() {
         // Before the store is dropped, which ends the response's body.
         record.call.fail();
     }
-    record.finish(result)
+    let result = record.finish(result);
+    if result.is_ok() {
+        live.keep();
+    }
+    result
 }
 
 async fn handle(
-    store: &mut Store<InstanceState>,
+    live: &mut LiveInstance,
     record: &mut Record,
     slot: ResponseSlot,
     scheme: Scheme,
     request: Request<RequestBody>,
 ) -> wasmtime::Result<()> {
-    let call = record.call.clone();
-    let Some(handler) = &call.target().actor.http else {
-        wasmtime::bail!("{} exports no HTTP handler", call.actor.name);
-    };
-    let proxy = handler.instantiate_async(&mut *store).await?;
+    let (handler, store) = live.http(&record.call).await?;
     record.started = Some(record.call.arrived.elapsed());
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(scheme, request)?;
     let outparam = http.new_response_outparam_from_callback(move |response| slot.put(response))?;
-    proxy
+    handler
         .wasi_http_incoming_handler()
         .call_handle(store, request, outparam)
         .await

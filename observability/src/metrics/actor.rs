@@ -49,6 +49,7 @@ pub struct ActorMetrics {
     /// Most actors use few of the operations, and many use none.
     operation_duration: [OnceLock<Box<OperationSeries>>; Operation::ALL.len()],
     log_lines: [Counter; 2],
+    reused: Counter,
 }
 
 /// One operation's durations, by outcome.
@@ -70,6 +71,7 @@ impl ActorMetrics {
             calls: Default::default(),
             operation_duration: Default::default(),
             log_lines: Default::default(),
+            reused: Default::default(),
         }
     }
 
@@ -95,6 +97,11 @@ impl ActorMetrics {
     /// Counts an invocation that admission refused, beside its [`Self::record`].
     pub fn shed(&self, reason: ShedReason) {
         self.shed[reason as usize].add(1);
+    }
+
+    /// Counts an invocation that is served by an instance which has served others.
+    pub fn instance_reused(&self) {
+        self.reused.add(1);
     }
 
     /// Counts a call that this actor made of another, by the way it went and its outcome.
@@ -232,6 +239,10 @@ pub(super) fn families(actors: &[Arc<ActorMetrics>]) -> Vec<Family> {
         family(&SHED, &|actor| {
             let reasons = ShedReason::ALL.map(|reason| Value::Static(reason.as_str()));
             actor.counted(WEFT_REASON, reasons, &actor.shed)
+        }),
+        family(&REUSED, &|actor| match actor.reused.value() {
+            0 => vec![],
+            reused => vec![actor.point(vec![], PointValue::Number(reused))],
         }),
         family(&GUEST_LOG_LINES, &|actor| {
             actor.counted(WEFT_LOG_DROPPED, [false, true].map(Value::Bool), &actor.log_lines)

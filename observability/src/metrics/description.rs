@@ -196,6 +196,11 @@ pub(super) static POOL_SLOTS: Description = gauge(
     Unit::Count("{slot}"),
     "Slots of the instance pool.",
 );
+pub(super) static REUSED: Description = counter(
+    WEFT_INSTANCE_REUSED,
+    "{invocation}",
+    "Invocations served by an instance that had served before.",
+);
 pub(super) static MEMORIES_WARM: Description = gauge(
     WEFT_POOL_MEMORIES_WARM,
     Unit::Count("{memory}"),

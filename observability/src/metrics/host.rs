@@ -27,6 +27,8 @@ pub struct PoolState {
     pub live: u64,
     /// Memories kept resident for the next instance.
     pub warm_memories: u64,
+    /// Instances that are kept from one invocation to the next, running ones included.
+    pub kept: u64,
 }
 
 /// How far a host has converged on the desired state, at the moment of asking.
@@ -268,7 +270,7 @@ impl HostMetrics {
         family(
             &POOL_SLOTS,
             pool.iter()
-                .flat_map(|pool| [("limit", pool.limit), ("live", pool.live)])
+                .flat_map(|pool| [("limit", pool.limit), ("live", pool.live), ("kept", pool.kept)])
                 .map(|(state, slots)| number(labelled(WEFT_POOL_STATE, state), slots))
                 .collect(),
         );

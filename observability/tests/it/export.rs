@@ -98,6 +98,7 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
         limit: 10,
         live: 2,
         warm_memories: 5,
+        kept: 1,
     });
     metrics.observe_connections(|| 1);
     metrics.observe_certificates(|each| each("example.com", std::time::SystemTime::now()));
