@@ -10,9 +10,7 @@ use weft_compose::{ActorName, Limits};
 use weft_observability::ActorMetrics;
 
 use crate::admission::{Admission, RootPlaces};
-use crate::component::LoadedComponent;
-use crate::store::InstanceState;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use crate::component::lazy::LazyComponent;
 
 /// Failed invocations of one actor that are logged a second; all of them are counted.
 const FAILURES_LOGGED_PER_S: u64 = 10;
@@ -51,27 +49,24 @@ pub struct Actor {
     pub info: Arc<ActorInfo>,
     /// Which revision of its record it is.
     pub revision: u64,
-    /// What it runs.
-    pub component: Arc<LoadedComponent>,
-    /// The component's `wasi:http/incoming-handler`, its export looked up once, if it has one.
-    pub http: Option<ProxyPre<InstanceState>>,
+    /// What it runs, once it is called.
+    pub component: Arc<LazyComponent>,
     /// Its places and queue.
     pub admission: Arc<Admission>,
 }
 
 impl Actor {
-    /// Makes an actor of a loaded component.
+    /// Makes an actor of a component.
     pub fn new(
         info: Arc<ActorInfo>,
         revision: u64,
-        component: Arc<LoadedComponent>,
+        component: Arc<LazyComponent>,
         root: RootPlaces,
     ) -> Self {
         let admission = Admission::new(&info.limits, root);
         Self {
             info,
             revision,
-            http: ProxyPre::new(component.pre.clone()).ok(),
             component,
             admission,
         }

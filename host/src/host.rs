@@ -19,7 +19,7 @@ use weft_observability::{HostMetrics, Telemetry};
 
 use crate::admin::{self, AdminError, HostStatus};
 use crate::admission::RootPlaces;
-use crate::artifact::Components;
+use crate::artifact::{Components, Residency};
 use crate::component::Loader;
 use crate::component::aot::AotCache;
 use crate::component::compile::Compiler;
@@ -150,9 +150,24 @@ impl Host {
             None => None,
         };
 
-        let engine = Engine::new(config.profile, config.instances, &SystemFacts::read())?;
+        let facts = SystemFacts::read();
+        let engine = Engine::new(config.profile, config.instances, &facts)?;
         let loader = loader(&engine, &data, metrics)?;
-        let components = Components::open(loader, data.artifacts()).map_err(HostError::Artifacts)?;
+        let mut residency = Residency::of(&facts, config.unload_after);
+        if let Some(wanted) = config.components_loaded {
+            residency.loaded_max = wanted.min(residency.loaded_max);
+        }
+        let components = Components::open(
+            loader,
+            data.artifacts(),
+            *data.host_key(),
+            residency,
+            metrics.clone(),
+        )
+        .map_err(HostError::Artifacts)?;
+        shutdown
+            .servers
+            .spawn(components.clone().run(shutdown.end.clone()));
         let control = Arc::new(Embedded::open(&data.control())?);
         let state = Arc::new(ArcSwap::<State>::default());
         let (reconciler, progress) = Reconciler::new(Parts {
@@ -364,6 +379,8 @@ fn observe(
     metrics.observe_active_requests(move || active.load(Ordering::Relaxed));
     let ingress = status.ingress.clone();
     metrics.observe_connections(move || u64::from(ingress.connections()));
+    let components = status.deployer.components().clone();
+    metrics.observe_components_loaded(move || components.loaded_len() as u64);
     let engine = status.engine.clone();
     metrics.observe_pool(move || {
         let pool = engine.wasmtime().pooling_allocator_metrics();

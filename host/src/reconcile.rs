@@ -318,7 +318,6 @@ impl Reconciler {
             .map(|(name, (_, provider))| (name.clone(), provider.clone()))
             .collect();
         let targets = Targets {
-            engine: self.components.engine(),
             http: &self.http,
             providers: &providers,
             actors: &actors,
@@ -326,7 +325,7 @@ impl Reconciler {
         let states = self.actors.iter().map(|(name, (record, actor))| {
             let links = desired.links_of(name);
             let (links, faults) =
-                LinkTable::resolve(name, &actor.component, record.config.clone(), links, &targets);
+                LinkTable::resolve(name, &actor.component.description, record.config.clone(), links, &targets);
             let failed = |fault| Found::of(name.app_name(), format!("links of {name}"), fault);
             found.extend(faults.into_iter().map(failed));
             ActorState {

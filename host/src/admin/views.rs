@@ -102,8 +102,9 @@ pub(super) async fn actors(State(admin): State<Admin>, Checked(Query(filter)): W
             "revision": record.revision,
             "applied_revision": running.map(|actor| actor.revision),
             "component": record.component,
-            "component_bytes": running.map(|actor| actor.component.len),
-            "http": running.map(|actor| actor.http.is_some()),
+            "component_bytes": running.map(|actor| actor.component.description.len),
+            "loaded": running.map(|actor| actor.component.is_loaded()),
+            "http": running.map(|actor| actor.component.description.http),
             "waiting": running.map(|actor| actor.admission.waiting()),
             "concurrency": record.limits.concurrency,
             "limits": record.limits,
@@ -223,7 +224,7 @@ fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
         LinkTarget::Actor { name } => {
             let target = state.find(name);
             // An import for which another link says more is that one's.
-            let mut imports = actor.component.imports.iter().enumerate().filter(|(_, import)| {
+            let mut imports = actor.component.description.actor_imports.iter().enumerate().filter(|(_, import)| {
                 link.interface.matches(&import.interface)
                     && linked(all, &import.interface) == Some(&link.target)
             });

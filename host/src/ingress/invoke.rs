@@ -25,6 +25,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::body::{RequestBody, ResponseBody};
 use crate::admission::Place;
+use crate::component::lazy::InUse;
 use crate::invocation::record::{Record, classify};
 use crate::invocation::{Call, CallError, ErrorKind, LONG, Metered};
 use crate::store::{InstanceState, new_store};
@@ -233,11 +234,12 @@ async fn run_guest(
     request: Request<RequestBody>,
 ) -> Result<(), CallError> {
     let _place = place;
-    let mut store = new_store(
-        record.call.target().actor.component.pre.engine(),
-        record.call.clone(),
-    );
-    let ended = handle(&mut store, &mut record, slot.clone(), scheme, request).await;
+    let component = match record.call.target().actor.component.get().await {
+        Ok(component) => component,
+        Err(error) => return record.finish(Err(error.into())),
+    };
+    let mut store = new_store(component.pre.engine(), record.call.clone());
+    let ended = handle(&mut store, component, &mut record, slot.clone(), scheme, request).await;
     record.peak_memory = Some(store.data().memory.peak());
     let result = match ended {
         Ok(()) if slot.is_answered() => Ok(()),
@@ -253,16 +255,17 @@ async fn run_guest(
 
 async fn handle(
     store: &mut Store<InstanceState>,
+    component: InUse,
     record: &mut Record,
     slot: ResponseSlot,
     scheme: Scheme,
     request: Request<RequestBody>,
 ) -> wasmtime::Result<()> {
-    let call = record.call.clone();
-    let Some(handler) = &call.target().actor.http else {
-        wasmtime::bail!("{} exports no HTTP handler", call.actor.name);
+    let Some(handler) = &component.http else {
+        wasmtime::bail!("{} exports no HTTP handler", record.call.actor.name);
     };
     let proxy = handler.instantiate_async(&mut *store).await?;
+    drop(component);
     record.started = Some(record.call.arrived.elapsed());
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(scheme, request)?;
