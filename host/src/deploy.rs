@@ -163,7 +163,7 @@ impl Deployer {
         by: &str,
         dry_run: bool,
     ) -> Result<Deployed, DeployError> {
-        let desired = Desired::read(&*self.control).await?;
+        let desired = self.desired().await?;
         self.check(manifest, &components, &desired).await?;
         let digests = components
             .iter()
@@ -204,7 +204,7 @@ impl Deployer {
         by: &str,
     ) -> Result<Deployed, DeployError> {
         if let LinkTarget::Actor { name } = &target {
-            let desired = Desired::read(&*self.control).await?;
+            let desired = self.desired().await?;
             self.check_link(actor, interface, name, &desired).await?;
         }
         let plan = |current: &CurrentApp, _: &deploy::Claims| {
@@ -249,7 +249,7 @@ impl Deployer {
     /// # Errors
     /// [`DeployError`].
     pub async fn retire(&self, deployments: &[Deployment]) -> Result<(), DeployError> {
-        let desired = Desired::read(&*self.control).await?;
+        let desired = self.desired().await?;
         for (name, record) in &desired.apps {
             let named = deployments
                 .iter()
@@ -295,12 +295,28 @@ impl Deployer {
         app: &AppName,
         plan: impl Fn(&CurrentApp, &deploy::Claims) -> Result<Change, DeployError>,
     ) -> Result<(Change, Index), DeployError> {
-        let (entries, index) = read_all(&*self.control).await?;
+        // The app's own, and all claims of routes.
+        let own = [key::ACTORS, key::PROVIDERS, key::LINKS].map(|kind| key::of(kind, app));
+        let [actors, providers, links] = own.each_ref().map(String::as_str);
+        let prefixes = [&key::app(app), actors, providers, links, key::ROUTES];
+        let (entries, index) = read_all(&*self.control, &prefixes).await?;
         let entries = entries
             .iter()
             .map(|entry| (entry.key.as_str(), entry.modified.0, entry.value.as_ref()));
         let (current, foreign) = CurrentApp::read(app.clone(), entries)?;
         Ok((plan(&current, &foreign)?, index))
+    }
+
+    /// What is wanted now: mostly what this host knows already.
+    async fn desired(&self) -> Result<Arc<Desired>, ReadError> {
+        let known = {
+            let progress = self.progress.borrow();
+            (progress.rounds > 0).then(|| progress.desired.clone())
+        };
+        match known.and_then(|known| known.follow(&*self.control)) {
+            Some(desired) => Ok(Arc::new(desired)),
+            None => Ok(Arc::new(Desired::read(&*self.control).await?)),
+        }
     }
 
     /// Waits until this host serves the moment `index`.

@@ -372,7 +372,7 @@ fn observe(
             applied_index: progress.applied.0,
             actors: count(progress.desired.actors.len()),
             providers: count(progress.desired.providers.len()),
-            links: count(progress.desired.links.values().map(Vec::len).sum()),
+            links: count(progress.desired.links.values().map(|links| links.len()).sum()),
             conditions: count(progress.conditions.len()),
         }
     });
