@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 use weft_compose::{ActorName, Limits};
 use weft_observability::ActorMetrics;
 
 use crate::admission::{Admission, RootPlaces};
-use crate::component::LoadedComponent;
+use crate::component::lazy::LazyComponent;
 use crate::instance::{Kept, KeptPlaces};
 
 /// Failed invocations of one actor that are logged a second; all of them are counted.
@@ -51,10 +50,8 @@ pub struct Actor {
     pub info: Arc<ActorInfo>,
     /// Which revision of its record it is.
     pub revision: u64,
-    /// What it runs.
-    pub component: Arc<LoadedComponent>,
-    /// Where the component's `wasi:http/incoming-handler` is, if it exports one.
-    pub http: Option<ProxyIndices>,
+    /// What it runs, once it is called.
+    pub component: Arc<LazyComponent>,
     /// Its places and queue.
     pub admission: Arc<Admission>,
     /// Its instances that wait for their next invocation, if they may serve more than one.
@@ -62,11 +59,11 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Makes an actor of a loaded component.
+    /// Makes an actor of a component.
     pub fn new(
         info: Arc<ActorInfo>,
         revision: u64,
-        component: Arc<LoadedComponent>,
+        component: Arc<LazyComponent>,
         root: RootPlaces,
         kept: KeptPlaces,
     ) -> Self {
@@ -75,7 +72,6 @@ impl Actor {
             kept: Kept::new(&info.limits, kept),
             info,
             revision,
-            http: ProxyIndices::new(&component.pre).ok(),
             component,
             admission,
         }

@@ -19,6 +19,7 @@ use weft_observability::context_of;
 use weft_observability::metrics::{CallPath, Outcome};
 
 use crate::component::imports::ActorImport;
+use crate::component::lazy::InUse;
 use crate::instance::LiveInstance;
 use crate::invocation::record::{Record, classify};
 use crate::invocation::{Call, CallError, ErrorKind, Metered};
@@ -109,10 +110,10 @@ async fn resolve_and_run<S: Step>(
     at: ImportedFunction,
     step: S,
 ) -> Result<S::Output, CallError> {
-    let Some((target, export)) = caller.target().links.function(at.import, at.function) else {
+    let Some((target, function)) = caller.target().links.function(at.import, at.function) else {
         let cause = wasmtime::format_err!(
             "nothing is linked to {}",
-            caller.target().actor.component.imports[at.import].interface
+            caller.target().actor.component.description.actor_imports[at.import].interface
         );
         return Err(CallError::refused(ErrorKind::NotFound, Some(cause)));
     };
@@ -125,7 +126,7 @@ async fn resolve_and_run<S: Step>(
     let trace = context_of(&span).or_else(|| caller.trace.clone());
     let call = caller.child(target, trace)?;
     span.record("faas.invocation_id", tracing::field::display(call.id));
-    let ran = within_deadline(caller, call, export, step)
+    let ran = within_deadline(caller, call, function, step)
         .instrument(span.clone())
         .await;
     if let Err(error) = &ran {
@@ -136,7 +137,7 @@ async fn resolve_and_run<S: Step>(
 }
 
 fn call_span(caller: &Call, at: ImportedFunction, target: &weft_compose::ActorName) -> tracing::Span {
-    let import = &caller.target().actor.component.imports[at.import];
+    let import = &caller.target().actor.component.description.actor_imports[at.import];
     let function = import.functions[at.function].name.as_str();
     tracing::info_span!(
         target: "weft",
@@ -159,10 +160,10 @@ fn call_span(caller: &Call, at: ImportedFunction, target: &weft_compose::ActorNa
 async fn within_deadline<S: Step>(
     caller: &Call,
     call: Arc<Call>,
-    export: &ComponentExportIndex,
+    function: usize,
     step: S,
 ) -> Result<S::Output, CallError> {
-    let mut guest = pin!(Metered::new(call.clone(), run(call.clone(), export, step)));
+    let mut guest = pin!(Metered::new(call.clone(), run(call.clone(), function, step)));
     let mut timer = None;
     let ended = poll_fn(|cx| {
         // What the callee uses is on its own account.
@@ -185,15 +186,12 @@ async fn within_deadline<S: Step>(
     })
 }
 
-/// The whole life of an instance that serves `call`, whose target exports `export`.
+/// The whole life of an instance that serves `call`, which is of the function at this
+/// [position](crate::component::description::Description::position) among all that the target exports.
 ///
 /// # Errors
 /// [`CallError`]; it has been logged and counted.
-pub async fn run<S: Step>(
-    call: Arc<Call>,
-    export: &ComponentExportIndex,
-    step: S,
-) -> Result<S::Output, CallError> {
+pub async fn run<S: Step>(call: Arc<Call>, function: usize, step: S) -> Result<S::Output, CallError> {
     let mut record = Record::new(call.clone());
     let admission = &call.target().actor.admission;
     let _place = match admission.admit(call.hops == 0).await {
@@ -201,8 +199,12 @@ pub async fn run<S: Step>(
         Err(reason) => return Err(record.shed(reason)),
     };
     record.admitted = Some(call.arrived.elapsed());
-    let mut live = LiveInstance::of(&call);
-    let ended = instantiate_and_step(&mut live, export, step, &mut record).await;
+    let component = match call.target().actor.component.get().await {
+        Ok(component) => component,
+        Err(error) => return record.finish(Err(error.into())),
+    };
+    let mut live = LiveInstance::of(&call, &component);
+    let ended = instantiate_and_step(&mut live, component, function, step, &mut record).await;
     record.peak_memory = Some(live.store.data().memory.peak());
     let result = record.finish(ended.map_err(|error| classify(error, &live.store)));
     if result.is_ok() {
@@ -213,11 +215,17 @@ pub async fn run<S: Step>(
 
 async fn instantiate_and_step<S: Step>(
     live: &mut LiveInstance,
-    export: &ComponentExportIndex,
+    component: InUse,
+    function: usize,
     step: S,
     record: &mut Record,
 ) -> wasmtime::Result<S::Output> {
-    let instance = live.instantiate(&record.call).await?;
+    let export = *component
+        .functions
+        .get(function)
+        .ok_or_else(|| wasmtime::format_err!("the callee has no such function"))?;
+    let instance = live.instantiate(&component).await?;
+    drop(component);
     record.started = Some(record.call.arrived.elapsed());
-    step.run(&mut live.store, &instance, export).await
+    step.run(&mut live.store, &instance, &export).await
 }

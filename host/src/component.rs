@@ -1,17 +1,21 @@
 //! Components: from bytes to something that can be instantiated.
 //!
 //! Owns reading, checking and loading a component. It must not know actors or HTTP routes. Read [`aot`] for where
-//! machine code comes from, [`compile`] for the child process that makes it, [`inspect`] for what `weft inspect` tells.
+//! machine code comes from, [`compile`] for the child process that makes it, [`description`] for what is known of a
+//! component that is not loaded, [`lazy`] for when it is, [`inspect`] for what `weft inspect` tells.
 
 pub mod aot;
 pub mod compile;
+pub mod description;
 pub mod imports;
 pub mod inspect;
+pub mod lazy;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wasmtime::component::{InstancePre, Linker};
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 use weft_observability::HostMetrics;
 
 use crate::call;
@@ -19,7 +23,8 @@ use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::store::InstanceState;
 use aot::{AotCache, AotError};
-use imports::{ActorImport, actor_imports};
+use description::Description;
+use imports::{ActorImport, actor_imports, exported_functions, exported_interfaces};
 use inspect::Unlinked;
 
 /// Components above this size are refused: they would take minutes to compile (0.6 to 1.2 s a MB).
@@ -94,6 +99,12 @@ pub enum ComponentError {
         /// The cause.
         #[source]
         source: wasmtime::Error,
+    },
+    /// What is kept of it in words is not what it is.
+    #[error("the component {digest} is not what is written of it; remove {}.json from the folder of components and restart the host", .digest.to_hex())]
+    Misdescribed {
+        /// The component.
+        digest: Digest,
     },
 }
 
@@ -190,12 +201,38 @@ fn check_header(path: &Path, bytes: &[u8]) -> Result<(), ComponentError> {
 pub struct LoadedComponent {
     /// The name of its bytes.
     pub digest: Digest,
-    /// Its size in bytes, as wasm.
-    pub len: usize,
     /// With every import resolved once.
     pub pre: InstancePre<InstanceState>,
+    /// Its `wasi:http/incoming-handler`, the export looked up once, if it has one.
+    pub http: Option<ProxyIndices>,
+    /// The functions of all the interfaces that it exports, in the order of its description.
+    pub functions: Vec<ComponentExportIndex>,
     /// What other actors are to answer.
-    pub imports: Vec<ActorImport>,
+    imports: Vec<ActorImport>,
+}
+
+impl LoadedComponent {
+    /// What it takes and gives; `len` is its size in bytes, as wasm.
+    pub fn describe(&self, engine: &Engine, len: usize) -> Description {
+        Description::of(engine, self.pre.component(), &self.imports, self.http.is_some(), len)
+    }
+
+    /// Whether links that were made by `description` are right for it. Types are compared again when it is called.
+    fn fits(&self, description: &Description) -> bool {
+        let functions = description.exports.iter().map(|export| export.functions.len());
+        let imports = std::iter::zip(&self.imports, &description.actor_imports).all(|(own, told)| {
+            own.interface == told.interface
+                && own
+                    .functions
+                    .iter()
+                    .map(|function| &function.name)
+                    .eq(told.functions.iter().map(|function| &function.name))
+        });
+        imports
+            && self.imports.len() == description.actor_imports.len()
+            && self.functions.len() == functions.sum::<usize>()
+            && self.http.is_some() == description.http
+    }
 }
 
 /// Loads components into an engine: from the cache, or by compiling first.
@@ -227,47 +264,89 @@ impl Loader {
         &self.engine
     }
 
+    /// Whether there is machine code of the component for this engine. Whether it may be run shows when it is loaded.
+    pub fn is_compiled(&self, digest: Digest) -> bool {
+        self.cache.has(&self.engine, digest)
+    }
+
     /// Compiles `component` in a child process unless the cache has it, maps its machine code, resolves its imports.
     ///
     /// # Errors
     /// Any [`ComponentError`]. Nothing that runs is touched.
-    pub async fn load(&self, component: ComponentBytes) -> Result<LoadedComponent, ComponentError> {
-        let ComponentBytes { path, digest, .. } = &component;
+    pub async fn load(&self, component: &ComponentBytes) -> Result<LoadedComponent, ComponentError> {
         let started = std::time::Instant::now();
-        let loaded = match self.cache.get(&self.engine, &component).await {
+        let loaded = match self.cache.get(&self.engine, component).await {
             Ok(loaded) => loaded,
             Err(source) => {
                 // The validator's word is better than a failed compilation's.
                 component.validate()?;
                 return Err(ComponentError::Aot {
-                    path: path.clone(),
+                    path: component.path.clone(),
                     source,
                 });
             }
         };
-        let imports = actor_imports(&self.engine, &loaded);
-        let unlinked = inspect::unlinked(&self.engine, &loaded, &imports);
+        let loaded = self.link(component.digest, &component.path, loaded)?;
+        self.metrics.component_loaded(started.elapsed());
+        Ok(loaded)
+    }
+
+    /// The component whose machine code is in the cache, with its imports resolved. Takes a few hundred microseconds, in
+    /// which it reads the file. `None` if it has to be [loaded](Self::load) from its bytes.
+    ///
+    /// # Errors
+    /// If it is not what `description` says, or can't be linked.
+    pub fn load_cached(
+        &self,
+        digest: Digest,
+        description: &Description,
+    ) -> Result<Option<LoadedComponent>, ComponentError> {
+        let started = std::time::Instant::now();
+        let Some(loaded) = self.cache.cached(&self.engine, digest) else {
+            return Ok(None);
+        };
+        let loaded = self.link(digest, Path::new(&digest.to_string()), loaded)?;
+        if !loaded.fits(description) {
+            return Err(ComponentError::Misdescribed { digest });
+        }
+        self.metrics.component_loaded(started.elapsed());
+        Ok(Some(loaded))
+    }
+
+    fn link(
+        &self,
+        digest: Digest,
+        path: &Path,
+        component: Component,
+    ) -> Result<LoadedComponent, ComponentError> {
+        let imports = actor_imports(&self.engine, &component);
+        let unlinked = inspect::unlinked(&self.engine, &component, &imports);
         if !unlinked.is_empty() {
             return Err(ComponentError::Unlinked {
-                path: path.clone(),
+                path: path.to_owned(),
                 imports: unlinked,
             });
         }
         let refused = |source| ComponentError::Refused {
-            path: path.clone(),
+            path: path.to_owned(),
             source,
         };
         let mut linker = self.linker.clone();
-        let types = loaded.component_type();
+        let types = component.component_type();
         for (number, import) in imports.iter().enumerate() {
             call::add_to_linker(&mut linker, number, import, &types).map_err(refused)?;
         }
-        let pre = linker.instantiate_pre(&loaded).map_err(refused)?;
-        self.metrics.component_loaded(started.elapsed());
+        let pre = linker.instantiate_pre(&component).map_err(refused)?;
+        let functions = exported_interfaces(&self.engine, &component)
+            .iter()
+            .flat_map(|interface| exported_functions(&self.engine, &component, interface))
+            .map(|(_, export)| export.index)
+            .collect();
         Ok(LoadedComponent {
-            digest: *digest,
-            len: component.bytes.len(),
+            digest,
+            http: ProxyIndices::new(&pre).ok(),
             pre,
+            functions,
             imports,
         })
     }

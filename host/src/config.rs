@@ -54,6 +54,10 @@ pub struct Config {
     pub profile: Profile,
     /// Instances that may be live at once, if fewer than the kernel grants are wanted.
     pub instances: Option<u32>,
+    /// A component that was not called for so long is let go until its next call.
+    pub unload_after: Duration,
+    /// Components that may be loaded at once, if fewer than the kernel leaves room for are wanted.
+    pub components_loaded: Option<usize>,
     /// How long running requests may go on after SIGTERM.
     pub drain_timeout: Duration,
 }
@@ -98,6 +102,10 @@ impl Config {
         fault(
             self.instances == Some(0),
             "--instances must be at least 1".to_owned(),
+        );
+        fault(
+            self.components_loaded == Some(0),
+            "--loaded-components must be at least 1".to_owned(),
         );
         if faults.is_empty() {
             Ok(())

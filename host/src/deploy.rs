@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use weft_compose::deploy::{self, Change, CurrentApp, Stored};
 use weft_compose::diff::{Line, Sign};
 use weft_compose::fault::Collector;
@@ -20,9 +19,10 @@ use weft_lattice::control::{CommitError, ControlStore, Expected, Index, ReadErro
 use weft_observability::HostMetrics;
 
 use crate::artifact::{ArtifactError, Components};
-use crate::component::imports::ActorImport;
+use crate::component::description::Interface;
 use crate::component::inspect::{self, Provision, provision};
-use crate::component::{ComponentBytes, LoadedComponent};
+use crate::component::ComponentBytes;
+use crate::component::lazy::LazyComponent;
 use crate::config::Deployment;
 use crate::desired::{Desired, read_all};
 use crate::digest::Digest;
@@ -159,11 +159,11 @@ impl Deployer {
     async fn deploy_loaded(
         &self,
         manifest: &Manifest,
-        components: BTreeMap<String, Arc<LoadedComponent>>,
+        components: BTreeMap<String, Arc<LazyComponent>>,
         by: &str,
         dry_run: bool,
     ) -> Result<Deployed, DeployError> {
-        let desired = Desired::read(&*self.control).await?;
+        let desired = self.desired().await?;
         self.check(manifest, &components, &desired).await?;
         let digests = components
             .iter()
@@ -204,7 +204,7 @@ impl Deployer {
         by: &str,
     ) -> Result<Deployed, DeployError> {
         if let LinkTarget::Actor { name } = &target {
-            let desired = Desired::read(&*self.control).await?;
+            let desired = self.desired().await?;
             self.check_link(actor, interface, name, &desired).await?;
         }
         let plan = |current: &CurrentApp, _: &deploy::Claims| {
@@ -249,7 +249,7 @@ impl Deployer {
     /// # Errors
     /// [`DeployError`].
     pub async fn retire(&self, deployments: &[Deployment]) -> Result<(), DeployError> {
-        let desired = Desired::read(&*self.control).await?;
+        let desired = self.desired().await?;
         for (name, record) in &desired.apps {
             let named = deployments
                 .iter()
@@ -295,12 +295,28 @@ impl Deployer {
         app: &AppName,
         plan: impl Fn(&CurrentApp, &deploy::Claims) -> Result<Change, DeployError>,
     ) -> Result<(Change, Index), DeployError> {
-        let (entries, index) = read_all(&*self.control).await?;
+        // The app's own, and all claims of routes.
+        let own = [key::ACTORS, key::PROVIDERS, key::LINKS].map(|kind| key::of(kind, app));
+        let [actors, providers, links] = own.each_ref().map(String::as_str);
+        let prefixes = [&key::app(app), actors, providers, links, key::ROUTES];
+        let (entries, index) = read_all(&*self.control, &prefixes).await?;
         let entries = entries
             .iter()
             .map(|entry| (entry.key.as_str(), entry.modified.0, entry.value.as_ref()));
         let (current, foreign) = CurrentApp::read(app.clone(), entries)?;
         Ok((plan(&current, &foreign)?, index))
+    }
+
+    /// What is wanted now: mostly what this host knows already.
+    async fn desired(&self) -> Result<Arc<Desired>, ReadError> {
+        let known = {
+            let progress = self.progress.borrow();
+            (progress.rounds > 0).then(|| progress.desired.clone())
+        };
+        match known.and_then(|known| known.follow(&*self.control)) {
+            Some(desired) => Ok(Arc::new(desired)),
+            None => Ok(Arc::new(Desired::read(&*self.control).await?)),
+        }
     }
 
     /// Waits until this host serves the moment `index`.
@@ -327,7 +343,7 @@ impl Deployer {
         manifest: &Manifest,
         mut files: BTreeMap<String, ComponentBytes>,
         digests: &BTreeMap<String, Digest>,
-    ) -> Result<BTreeMap<String, Arc<LoadedComponent>>, DeployError> {
+    ) -> Result<BTreeMap<String, Arc<LazyComponent>>, DeployError> {
         let mut loaded = BTreeMap::new();
         for (name, actor) in &manifest.actors {
             let digest = match &actor.component.value {
@@ -349,7 +365,7 @@ impl Deployer {
     async fn check(
         &self,
         manifest: &Manifest,
-        components: &BTreeMap<String, Arc<LoadedComponent>>,
+        components: &BTreeMap<String, Arc<LazyComponent>>,
         desired: &Desired,
     ) -> Result<(), DeployError> {
         let mut faults = Collector::new(manifest.file.clone());
@@ -378,7 +394,7 @@ impl Deployer {
             let Some(component) = components.get(name) else {
                 continue;
             };
-            for import in &component.imports {
+            for import in &component.description.actor_imports {
                 let Some((_, link)) = actor.link(&import.interface) else {
                     faults.push(actor.name.span, || {
                         FaultKind::Found(unlinked(name, &import.interface, "actor: NAME"))
@@ -387,24 +403,24 @@ impl Deployer {
                 };
                 if let LinkTarget::Actor { name: target } = &link.target.value
                     && let Some(component) = targets.get(target)
-                    && let Err(difference) = check::exports(self.components.engine(), import, component)
+                    && let Err(difference) = check::exports(import, &component.description)
                 {
                     faults.push(link.target.span, || {
                         FaultKind::Found(format!("{name} can't be linked to {target}: {difference}"))
                     });
                 }
             }
-            for import in inspect::provider_imports(component) {
-                if actor.link(&import).is_none() {
+            for import in component.description.provider_imports() {
+                if actor.link(import).is_none() {
                     faults.push(actor.name.span, || {
-                        FaultKind::Found(unlinked(name, &import, "provider: NAME"))
+                        FaultKind::Found(unlinked(name, import, "provider: NAME"))
                     });
                 }
             }
         }
         for route in &manifest.routes {
             let target = components.get(route.actor.value.name());
-            if target.is_some_and(|component| ProxyPre::new(component.pre.clone()).is_err()) {
+            if target.is_some_and(|component| !component.description.http) {
                 faults.push(route.actor.span, || {
                     FaultKind::Found(format!(
                         "{} exports no {}@0.2, so it can't answer a route; `weft inspect` lists what it exports",
@@ -436,14 +452,16 @@ impl Deployer {
                 false => Err(refused(format!("the actor {target} is not deployed"))),
             };
         };
-        let taken: Vec<&ActorImport> = caller
-            .imports
+        let taken: Vec<&Interface> = caller
+            .description
+            .actor_imports
             .iter()
             .filter(|import| interface.matches(&import.interface))
             .collect();
         if taken.is_empty() {
             let imports: Vec<_> = caller
-                .imports
+                .description
+                .actor_imports
                 .iter()
                 .map(|import| import.interface.as_str())
                 .collect();
@@ -457,7 +475,7 @@ impl Deployer {
             )));
         }
         for import in taken {
-            check::exports(self.components.engine(), import, &callee).map_err(|difference| {
+            check::exports(import, &callee.description).map_err(|difference| {
                 refused(format!("{actor} can't be linked to {target}: {difference}"))
             })?;
         }
@@ -469,7 +487,7 @@ impl Deployer {
         &self,
         name: &ActorName,
         desired: &Desired,
-    ) -> Result<Option<Arc<LoadedComponent>>, ArtifactError> {
+    ) -> Result<Option<Arc<LazyComponent>>, ArtifactError> {
         match desired
             .actors
             .get(name)

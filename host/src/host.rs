@@ -19,7 +19,7 @@ use weft_observability::{HostMetrics, Telemetry};
 
 use crate::admin::{self, AdminError, HostStatus};
 use crate::admission::RootPlaces;
-use crate::artifact::Components;
+use crate::artifact::{Components, Residency};
 use crate::component::Loader;
 use crate::component::aot::AotCache;
 use crate::component::compile::Compiler;
@@ -151,9 +151,24 @@ impl Host {
             None => None,
         };
 
-        let engine = Engine::new(config.profile, config.instances, &SystemFacts::read())?;
+        let facts = SystemFacts::read();
+        let engine = Engine::new(config.profile, config.instances, &facts)?;
         let loader = loader(&engine, &data, metrics)?;
-        let components = Components::open(loader, data.artifacts()).map_err(HostError::Artifacts)?;
+        let mut residency = Residency::of(&facts, config.unload_after);
+        if let Some(wanted) = config.components_loaded {
+            residency.loaded_max = wanted.min(residency.loaded_max);
+        }
+        let components = Components::open(
+            loader,
+            data.artifacts(),
+            *data.host_key(),
+            residency,
+            metrics.clone(),
+        )
+        .map_err(HostError::Artifacts)?;
+        shutdown
+            .servers
+            .spawn(components.clone().run(shutdown.end.clone()));
         let control = Arc::new(Embedded::open(&data.control())?);
         let state = Arc::new(ArcSwap::<State>::default());
         let kept = KeptPlaces::of_pool(engine.slots());
@@ -364,13 +379,15 @@ fn observe(
             applied_index: progress.applied.0,
             actors: count(progress.desired.actors.len()),
             providers: count(progress.desired.providers.len()),
-            links: count(progress.desired.links.values().map(Vec::len).sum()),
+            links: count(progress.desired.links.values().map(|links| links.len()).sum()),
             conditions: count(progress.conditions.len()),
         }
     });
     metrics.observe_active_requests(move || active.load(Ordering::Relaxed));
     let ingress = status.ingress.clone();
     metrics.observe_connections(move || u64::from(ingress.connections()));
+    let components = status.deployer.components().clone();
+    metrics.observe_components_loaded(move || components.loaded_len() as u64);
     let engine = status.engine.clone();
     metrics.observe_pool(move || {
         let pool = engine.wasmtime().pooling_allocator_metrics();

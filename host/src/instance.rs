@@ -18,6 +18,8 @@ use wasmtime::component::Instance;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 use weft_compose::Limits;
 
+use crate::component::LoadedComponent;
+use crate::component::lazy::InUse;
 use crate::invocation::Call;
 use crate::state::State;
 use crate::store::{InstanceState, new_store};
@@ -41,8 +43,8 @@ pub struct LiveInstance {
 }
 
 impl LiveInstance {
-    /// For the target of `call`: one that was kept, or a store without an instance yet.
-    pub fn of(call: &Arc<Call>) -> Self {
+    /// For the target of `call`, which runs `component`: one that was kept, or a store without an instance yet.
+    pub fn of(call: &Arc<Call>, component: &LoadedComponent) -> Self {
         let actor = &call.target().actor;
         if let Some(mut live) = actor.kept.as_ref().and_then(|kept| kept.take(call.state.id())) {
             call.actor.metrics.instance_reused();
@@ -51,7 +53,7 @@ impl LiveInstance {
             return live;
         }
         Self {
-            store: new_store(actor.component.pre.engine(), call.clone()),
+            store: new_store(component.pre.engine(), call.clone()),
             instance: None,
             http: None,
             served: 0,
@@ -59,16 +61,15 @@ impl LiveInstance {
         }
     }
 
-    /// The instance that serves `call`, which is made unless it was kept.
+    /// The instance, which is made unless it was kept.
     ///
     /// # Errors
     /// If the pool is exhausted, or the component fails in its start.
-    pub async fn instantiate(&mut self, call: &Call) -> wasmtime::Result<Instance> {
+    pub async fn instantiate(&mut self, component: &LoadedComponent) -> wasmtime::Result<Instance> {
         if let Some(instance) = self.instance {
             return Ok(instance);
         }
-        let pre = &call.target().actor.component.pre;
-        let instance = pre.instantiate_async(&mut self.store).await?;
+        let instance = component.pre.instantiate_async(&mut self.store).await?;
         self.instance = Some(instance);
         Ok(instance)
     }
@@ -77,14 +78,14 @@ impl LiveInstance {
     ///
     /// # Errors
     /// As [`instantiate`](Self::instantiate), or if it exports none.
-    pub async fn http(&mut self, call: &Call) -> wasmtime::Result<(&Proxy, &mut Store<InstanceState>)> {
-        let instance = self.instantiate(call).await?;
+    pub async fn http(&mut self, component: InUse) -> wasmtime::Result<(&Proxy, &mut Store<InstanceState>)> {
+        let instance = self.instantiate(&component).await?;
         let Self { store, http, .. } = self;
         let http = match http {
             Some(http) => http,
             None => {
-                let Some(indices) = &call.target().actor.http else {
-                    wasmtime::bail!("{} exports no HTTP handler", call.actor.name);
+                let Some(indices) = &component.http else {
+                    wasmtime::bail!("{} exports no HTTP handler", component.digest);
                 };
                 http.insert(indices.load(&mut *store, &instance)?)
             }

@@ -8,14 +8,13 @@ pub mod check;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use wasmtime::component::ComponentExportIndex;
 use weft_capabilities::{KeyValue, Sql};
 use weft_compose::record::{LinkRecord, LinkTarget};
 use weft_compose::{ActorName, InterfacePattern, ProviderName};
 use weft_http::HttpClient;
 
-use crate::component::LoadedComponent;
-use crate::engine::Engine;
+use crate::component::description::Description;
+use crate::component::lazy::LazyComponent;
 use crate::front::http_client::HttpLink;
 use crate::provider::{Backend, Provider};
 use crate::state::ActorIndex;
@@ -41,8 +40,8 @@ pub struct LinkTable {
 /// An interface that an actor answers.
 struct ActorLink {
     target: ActorIndex,
-    /// By the importing component's numbering.
-    functions: Vec<ComponentExportIndex>,
+    /// By the importing component's numbering: their places among all that the target exports.
+    functions: Vec<usize>,
 }
 
 /// A key-value store, as far as one actor reaches into it.
@@ -67,28 +66,26 @@ pub struct SqlLink {
 
 /// What links may point at.
 pub struct Targets<'a> {
-    /// For types.
-    pub engine: &'a Engine,
     /// What makes outgoing requests.
     pub http: &'a HttpClient,
     /// Open providers.
     pub providers: &'a HashMap<ProviderName, Arc<Provider>>,
     /// Actors that are there, with their place in the snapshot.
-    pub actors: &'a HashMap<ActorName, (ActorIndex, Arc<LoadedComponent>)>,
+    pub actors: &'a HashMap<ActorName, (ActorIndex, Arc<LazyComponent>)>,
 }
 
 impl LinkTable {
     /// The function that an imported one resolves to.
-    pub fn function(&self, import: usize, function: usize) -> Option<(ActorIndex, &ComponentExportIndex)> {
+    pub fn function(&self, import: usize, function: usize) -> Option<(ActorIndex, usize)> {
         let link = self.actors.get(import)?.as_ref()?;
-        Some((link.target, link.functions.get(function)?))
+        Some((link.target, *link.functions.get(function)?))
     }
 
     /// Resolves the imports of `component` by `links`, which are all those of the actor. A link that can't be resolved
     /// stays open, and calls through it fail; what is wrong with it is told in one sentence each.
     pub fn resolve(
         actor: &ActorName,
-        component: &LoadedComponent,
+        component: &Description,
         config: impl IntoIterator<Item = (String, String)>,
         links: &[LinkRecord],
         targets: &Targets<'_>,
@@ -100,10 +97,10 @@ impl LinkTable {
             .into_iter()
             .filter(|(key, _)| !key.starts_with(LINK_KEYS))
             .collect();
-        for import in &component.imports {
+        for import in &component.actor_imports {
             let resolved = match linked(links, &import.interface) {
                 Some(LinkTarget::Actor { name }) => match targets.actors.get(name) {
-                    Some((index, target)) => check::exports(targets.engine, import, target)
+                    Some((index, target)) => check::exports(import, &target.description)
                         .map(|functions| {
                             Some(ActorLink {
                                 target: *index,

@@ -1,8 +1,8 @@
 //! The reconciler: makes this host serve what the control store says.
 //!
 //! Owns the open providers and the running actors, and is the one place that makes a snapshot ([`crate::state`]).
-//! It works by levels, not by events: each time the store has changed it reads all of it, keeps what is still wanted as
-//! it is, and makes the rest. What can't be made is a condition, told with its reason and tried again; whatever is not
+//! It works by levels, not by events: each time the store has changed it looks at all that is wanted, keeps what is so
+//! already, and makes the rest; of the store it reads only what has changed. What can't be made is a condition, told with its reason and tried again; whatever is not
 //! touched by it is served.
 
 use std::collections::{BTreeMap, HashMap};
@@ -100,7 +100,7 @@ pub struct Reconciler {
     providers: HashMap<ProviderName, (ProviderRecord, Arc<Provider>)>,
     /// Those that are wanted no more, until their last invocation has ended: a file can't be opened twice.
     retiring: Vec<(ProviderRecord, Arc<Provider>)>,
-    actors: BTreeMap<ActorName, (ActorRecord, Arc<Actor>)>,
+    actors: BTreeMap<ActorName, (Arc<ActorRecord>, Arc<Actor>)>,
 }
 
 /// What a reconciler is made of.
@@ -201,7 +201,7 @@ impl Reconciler {
 
     /// One round. `true` if all is as wanted.
     async fn reconcile(&mut self) -> Result<(Index, bool), ReadError> {
-        let desired = Desired::read(&*self.control).await?;
+        let desired = Arc::new(self.desired().await?);
         let mut found = Vec::new();
         for (key, reason) in &desired.unreadable {
             found.push(Found {
@@ -228,13 +228,26 @@ impl Reconciler {
             rounds,
             applied: index,
             conditions,
-            desired: Arc::new(desired),
+            desired,
         });
         Ok((index, whole))
     }
 
+    /// What is wanted now.
+    async fn desired(&self) -> Result<Desired, ReadError> {
+        let known = {
+            let progress = self.progress.borrow();
+            (progress.rounds > 0).then(|| progress.desired.clone())
+        };
+        match known.and_then(|known| known.follow(&*self.control)) {
+            Some(desired) => Ok(desired),
+            None => Desired::read(&*self.control).await,
+        }
+    }
+
     async fn open_providers(&mut self, desired: &Desired, found: &mut Vec<Found>) {
         for (name, record) in &desired.providers {
+            let record = &**record;
             let same = |open: &ProviderRecord| {
                 (&open.name, open.capability, &open.backend) == (name, record.capability, &record.backend)
             };
@@ -287,7 +300,7 @@ impl Reconciler {
             if self
                 .actors
                 .get(name)
-                .is_some_and(|(running, _)| running == record)
+                .is_some_and(|(running, _)| Arc::ptr_eq(running, record) || running == record)
             {
                 continue;
             }
@@ -330,7 +343,6 @@ impl Reconciler {
             .map(|(name, (_, provider))| (name.clone(), provider.clone()))
             .collect();
         let targets = Targets {
-            engine: self.components.engine(),
             http: &self.http,
             providers: &providers,
             actors: &actors,
@@ -338,7 +350,7 @@ impl Reconciler {
         let states = self.actors.iter().map(|(name, (record, actor))| {
             let links = desired.links_of(name);
             let (links, faults) =
-                LinkTable::resolve(name, &actor.component, record.config.clone(), links, &targets);
+                LinkTable::resolve(name, &actor.component.description, record.config.clone(), links, &targets);
             let failed = |fault| Found::of(name.app_name(), format!("links of {name}"), fault);
             found.extend(faults.into_iter().map(failed));
             ActorState {
@@ -376,11 +388,11 @@ impl Reconciler {
 }
 
 fn routes(
-    records: &[RouteRecord],
+    records: &BTreeMap<String, Arc<RouteRecord>>,
     actors: &HashMap<ActorName, ActorIndex>,
     found: &mut Vec<Found>,
 ) -> Routes {
-    let mut routes: Vec<&RouteRecord> = records.iter().collect();
+    let mut routes: Vec<&RouteRecord> = records.values().map(|record| &**record).collect();
     // One record for each claim: a route with three methods is there three times.
     routes.sort_by(|a, b| {
         (&a.host, &a.path, &a.headers, &a.methods).cmp(&(&b.host, &b.path, &b.headers, &b.methods))

@@ -94,6 +94,12 @@ pub const WEFT_INSTANCE_MEMORY_PEAK: &str = "weft.instance.memory.peak";
 pub const WEFT_COMPONENT_COMPILE_DURATION: &str = "weft.component.compile.duration";
 /// Time from bytes to a component that can be instantiated, compiling apart.
 pub const WEFT_COMPONENT_LOAD_DURATION: &str = "weft.component.load.duration";
+/// Components whose machine code is mapped.
+pub const WEFT_COMPONENT_LOADED: &str = "weft.component.loaded";
+/// Loads of components.
+pub const WEFT_COMPONENT_LOADS: &str = "weft.component.loads";
+/// Components that were let go.
+pub const WEFT_COMPONENT_EVICTIONS: &str = "weft.component.evictions";
 /// Look-ups of compiled components.
 pub const WEFT_ARTIFACT_CACHE: &str = "weft.artifact.cache";
 /// Slots of the instance pool.
@@ -144,6 +150,9 @@ pub const METRICS: &[&str] = &[
     WEFT_INSTANCE_REUSED,
     WEFT_COMPONENT_COMPILE_DURATION,
     WEFT_COMPONENT_LOAD_DURATION,
+    WEFT_COMPONENT_LOADED,
+    WEFT_COMPONENT_LOADS,
+    WEFT_COMPONENT_EVICTIONS,
     WEFT_ARTIFACT_CACHE,
     WEFT_POOL_SLOTS,
     WEFT_POOL_MEMORIES_WARM,

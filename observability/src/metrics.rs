@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use actor::{ActorMetrics, InvocationRecord};
 pub use host::{ACTORS_MAX, HostMetrics, PoolState, StateReport};
 pub use operation::{CallPath, Operation, OperationOutcome};
-pub use outcome::{CacheResult, CompileOutcome, Outcome, ShedReason};
+pub use outcome::{CacheResult, CompileOutcome, Eviction, Outcome, ShedReason};
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -70,6 +70,11 @@ mod tests {
         CacheResult::ALL
             .into_iter()
             .for_each(|result| metrics.artifact_cache(result));
+        [false, true].into_iter().for_each(|ok| metrics.component_load(ok));
+        Eviction::ALL
+            .into_iter()
+            .for_each(|why| metrics.component_evicted(why));
+        metrics.observe_components_loaded(|| 4);
         metrics.connection_refused();
         metrics.request_rejected("no-route");
         [false, true].into_iter().for_each(|ok| metrics.tls_reloaded(ok));

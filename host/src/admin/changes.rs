@@ -139,7 +139,7 @@ async fn push(admin: &Admin, digest: &str, body: Body) -> Result<usize, Problem>
     };
     let loaded = admin.status.deployer.components().add(component).await;
     loaded
-        .map(|loaded| loaded.len)
+        .map(|loaded| loaded.description.len)
         .map_err(|error| Problem::from(&error))
 }
 

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::Instrument as _;
 use wasmtime::Store;
-use wasmtime::component::types::Type;
+use wasmtime::component::types::{ComponentFunc, Type};
 use wasmtime::component::wasm_wave::untyped::UntypedFuncCall;
 use wasmtime::component::wasm_wave::{self, parser::ParserError};
 use wasmtime::component::{ComponentExportIndex, Instance, Val};
@@ -27,9 +27,9 @@ use super::access::Sender;
 use super::names::complete;
 use super::problem::{JsonBody, Problem};
 use crate::call::{Step, run};
-use crate::component::LoadedComponent;
-use crate::component::imports::{Export, exported_functions, exported_interfaces};
-use crate::engine::Engine;
+use crate::component::description::{Description, Interface};
+use crate::component::imports::exported_functions;
+use crate::component::lazy::LazyComponent;
 use crate::invocation::{Call, CallError, ErrorKind, Metered};
 use crate::link::check::signature;
 use crate::store::InstanceState;
@@ -97,28 +97,24 @@ pub(super) async fn call(
     })?;
     let actor = &state.actor(at).actor;
     let revision = actor.revision;
-    let (interface, export) = find(
-        &admin.status.engine,
-        &actor.component,
-        &request.interface,
-        &request.function,
-    )?;
+    let component = &actor.component.description;
+    let (interface, position) = find(component, &request.interface, &request.function)?;
+    let timeout = request.timeout_ms.map_or(actor.info.limits.timeout, Duration::from_millis);
+    let due = arrived + timeout.min(actor.info.limits.timeout);
+    let export = export(&admin, &actor.component, interface, &request.function, due).await?;
     let step = Reflected {
         params: arguments(&export, &request.function, &request.args)?,
-        has_result: export.ty.results().next().is_some(),
+        has_result: export.results().next().is_some(),
     };
     let parent = TraceContext::extract(&headers);
-    let span = span(parent.as_ref(), &interface, &request.function, name.as_str());
+    let span = span(parent.as_ref(), interface, &request.function, name.as_str());
     let trace = context_of(&span).or(parent);
     let mut call = Call::root(state.clone(), at, arrived, trace);
-    let due = request
-        .timeout_ms
-        .and_then(|ms| arrived.checked_add(Duration::from_millis(ms)));
-    if let (Some(call), Some(due)) = (Arc::get_mut(&mut call), due) {
-        call.deadline = call.deadline.min(due);
+    if let Some(call) = Arc::get_mut(&mut call) {
+        call.deadline = due;
     }
     tracing::debug!(by = sender.noted(None), actor = name.as_str(), invocation = %call.id, function = request.function, "called by an operator");
-    let result = within_deadline(&admin, &call, &export.index, step)
+    let result = within_deadline(&admin, &call, position, step)
         .instrument(span)
         .await;
     match result {
@@ -137,12 +133,12 @@ pub(super) async fn call(
 async fn within_deadline(
     admin: &Admin,
     call: &Arc<Call>,
-    export: &ComponentExportIndex,
+    function: usize,
     step: Reflected,
 ) -> Result<Option<Val>, CallError> {
     // A drain waits for it.
     let _running = admin.shutdown.tasks.token();
-    let mut guest = pin!(Metered::new(call.clone(), run(call.clone(), export, step)));
+    let mut guest = pin!(Metered::new(call.clone(), run(call.clone(), function, step)));
     tokio::select! {
         ended = guest.as_mut() => ended,
         () = tokio::time::sleep_until(call.deadline.into()) => {
@@ -174,26 +170,27 @@ fn span(parent: Option<&TraceContext>, interface: &str, function: &str, actor: &
     span
 }
 
-/// The exported function, with the full name of its interface.
-fn find(
-    engine: &Engine,
-    component: &LoadedComponent,
+/// The full name of the interface, and the [position](Description::position) of the function.
+fn find<'a>(
+    component: &'a Description,
     interface: &InterfacePattern,
     function: &str,
-) -> Result<(String, Export), Problem> {
+) -> Result<(&'a str, usize), Problem> {
     let unknown = |detail| Problem::new(StatusCode::NOT_FOUND, "unknown-function", detail);
-    let component = component.pre.component();
-    let offered = exported_interfaces(engine, component);
     let mut functions = Vec::new();
-    for name in offered.iter().filter(|name| interface.matches(name)) {
-        for (found, export) in exported_functions(engine, component, name) {
-            if found == function {
-                return Ok((name.clone(), export));
-            }
-            functions.push(found);
+    let named = |export: &&Interface| interface.matches(&export.interface);
+    for export in component.exports.iter().filter(named) {
+        if let Some(position) = component.position(&export.interface, function) {
+            return Ok((&export.interface, position));
         }
+        functions.extend(export.functions.iter().map(|function| function.name.as_str()));
     }
     if functions.is_empty() {
+        let offered: Vec<_> = component
+            .exports
+            .iter()
+            .map(|export| export.interface.as_str())
+            .collect();
         let offered = if offered.is_empty() {
             "no interface".to_owned()
         } else {
@@ -203,19 +200,39 @@ fn find(
             "it exports no {interface}; it exports {offered}"
         )));
     }
-    let near = Near::of(function, functions.iter().map(String::as_str));
+    let near = Near::of(function, functions.iter().copied());
     Err(unknown(format!(
         "{interface} has no `{function}`{near}; it has {}",
         functions.join(", ")
     )))
 }
 
+/// The function's type, which only the component itself has.
+async fn export(
+    admin: &Admin,
+    component: &Arc<LazyComponent>,
+    interface: &str,
+    function: &str,
+    due: Instant,
+) -> Result<ComponentFunc, Problem> {
+    let unavailable = |detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
+    let loaded = match tokio::time::timeout_at(due.into(), component.get()).await {
+        Ok(loaded) => loaded.map_err(|error| unavailable(error.to_string()))?,
+        Err(_) => return Err(unavailable("its component is still being loaded: try again".to_owned())),
+    };
+    exported_functions(&admin.status.engine, loaded.pre.component(), interface)
+        .into_iter()
+        .find(|(name, _)| name == function)
+        .map(|(_, export)| export.ty)
+        .ok_or_else(|| unavailable(format!("{} is not what is written of it", component.digest)))
+}
+
 /// The arguments that a text stands for. Trailing options may be left out.
-fn arguments(export: &Export, function: &str, text: &str) -> Result<Vec<Val>, Problem> {
+fn arguments(export: &ComponentFunc, function: &str, text: &str) -> Result<Vec<Val>, Problem> {
     let refused = |code, detail| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
-    signature_of(&export.ty)
+    signature_of(export)
         .map_err(|error| refused("type", format!("`{function}` can't be called: {error}")))?;
-    let types: Vec<Type> = export.ty.params().map(|(_, ty)| ty).collect();
+    let types: Vec<Type> = export.params().map(|(_, ty)| ty).collect();
     let text = text.trim();
     let bare = format!("f({text})");
     let parsed = if text.starts_with('(') && text.ends_with(')') {
@@ -225,7 +242,7 @@ fn arguments(export: &Export, function: &str, text: &str) -> Result<Vec<Val>, Pr
         parse(&bare, &types)
     };
     parsed.map_err(|error| {
-        let expected = signature(&export.ty);
+        let expected = signature(export);
         refused(
             "arguments",
             format!("the arguments don't fit `{function}`: {error}; it is {expected}"),

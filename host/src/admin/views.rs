@@ -2,16 +2,17 @@
 //!
 //! Owns the answers to `GET`. All of one answer is of one moment: the records that the reconciler applied last.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Query, State};
 use serde_json::{Value, json};
-use weft_compose::AppName;
 use weft_compose::record::{LinkRecord, LinkTarget, RouteRecord};
 
 use super::Admin;
 use super::names::complete;
 use super::problem::{Checked, Problem};
-use crate::desired::Desired;
 use crate::link::linked;
 use crate::state::{ActorState, State as Snapshot};
 
@@ -65,6 +66,11 @@ pub(super) async fn apps(State(admin): State<Admin>, Checked(Query(filter)): Wan
         .apps
         .iter()
         .filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name));
+    // Each list is gone through once, and not once for each app.
+    let actors = by_app(desired.actors.keys(), |actor| actor.app_name());
+    let providers = by_app(desired.providers.keys(), |provider| provider.app_name());
+    let routes = by_app(desired.routes.values(), |route| route.app.clone());
+    let conditions = by_app(progress.conditions.iter(), |condition| condition.app.clone());
     let apps = apps.map(|(name, record)| {
         json!({
             "name": name,
@@ -74,10 +80,10 @@ pub(super) async fn apps(State(admin): State<Admin>, Checked(Query(filter)): Wan
             "manifest": record.manifest,
             "by": record.by,
             "at": record.at,
-            "actors": own(desired.actors.keys(), name, |actor| actor.app_name()),
-            "providers": own(desired.providers.keys(), name, |provider| provider.app_name()),
-            "routes": routes(desired, name),
-            "conditions": progress.conditions.iter().filter(|condition| condition.app.as_ref() == Some(name)).count(),
+            "actors": actors.get(name).map_or(&[][..], Vec::as_slice),
+            "providers": providers.get(name).map_or(&[][..], Vec::as_slice),
+            "routes": shown(routes.get(name).map_or(&[][..], Vec::as_slice)),
+            "conditions": conditions.get(&Some(name.clone())).map_or(0, Vec::len),
         })
     });
     Ok(Json(
@@ -102,8 +108,9 @@ pub(super) async fn actors(State(admin): State<Admin>, Checked(Query(filter)): W
             "revision": record.revision,
             "applied_revision": running.map(|actor| actor.revision),
             "component": record.component,
-            "component_bytes": running.map(|actor| actor.component.len),
-            "http": running.map(|actor| actor.http.is_some()),
+            "component_bytes": running.map(|actor| actor.component.description.len),
+            "loaded": running.map(|actor| actor.component.is_loaded()),
+            "http": running.map(|actor| actor.component.description.http),
             "waiting": running.map(|actor| actor.admission.waiting()),
             "concurrency": record.limits.concurrency,
             "limits": record.limits,
@@ -127,7 +134,7 @@ pub(super) async fn providers(State(admin): State<Admin>, Checked(Query(filter))
         .filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name));
     let providers = providers.map(|(name, record)| {
         let subject = format!("provider {name}");
-        let links = desired.links.values().flatten().filter(
+        let links = desired.links.values().flat_map(|links| links.iter()).filter(
             |link| matches!(&link.target, LinkTarget::Provider { name: target, .. } if target == name),
         );
         json!({
@@ -180,23 +187,24 @@ fn completed<'a, N: Clone + std::fmt::Display + 'a>(
     name.map(|name| complete(kind, name, known)).transpose()
 }
 
-fn own<'a, N: serde::Serialize + 'a>(
-    names: impl Iterator<Item = &'a N>,
-    app: &AppName,
-    app_of: impl Fn(&N) -> AppName,
-) -> Vec<&'a N> {
-    names.filter(|name| app_of(name) == *app).collect()
+fn by_app<'a, T: 'a, A: Eq + std::hash::Hash>(
+    all: impl Iterator<Item = &'a T>,
+    app_of: impl Fn(&T) -> A,
+) -> HashMap<A, Vec<&'a T>> {
+    let mut by_app = HashMap::<A, Vec<&T>>::new();
+    for one in all {
+        by_app.entry(app_of(one)).or_default().push(one);
+    }
+    by_app
 }
 
 /// Those of an app, each once.
-fn routes<'a>(desired: &'a Desired, app: &AppName) -> Vec<Value> {
-    let mut routes: Vec<&'a RouteRecord> = Vec::new();
-    for route in desired.routes.iter().filter(|route| route.app == *app) {
-        if !routes.contains(&route) {
-            routes.push(route);
-        }
-    }
-    let shown = routes.into_iter().map(|route| {
+fn shown(all: &[&Arc<RouteRecord>]) -> Vec<Value> {
+    let mut seen = HashSet::new();
+    let routes = all
+        .iter()
+        .filter(|route| seen.insert((&route.host, &route.path, &route.methods, &route.headers, &route.actor)));
+    let shown = routes.map(|route| {
         json!({
             "actor": route.actor, "host": route.host, "path": route.path,
             "methods": route.methods, "headers": route.headers, "strip_prefix": route.strip_prefix,
@@ -223,7 +231,7 @@ fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
         LinkTarget::Actor { name } => {
             let target = state.find(name);
             // An import for which another link says more is that one's.
-            let mut imports = actor.component.imports.iter().enumerate().filter(|(_, import)| {
+            let mut imports = actor.component.description.actor_imports.iter().enumerate().filter(|(_, import)| {
                 link.interface.matches(&import.interface)
                     && linked(all, &import.interface) == Some(&link.target)
             });

@@ -77,6 +77,12 @@ pub(super) struct Up {
     /// Instances that may be live at once; by default as many as the kernel grants.
     #[arg(long, value_name = "N")]
     instances: Option<u32>,
+    /// A component that was not called for so long is unloaded until its next call.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    unload_after: Duration,
+    /// Components that may be loaded at once; by default 1024, or what the limit on open files leaves room for.
+    #[arg(long, value_name = "N")]
+    loaded_components: Option<usize>,
     /// Invocations of one actor that run at once.
     #[arg(long, value_name = "N", default_value_t = Limits::default().concurrency)]
     concurrency: u32,
@@ -157,6 +163,8 @@ impl Up {
             ingress,
             profile: self.profile,
             instances: self.instances,
+            unload_after: self.unload_after,
+            components_loaded: self.loaded_components,
             drain_timeout: self.drain_timeout,
         }
     }

@@ -9,7 +9,7 @@
 //! A file is opened once: the bytes that are checked and those that are mapped come from the same descriptor.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -22,7 +22,7 @@ use weft_observability::metrics::CacheResult;
 
 use super::ComponentBytes;
 use super::compile::{CompileError, Compiler};
-use crate::digest::hex;
+use crate::digest::{Digest, hex};
 use crate::engine::Engine;
 
 /// Bytes of machine code that are kept. A plain component has 0.2 to 0.5 MB of it, so this is several thousand, and
@@ -91,20 +91,11 @@ impl AotCache {
     /// # Errors
     /// [`AotError`]; the cache is left without a half-written file.
     pub async fn get(&self, engine: &Engine, component: &ComponentBytes) -> Result<Component, AotError> {
-        let folder = self.folder.join(engine.fingerprint());
-        let path = folder.join(format!("{}.cwasm", component.digest.to_hex()));
-        match self.look_up(engine, &path) {
-            Found::Hit(loaded) => {
-                self.metrics.artifact_cache(CacheResult::Hit);
-                return Ok(loaded);
-            }
-            Found::Miss => self.metrics.artifact_cache(CacheResult::Miss),
-            Found::Bad(result, reason) => {
-                self.metrics.artifact_cache(result);
-                tracing::warn!(path = %path.display(), reason, "machine code in the cache is not to be run: compiling again");
-                let _ = fs::remove_file(&path);
-            }
+        if let Some(loaded) = self.cached(engine, component.digest) {
+            return Ok(loaded);
         }
+        let folder = self.folder.join(engine.fingerprint());
+        let path = self.path(engine, component.digest);
         let failed = |act, path: &Path| {
             let path = path.to_owned();
             move |source| AotError::Io { act, path, source }
@@ -128,6 +119,34 @@ impl AotCache {
         self.open(engine, &path)
             .map_err(failed("open", &path))?
             .map_err(AotError::Load)
+    }
+
+    /// The component, if its machine code is in the cache and whole. What must not be run is removed.
+    pub fn cached(&self, engine: &Engine, digest: Digest) -> Option<Component> {
+        let path = self.path(engine, digest);
+        match self.look_up(engine, &path) {
+            Found::Hit(loaded) => {
+                self.metrics.artifact_cache(CacheResult::Hit);
+                return Some(loaded);
+            }
+            Found::Miss => self.metrics.artifact_cache(CacheResult::Miss),
+            Found::Bad(result, reason) => {
+                self.metrics.artifact_cache(result);
+                tracing::warn!(path = %path.display(), reason, "machine code in the cache is not to be run: compiling again");
+                let _ = fs::remove_file(&path);
+            }
+        }
+        None
+    }
+
+    /// Whether there is a file of machine code.
+    pub fn has(&self, engine: &Engine, digest: Digest) -> bool {
+        self.path(engine, digest).exists()
+    }
+
+    fn path(&self, engine: &Engine, digest: Digest) -> PathBuf {
+        let folder = self.folder.join(engine.fingerprint());
+        folder.join(format!("{}.cwasm", digest.to_hex()))
     }
 
     fn look_up(&self, engine: &Engine, path: &Path) -> Found {
@@ -174,16 +193,24 @@ impl AotCache {
 
     /// The code of a file's bytes and of the name under which they may be loaded.
     fn authenticate(&self, path: &Path, file: &mut File) -> io::Result<[u8; 32]> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).map_err(io::Error::other)?;
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        mac.update(&(name.len() as u64).to_le_bytes());
-        mac.update(name);
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(mac.finalize().into_bytes().into()),
-                n => mac.update(&buffer[..n]),
-            }
+        authenticate(&self.key, path, file)
+    }
+}
+
+/// A code that only the holder of `key` can make, of bytes and of the name of the file that holds them.
+///
+/// # Errors
+/// If the bytes can't be read.
+pub fn authenticate(key: &[u8; 32], path: &Path, bytes: &mut impl io::Read) -> io::Result<[u8; 32]> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).map_err(io::Error::other)?;
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    mac.update(&(name.len() as u64).to_le_bytes());
+    mac.update(name);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match bytes.read(&mut buffer)? {
+            0 => return Ok(mac.finalize().into_bytes().into()),
+            n => mac.update(&buffer[..n]),
         }
     }
 }

@@ -11,7 +11,7 @@ use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{Resolve, WorldItem, WorldKey};
 
 use super::imports::ActorImport;
-use super::{ComponentBytes, LoadedComponent};
+use super::ComponentBytes;
 use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::front;
@@ -23,7 +23,7 @@ pub const FEATURES: WasmFeatures = WasmFeatures::WASM3.union(WasmFeatures::COMPO
 pub const INCOMING_HANDLER: &str = "wasi:http/incoming-handler";
 
 /// How this host answers an import.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Provision {
     /// The platform serves it.
@@ -137,17 +137,6 @@ impl fmt::Display for Unlinked {
         }
         Ok(())
     }
-}
-
-/// The interfaces that `component` imports and providers serve.
-pub fn provider_imports(component: &LoadedComponent) -> Vec<String> {
-    let component = component.pre.component();
-    let ty = component.component_type();
-    let imports = ty.imports(component.engine()).map(|(name, _)| name);
-    imports
-        .filter(|name| provision(name) == Provision::Link && !name.contains("/types@"))
-        .map(str::to_owned)
-        .collect()
 }
 
 /// The imports of `component` that would stay open. An import of nothing but types needs no one to serve it, and one of

@@ -24,6 +24,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::body::{RequestBody, ResponseBody};
 use crate::admission::Place;
+use crate::component::lazy::InUse;
 use crate::instance::LiveInstance;
 use crate::invocation::record::{Record, classify};
 use crate::invocation::{Call, CallError, ErrorKind, LONG, Metered};
@@ -232,8 +233,12 @@ async fn run_guest(
     request: Request<RequestBody>,
 ) -> Result<(), CallError> {
     let _place = place;
-    let mut live = LiveInstance::of(&record.call);
-    let ended = handle(&mut live, &mut record, slot.clone(), scheme, request).await;
+    let component = match record.call.target().actor.component.get().await {
+        Ok(component) => component,
+        Err(error) => return record.finish(Err(error.into())),
+    };
+    let mut live = LiveInstance::of(&record.call, &component);
+    let ended = handle(&mut live, component, &mut record, slot.clone(), scheme, request).await;
     record.peak_memory = Some(live.store.data().memory.peak());
     let result = match ended {
         Ok(()) if slot.is_answered() => Ok(()),
@@ -253,12 +258,13 @@ async fn run_guest(
 
 async fn handle(
     live: &mut LiveInstance,
+    component: InUse,
     record: &mut Record,
     slot: ResponseSlot,
     scheme: Scheme,
     request: Request<RequestBody>,
 ) -> wasmtime::Result<()> {
-    let (handler, store) = live.http(&record.call).await?;
+    let (handler, store) = live.http(component).await?;
     record.started = Some(record.call.arrived.elapsed());
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(scheme, request)?;

@@ -1,7 +1,7 @@
 //! Which actor answers which request.
 //!
 //! Owns the table of one snapshot and its order: the more specific host first, then the longer path, then a named
-//! method before any, then more headers.
+//! method before any, then more headers. It is an index: ten thousand routes are found as fast as one.
 
 use std::collections::HashMap;
 
@@ -11,6 +11,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use crate::state::ActorIndex;
+
+/// The longest name that DNS has; no route's host is longer, and what is longer in a request is not looked up.
+const HOST_LEN_MAX: usize = 253;
 
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
@@ -73,68 +76,93 @@ fn strip_prefix(prefix: &str, uri: &mut Uri, headers: &mut HeaderMap) {
     }
 }
 
-/// The routes of one snapshot.
+/// The routes of one snapshot. Finding one takes as many look-ups as its path and its host have parts, however many
+/// routes there are.
 #[derive(Default)]
 pub struct Routes {
-    exact: HashMap<String, Vec<Route>>,
-    /// By the part after the `*`, the longest first.
-    wildcard: Vec<(String, Vec<Route>)>,
-    any: Vec<Route>,
+    exact: HashMap<String, Group>,
+    /// By the part after the `*`, which starts with a dot.
+    wildcard: HashMap<String, Group>,
+    any: Group,
+}
+
+/// The routes of one host, each path's own in the order in which they are tried.
+#[derive(Default)]
+struct Group {
+    by_path: HashMap<String, Vec<Route>>,
+    /// Bytes of the longest path: what is longer in a request is not looked up.
+    path_len_max: usize,
+}
+
+impl Group {
+    fn add(&mut self, route: Route) {
+        self.path_len_max = self.path_len_max.max(route.path.len());
+        self.by_path.entry(route.path.clone()).or_default().push(route);
+    }
+
+    fn sort(&mut self) {
+        for same_path in self.by_path.values_mut() {
+            same_path
+                .sort_by_key(|route| std::cmp::Reverse((!route.methods.is_empty(), route.headers.len())));
+        }
+    }
+
+    fn find(&self, request: &Request<impl Sized>) -> Option<&Route> {
+        let path = request.uri().path();
+        // The whole path, what is before its last slash, before the one before that, and at last the root.
+        let before_slashes = path.rmatch_indices('/').map(|(at, _)| at);
+        std::iter::once(path.len())
+            .chain(before_slashes)
+            .filter(|len| (1..=self.path_len_max).contains(len))
+            .map(|len| &path[..len])
+            .chain(["/"])
+            .filter_map(|path| self.by_path.get(path))
+            .flatten()
+            .find(|route| route.matches(request))
+    }
 }
 
 impl Routes {
-    /// A table of `routes`, in whatever order.
+    /// A table of `routes`; of those that say the same, the first is taken.
     pub fn new(routes: Vec<Route>) -> Self {
         let mut table = Self::default();
-        let mut wildcard = HashMap::<String, Vec<Route>>::new();
         for route in routes {
-            match route.host.as_deref().map(|host| (host, host.strip_prefix('*'))) {
-                None => table.any.push(route),
-                Some((_, Some(suffix))) => wildcard.entry(suffix.to_owned()).or_default().push(route),
-                Some((host, None)) => table.exact.entry(host.to_owned()).or_default().push(route),
-            }
+            let group = match route.host.as_deref().map(|host| (host, host.strip_prefix('*'))) {
+                None => &mut table.any,
+                Some((_, Some(suffix))) => table.wildcard.entry(suffix.to_owned()).or_default(),
+                Some((host, None)) => table.exact.entry(host.to_owned()).or_default(),
+            };
+            group.add(route);
         }
-        table.wildcard = wildcard.into_iter().collect();
-        table
-            .wildcard
-            .sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
-        let groups = table
-            .exact
-            .values_mut()
-            .chain(table.wildcard.iter_mut().map(|(_, group)| group));
-        for group in groups.chain([&mut table.any]) {
-            group.sort_by_key(|route| {
-                let named = !route.methods.is_empty();
-                std::cmp::Reverse((route.path.len(), named, route.headers.len()))
-            });
-        }
+        let groups = table.exact.values_mut().chain(table.wildcard.values_mut());
+        groups.chain([&mut table.any]).for_each(Group::sort);
         table
     }
 
     /// The route of a request.
     pub fn find(&self, request: &Request<impl Sized>) -> Option<&Route> {
-        let first = |group: &'_ [Route]| group.iter().position(|route| route.matches(request));
         if !self.exact.is_empty() || !self.wildcard.is_empty() {
             let host = host(request).unwrap_or_default().to_ascii_lowercase();
-            if let Some(group) = self.exact.get(&host)
-                && let Some(at) = first(group)
-            {
-                return Some(&group[at]);
+            if let Some(route) = self.exact.get(&host).and_then(|group| group.find(request)) {
+                return Some(route);
             }
-            let below = |suffix: &str| host.len() > suffix.len() && host.ends_with(suffix);
-            for (_, group) in self.wildcard.iter().filter(|(suffix, _)| below(suffix)) {
-                if let Some(at) = first(group) {
-                    return Some(&group[at]);
-                }
+            // From the first dot on, then from the next: the longest end of the name first. `*` is not nothing.
+            let looked_up = |at: &usize| *at > 0 && host.len() - at <= HOST_LEN_MAX;
+            let ends = host.match_indices('.').filter(|(at, _)| looked_up(at));
+            let mut ends = ends.filter_map(|(at, _)| self.wildcard.get(&host[at..]));
+            if let Some(route) = ends.find_map(|group| group.find(request)) {
+                return Some(route);
             }
         }
-        first(&self.any).map(|at| &self.any[at])
+        self.any.find(request)
     }
 
     /// All routes.
     pub fn all(&self) -> impl Iterator<Item = &Route> {
-        let wildcard = self.wildcard.iter().map(|(_, group)| group);
-        self.exact.values().chain(wildcard).chain([&self.any]).flatten()
+        let groups = self.exact.values().chain(self.wildcard.values());
+        groups
+            .chain([&self.any])
+            .flat_map(|group| group.by_path.values().flatten())
     }
 }
 
@@ -262,5 +290,61 @@ mod tests {
         route.rewrite(&mut head);
         assert_eq!(head.uri, "/item?x=1");
         assert_eq!(head.headers[X_FORWARDED_PREFIX], "/shop");
+    }
+
+    /// What [`Routes::find`] is to find: of all routes that take the request, the first in the documented order.
+    fn find_in_order(routes: &[Route], request: &Request<()>) -> Option<ActorIndex> {
+        let host = host(request).unwrap_or_default().to_ascii_lowercase();
+        let host_rank = |route: &Route| match route.host.as_deref() {
+            None => Some((0, 0)),
+            Some(own) => match own.strip_prefix('*') {
+                Some(end) => (host.len() > end.len() && host.ends_with(end)).then_some((1, end.len())),
+                None => (own == host).then_some((2, 0)),
+            },
+        };
+        let mut found: Vec<_> = routes
+            .iter()
+            .filter(|route| route.matches(request))
+            .filter_map(|route| Some((host_rank(route)?, route)))
+            .collect();
+        found.sort_by_key(|(host, route)| {
+            let named = !route.methods.is_empty();
+            std::cmp::Reverse((*host, route.path.len(), named, route.headers.len()))
+        });
+        found.first().map(|(_, route)| route.target)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn finds_what_a_look_at_all_routes_in_their_order_finds(
+            routes in proptest::collection::vec(
+                (
+                    proptest::option::of("(\\*\\.)?(a|b)(\\.a){0,2}"),
+                    "/|(/[ab]{1,2}){1,3}",
+                    proptest::bool::ANY,
+                    proptest::option::of(proptest::sample::select(vec!["blue", "red"])),
+                ),
+                0..24,
+            ),
+            host in "[abA]?(\\.[ab]){0,3}(:80)?",
+            path in "(/[ab]{0,2}){1,4}",
+            post in proptest::bool::ANY,
+            tenant in proptest::option::of(proptest::sample::select(vec!["blue", "red"])),
+        ) {
+            let names: Vec<ActorName> = (0..routes.len())
+                .map(|n| ActorName::new("a", "b", &format!("n{n}")).unwrap())
+                .collect();
+            let indices = indices(names.iter());
+            let routes: Vec<Route> = std::iter::zip(&names, routes)
+                .map(|(name, (host, path, post, header))| Route {
+                    target: indices[name],
+                    ..route(0, host.as_deref(), &path, post.then_some(Method::POST), header)
+                })
+                .collect();
+            let method = if post { Method::POST } else { Method::GET };
+            let request = request(method, &host, &path, tenant);
+            let found = Routes::new(routes.clone()).find(&request).map(|route| route.target);
+            proptest::prop_assert_eq!(found, find_in_order(&routes, &request));
+        }
     }
 }

@@ -4,68 +4,83 @@
 
 use std::fmt::Write as _;
 
-use wasmtime::component::ComponentExportIndex;
+use sha2::{Digest as _, Sha256};
 use wasmtime::component::types::{ComponentFunc, Type};
 use weft_compose::InterfacePattern;
 
-use crate::component::LoadedComponent;
-use crate::component::imports::{ActorImport, exported_functions, exported_interfaces};
-use crate::engine::Engine;
+use crate::component::description::{Description, Interface};
+use crate::digest::hex;
 
-/// The functions of `target` that answer those of `import`, in the order of the import.
+/// Bytes of a digest of types: enough for no two to be the same by chance or design.
+const TYPES_LEN: usize = 16;
+/// What stands for types that can't cross. No name in WIT has a space in it.
+const RESOURCE: &str = "a resource";
+const FOREIGN: &str = "a type that can't cross actors";
+
+/// The functions of `target` that answer those of `import`, in the order of the import, each by its
+/// [position](Description::position).
 ///
 /// # Errors
 /// What is missing, or which function differs and how, in one sentence.
-pub fn exports(
-    engine: &Engine,
-    import: &ActorImport,
-    target: &LoadedComponent,
-) -> Result<Vec<ComponentExportIndex>, String> {
-    let component = target.pre.component();
+pub fn exports(import: &Interface, target: &Description) -> Result<Vec<usize>, String> {
     let wanted: InterfacePattern = import
         .interface
         .parse()
         .map_err(|error| format!("its import {}: {error}", import.interface))?;
-    let offered = exported_interfaces(engine, component);
-    let Some(interface) = offered.iter().find(|name| wanted.matches(name)) else {
-        let offered = match offered.as_slice() {
-            [] => "no interface".to_owned(),
-            names => names.join(", "),
+    let Some(export) = target
+        .exports
+        .iter()
+        .find(|export| wanted.matches(&export.interface))
+    else {
+        let names: Vec<_> = target
+            .exports
+            .iter()
+            .map(|export| export.interface.as_str())
+            .collect();
+        let offered = if names.is_empty() {
+            "no interface".to_owned()
+        } else {
+            names.join(", ")
         };
         return Err(format!(
             "it imports {}, and the target exports {offered}",
             import.interface
         ));
     };
-    let exports = exported_functions(engine, component, interface);
     import
         .functions
         .iter()
         .map(|function| {
-            let Some((_, export)) = exports.iter().find(|(name, _)| *name == function.name) else {
+            let found = export.functions.iter().find(|own| own.name == function.name);
+            let Some((found, at)) = found.zip(target.position(&export.interface, &function.name)) else {
                 return Err(format!(
-                    "it imports the function `{}` of {}, which the target's {interface} does not have",
-                    function.name, import.interface
+                    "it imports the function `{}` of {}, which the target's {} does not have",
+                    function.name, import.interface, export.interface
                 ));
             };
-            if same(&function.ty, &export.ty) {
-                Ok(export.index)
+            if function.types.is_some() && function.types == found.types {
+                Ok(at)
             } else {
                 Err(format!(
                     "`{}` of {} is {} where it is imported and {} where it is exported",
-                    function.name,
-                    import.interface,
-                    signature(&function.ty),
-                    signature(&export.ty)
+                    function.name, import.interface, function.signature, found.signature
                 ))
             }
         })
         .collect()
 }
 
-/// Names of parameters may differ; what goes over is the same.
-fn same(a: &ComponentFunc, b: &ComponentFunc) -> bool {
-    a.params().map(|(_, ty)| ty).eq(b.params().map(|(_, ty)| ty)) && a.results().eq(b.results())
+/// A digest of what a function takes and gives, the same for two functions if a call of the one can be answered by the
+/// other: names of parameters may differ. `None` if a type in it can't cross from actor to actor.
+pub fn types(ty: &ComponentFunc) -> Option<String> {
+    let all = ty
+        .params()
+        .map(|(_, ty)| describe(&ty))
+        .chain([String::from("->")])
+        .chain(ty.results().map(|ty| describe(&ty)));
+    let text = all.collect::<Vec<_>>().join(", ");
+    let crosses = !text.contains(RESOURCE) && !text.contains(FOREIGN);
+    crosses.then(|| hex(&Sha256::digest(text)[..TYPES_LEN]))
 }
 
 /// A function's type as WIT writes it, types of other names written out.
@@ -126,7 +141,7 @@ pub fn describe(ty: &Type) -> String {
                 format!("result<{ok}, {}>", describe(&err))
             }
         },
-        Type::Own(_) | Type::Borrow(_) => "a resource".to_owned(),
-        _ => "a type that can't cross actors".to_owned(),
+        Type::Own(_) | Type::Borrow(_) => RESOURCE.to_owned(),
+        _ => FOREIGN.to_owned(),
     }
 }

@@ -237,6 +237,7 @@ async fn machine_code_is_kept_and_a_damaged_file_is_compiled_again_and_never_run
     assert_eq!(cached(&first, "miss").await, 1);
     drop(first);
     let second = start();
+    assert_eq!(second.get("/plain").await.status, 200);
     assert_eq!(
         (cached(&second, "hit").await, cached(&second, "miss").await),
         (1, 0)
@@ -254,8 +255,8 @@ async fn machine_code_is_kept_and_a_damaged_file_is_compiled_again_and_never_run
     for bad in [&flipped[..], &good[..good.len() / 2], b""] {
         std::fs::write(&path, bad).unwrap();
         let weft = start();
-        weft.wait_for_log("authentication code is wrong").await;
         assert_eq!(weft.get("/plain").await.status, 200);
+        weft.wait_for_log("authentication code is wrong").await;
         drop(weft);
         assert_eq!(std::fs::read(&path).unwrap(), good);
     }
@@ -274,6 +275,6 @@ async fn machine_code_that_another_host_compiled_is_not_run() {
     std::fs::copy(&foreign, &own).unwrap();
     std::fs::copy(foreign.with_extension("mac"), own.with_extension("mac")).unwrap();
     let weft = Weft::start_with(&[HELLO], &[], &[], ours);
-    weft.wait_for_log("authentication code is wrong").await;
     assert_eq!(weft.get("/plain").await.status, 200);
+    weft.wait_for_log("authentication code is wrong").await;
 }

@@ -7,6 +7,7 @@
 
 mod admin;
 mod apps;
+mod density;
 mod faults;
 mod files;
 mod http;

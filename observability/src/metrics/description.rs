@@ -186,6 +186,18 @@ pub(super) static COMPILE_DURATION: Description =
     histogram(WEFT_COMPONENT_COMPILE_DURATION, "Time to compile a component.");
 pub(super) static LOAD_DURATION: Description =
     histogram(WEFT_COMPONENT_LOAD_DURATION, "Time to load a compiled component.");
+pub(super) static COMPONENTS_LOADED: Description = gauge(
+    WEFT_COMPONENT_LOADED,
+    Unit::Count("{component}"),
+    "Components whose machine code is mapped.",
+);
+pub(super) static COMPONENT_LOADS: Description =
+    counter(WEFT_COMPONENT_LOADS, "{load}", "Loads of components.");
+pub(super) static COMPONENT_EVICTIONS: Description = counter(
+    WEFT_COMPONENT_EVICTIONS,
+    "{eviction}",
+    "Components whose machine code was let go.",
+);
 pub(super) static ARTIFACT_CACHE: Description = counter(
     WEFT_ARTIFACT_CACHE,
     "{lookup}",

@@ -11,7 +11,7 @@ use super::actor::{self, ActorMetrics};
 use super::description::*;
 use super::instrument::{Counter, Histogram};
 use super::nanos;
-use super::outcome::{CacheResult, CompileOutcome};
+use super::outcome::{CacheResult, CompileOutcome, Eviction};
 use super::snapshot::{Attributes, Family, Point, PointValue, Value};
 use crate::attributes::*;
 
@@ -59,6 +59,8 @@ struct Host {
     overflow: Arc<ActorMetrics>,
     compile_duration: [Histogram; CompileOutcome::ALL.len()],
     load_duration: Histogram,
+    loads: [Counter; FAILED_OR_OK.len()],
+    evictions: [Counter; Eviction::ALL.len()],
     artifact_cache: [Counter; CacheResult::ALL.len()],
     connections_refused: Counter,
     requests_rejected: Mutex<BTreeMap<&'static str, u64>>,
@@ -67,6 +69,7 @@ struct Host {
     commit_duration: [Histogram; FAILED_OR_OK.len()],
     active_requests: Observer<dyn Fn() -> u64 + Send>,
     pool: Observer<dyn Fn() -> PoolState + Send>,
+    components_loaded: Observer<dyn Fn() -> u64 + Send>,
     connections: Observer<dyn Fn() -> u64 + Send>,
     certificates: Observer<CertificatesFn>,
     state: Observer<dyn Fn() -> StateReport + Send>,
@@ -108,6 +111,8 @@ impl Default for HostMetrics {
             overflow: Arc::new(ActorMetrics::new(None)),
             compile_duration: [const { Histogram::new(COMPILE_NANOS) }; CompileOutcome::ALL.len()],
             load_duration: Histogram::new(COMPILE_NANOS),
+            loads: Default::default(),
+            evictions: Default::default(),
             artifact_cache: Default::default(),
             connections_refused: Counter::default(),
             requests_rejected: Mutex::default(),
@@ -116,6 +121,7 @@ impl Default for HostMetrics {
             commit_duration: [const { Histogram::new(CALL_NANOS) }; FAILED_OR_OK.len()],
             active_requests: Observer::default(),
             pool: Observer::default(),
+            components_loaded: Observer::default(),
             connections: Observer::default(),
             certificates: Observer::default(),
             state: Observer::default(),
@@ -160,6 +166,16 @@ impl HostMetrics {
         self.0.load_duration.record(nanos(duration));
     }
 
+    /// A component was to be loaded, and was or was not.
+    pub fn component_load(&self, ok: bool) {
+        self.0.loads[usize::from(ok)].add(1);
+    }
+
+    /// A component's machine code was let go.
+    pub fn component_evicted(&self, why: Eviction) {
+        self.0.evictions[why as usize].add(1);
+    }
+
     /// A compiled component was looked up in the cache.
     pub fn artifact_cache(&self, result: CacheResult) {
         self.0.artifact_cache[result as usize].add(1);
@@ -201,6 +217,11 @@ impl HostMetrics {
     /// Tells how to ask the instance pool.
     pub fn observe_pool(&self, f: impl Fn() -> PoolState + Send + 'static) {
         self.0.pool.set(Box::new(f));
+    }
+
+    /// Tells how to count the components that are loaded.
+    pub fn observe_components_loaded(&self, f: impl Fn() -> u64 + Send + 'static) {
+        self.0.components_loaded.set(Box::new(f));
     }
 
     /// Tells how to count the open connections of the front door.
@@ -257,6 +278,29 @@ impl HostMetrics {
         family(
             &LOAD_DURATION,
             measured(vec![], &host.load_duration).into_iter().collect(),
+        );
+        family(
+            &COMPONENTS_LOADED,
+            host.components_loaded
+                .ask(|ask| number(vec![], ask()))
+                .into_iter()
+                .collect(),
+        );
+        family(
+            &COMPONENT_LOADS,
+            FAILED_OR_OK
+                .into_iter()
+                .zip(&host.loads)
+                .map(|(outcome, count)| number(labelled(WEFT_OUTCOME, outcome), count.value()))
+                .collect(),
+        );
+        family(
+            &COMPONENT_EVICTIONS,
+            Eviction::ALL
+                .into_iter()
+                .zip(&host.evictions)
+                .map(|(why, count)| number(labelled(WEFT_REASON, why.as_str()), count.value()))
+                .collect(),
         );
         family(
             &ARTIFACT_CACHE,

@@ -128,3 +128,24 @@ impl CacheResult {
         }
     }
 }
+
+/// Why a component's machine code was let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Eviction {
+    /// It was not called for long.
+    Idle,
+    /// Too many were loaded.
+    Bound,
+}
+
+impl Eviction {
+    pub const ALL: [Self; 2] = [Self::Idle, Self::Bound];
+
+    /// The value of the attribute `weft.reason`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Bound => "bound",
+        }
+    }
+}

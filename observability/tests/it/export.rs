@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use weft_observability::attributes::{METRICS, WEFT_POOL_SLOTS, WEFT_TLS_RELOAD};
 use weft_observability::metrics::{
-    CacheResult, CallPath, CompileOutcome, Operation, OperationOutcome, PoolState, ShedReason, StateReport,
+    CacheResult, CallPath, CompileOutcome, Eviction, Operation, OperationOutcome, PoolState, ShedReason, StateReport,
 };
 use weft_observability::test_collector::{SpanKind, TestCollector};
 use weft_observability::{InvocationRecord, LogFormat, Outcome, TraceContext, context_of, set_parent};
@@ -104,6 +104,9 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
     metrics.observe_certificates(|each| each("example.com", std::time::SystemTime::now()));
     metrics.component_compiled(CompileOutcome::Ok, Duration::from_secs(1));
     metrics.component_loaded(Duration::from_millis(1));
+    metrics.component_load(true);
+    metrics.component_evicted(Eviction::Idle);
+    metrics.observe_components_loaded(|| 1);
     metrics.artifact_cache(CacheResult::Miss);
     metrics.request_rejected("no-route");
     metrics.reconciled(true, Duration::from_millis(1));

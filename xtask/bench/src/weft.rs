@@ -16,7 +16,8 @@ use weft_host::admission::RootPlaces;
 use weft_host::call::{Step, run};
 use weft_host::component::aot::AotCache;
 use weft_host::component::compile::Compiler;
-use weft_host::component::{ComponentBytes, LoadedComponent, Loader};
+use weft_host::component::lazy::LazyComponent;
+use weft_host::component::{ComponentBytes, Loader};
 use weft_host::data::DataDir;
 use weft_host::digest::Digest;
 use weft_host::engine::{Engine, Profile};
@@ -76,9 +77,11 @@ impl Weft {
     }
 
     /// From the file to what can be instantiated.
-    pub(crate) async fn load(&self, guest: &str) -> Result<LoadedComponent> {
-        let file = self.guests.join(format!("{guest}.wasm"));
-        Ok(self.loader.load(ComponentBytes::read(&file)?).await?)
+    pub(crate) async fn load(&self, guest: &str) -> Result<Arc<LazyComponent>> {
+        let component = ComponentBytes::read(&self.guests.join(format!("{guest}.wasm")))?;
+        let loaded = self.loader.load(&component).await?;
+        let description = loaded.describe(&self.engine, component.bytes.len());
+        Ok(LazyComponent::pinned(loaded, description))
     }
 
     /// The file that [`load`](Self::load) maps.
@@ -90,7 +93,7 @@ impl Weft {
     /// A snapshot of `guests`, each an actor of its own name, with all of `links` resolved.
     pub(crate) fn state(
         &self,
-        guests: Vec<(&str, LoadedComponent)>,
+        guests: Vec<(&str, Arc<LazyComponent>)>,
         links: &[Link<'_>],
         providers: &Providers,
     ) -> Result<Arc<State>> {
@@ -98,7 +101,7 @@ impl Weft {
         let mut actors = Vec::new();
         for (guest, component) in guests {
             let info = ActorInfo::new(actor_name(guest)?, Limits::default(), self.metrics.actor(guest));
-            let actor = Actor::new(info, 1, Arc::new(component), root.clone());
+            let actor = Actor::new(info, 1, component, root.clone());
             actors.push((guest, Arc::new(actor)));
         }
         let index = indices(actors.iter().map(|(_, actor)| &actor.info.name));
@@ -109,7 +112,6 @@ impl Weft {
         let known = known.collect();
         let http = HttpClient::new(Vec::new());
         let targets = Targets {
-            engine: &self.engine,
             http: &http,
             providers,
             actors: &known,
@@ -118,7 +120,8 @@ impl Weft {
         for (guest, actor) in actors {
             let own = links.iter().filter(|(from, ..)| *from == guest);
             let own: Vec<_> = own.map(link_record).collect::<Result<_>>()?;
-            let (links, faults) = LinkTable::resolve(&actor.info.name, &actor.component, [], &own, &targets);
+            let component = &actor.component.description;
+            let (links, faults) = LinkTable::resolve(&actor.info.name, component, [], &own, &targets);
             ensure!(faults.is_empty(), "{}", faults.join("; "));
             states.push(ActorState { actor, links });
         }
@@ -160,15 +163,17 @@ pub(crate) fn function(component: &Component, interface: &str, name: &str) -> Re
 pub(crate) struct Target {
     state: Arc<State>,
     at: ActorIndex,
-    function: ComponentExportIndex,
+    function: usize,
 }
 
 impl Target {
     pub(crate) fn new(state: &Arc<State>, guest: &str, (interface, name): (&str, &str)) -> Result<Self> {
         let at = state.find(&actor_name(guest)?).context("no such actor")?;
-        let component = state.actor(at).actor.component.pre.component();
+        let component = &state.actor(at).actor.component.description;
         Ok(Self {
-            function: function(component, interface, name)?,
+            function: component
+                .position(interface, name)
+                .with_context(|| format!("{interface} has no function {name}"))?,
             state: state.clone(),
             at,
         })
@@ -183,7 +188,7 @@ impl Target {
     {
         let call = Call::root(self.state.clone(), self.at, Instant::now(), None);
         let step = Typed(params, PhantomData);
-        Ok(Metered::new(call.clone(), run(call, &self.function, step)).await?)
+        Ok(Metered::new(call.clone(), run(call, self.function, step)).await?)
     }
 }
 
