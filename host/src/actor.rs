@@ -9,7 +9,7 @@ use std::time::Instant;
 use weft_compose::{ActorName, Limits};
 use weft_observability::ActorMetrics;
 
-use crate::admission::{Admission, RootPlaces};
+use crate::admission::{Admission, Places};
 use crate::component::LoadedComponent;
 use crate::store::InstanceState;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -61,13 +61,8 @@ pub struct Actor {
 
 impl Actor {
     /// Makes an actor of a loaded component.
-    pub fn new(
-        info: Arc<ActorInfo>,
-        revision: u64,
-        component: Arc<LoadedComponent>,
-        root: RootPlaces,
-    ) -> Self {
-        let admission = Admission::new(&info.limits, root);
+    pub fn new(info: Arc<ActorInfo>, revision: u64, component: Arc<LoadedComponent>, places: Places) -> Self {
+        let admission = Admission::new(&info.limits, &info.name.app_name(), places);
         Self {
             info,
             revision,

@@ -22,7 +22,7 @@ use weft_lattice::control::{ControlStore, Index, ReadError};
 use weft_observability::HostMetrics;
 
 use crate::actor::{Actor, ActorInfo};
-use crate::admission::RootPlaces;
+use crate::admission::Places;
 use crate::artifact::Components;
 use crate::cli::chain;
 use crate::desired::Desired;
@@ -90,7 +90,7 @@ pub struct Reconciler {
     control: Arc<dyn ControlStore>,
     components: Arc<Components>,
     metrics: HostMetrics,
-    root: RootPlaces,
+    places: Places,
     provider_folder: PathBuf,
     http: HttpClient,
     state: Arc<ArcSwap<State>>,
@@ -109,8 +109,8 @@ pub struct Parts {
     pub components: Arc<Components>,
     /// Where numbers go.
     pub metrics: HostMetrics,
-    /// The root calls' share of the pool.
-    pub root: RootPlaces,
+    /// The pool's places.
+    pub places: Places,
     /// Where embedded backends keep their files.
     pub provider_folder: PathBuf,
     /// Where the snapshot is put.
@@ -125,7 +125,7 @@ impl Reconciler {
             control,
             components,
             metrics,
-            root,
+            places,
             provider_folder,
             state,
         } = parts;
@@ -133,7 +133,7 @@ impl Reconciler {
             control,
             components,
             metrics,
-            root,
+            places,
             provider_folder,
             http: HttpClient::new(Vec::new()),
             state,
@@ -205,6 +205,8 @@ impl Reconciler {
             });
         }
         self.open_providers(&desired, &mut found).await;
+        let asked = desired.apps.iter().map(|(name, app)| (name.clone(), app.reserve));
+        self.places.reserve(&asked.collect());
         self.load_actors(&desired, &mut found).await;
         let state = self.snapshot(&desired, &mut found);
         self.state.store(Arc::new(state));
@@ -302,7 +304,7 @@ impl Reconciler {
         let component = self.components.get(digest).await.map_err(|error| chain(&error))?;
         let metrics = self.metrics.actor(record.name.as_str());
         let info = ActorInfo::new(record.name.clone(), record.limits.clone(), metrics);
-        Ok(Actor::new(info, record.revision, component, self.root.clone()))
+        Ok(Actor::new(info, record.revision, component, self.places.clone()))
     }
 
     fn snapshot(&self, desired: &Desired, found: &mut Vec<Found>) -> State {

@@ -20,7 +20,7 @@ pub(crate) mod snapshot;
 use std::time::Duration;
 
 pub use actor::{ActorMetrics, InvocationRecord};
-pub use host::{ACTORS_MAX, HostMetrics, PoolState, StateReport};
+pub use host::{ACTORS_MAX, APPS_MAX, AppPlacesReport, HostMetrics, PoolState, StateReport};
 pub use operation::{CallPath, Operation, OperationOutcome};
 pub use outcome::{CacheResult, CompileOutcome, Outcome, ShedReason};
 
@@ -79,6 +79,16 @@ mod tests {
             live: 3,
             warm_memories: 50,
         });
+        metrics.observe_places(|| {
+            vec![AppPlacesReport {
+                app: "default/hello".into(),
+                root_reserved: 3,
+                root_used: 1,
+                nested_reserved: 1,
+                nested_used: 0,
+            }]
+        });
+        metrics.observe_tasks(|| 40);
         metrics.observe_connections(|| 12);
         metrics.observe_certificates(|each| {
             each("example.com", SystemTime::UNIX_EPOCH + Duration::from_secs(99))
@@ -177,6 +187,8 @@ mod tests {
             WEFT_OPERATION,
             WEFT_STATE,
             WEFT_POOL_STATE,
+            WEFT_CALL_KIND,
+            WEFT_PLACE_STATE,
             WEFT_CACHE_RESULT,
         ];
         let (metrics, _actor) = everything();

@@ -65,12 +65,17 @@ pub(super) async fn apps(State(admin): State<Admin>, Checked(Query(filter)): Wan
         .apps
         .iter()
         .filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name));
+    let places = admin.status.places.report();
     let apps = apps.map(|(name, record)| {
+        let places = places.iter().find(|places| *places.app == *name.as_str());
         json!({
             "name": name,
             "revision": record.revision,
             "version": record.version,
             "description": record.description,
+            "reserve": record.reserve,
+            "reserved": places.map(|places| places.root_reserved),
+            "used": places.map(|places| places.root_used),
             "manifest": record.manifest,
             "by": record.by,
             "at": record.at,
@@ -104,6 +109,7 @@ pub(super) async fn actors(State(admin): State<Admin>, Checked(Query(filter)): W
             "component": record.component,
             "component_bytes": running.map(|actor| actor.component.len),
             "http": running.map(|actor| actor.http.is_some()),
+            "running": running.map(|actor| actor.admission.running()),
             "waiting": running.map(|actor| actor.admission.waiting()),
             "concurrency": record.limits.concurrency,
             "limits": record.limits,

@@ -18,6 +18,9 @@ use crate::attributes::*;
 /// Actors that have series of their own; further ones share the overflow series.
 pub const ACTORS_MAX: usize = 4096;
 
+/// Apps that have series of their places; which of them is by name.
+pub const APPS_MAX: usize = 1024;
+
 /// The state of the instance pool at the moment of asking.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolState {
@@ -27,6 +30,22 @@ pub struct PoolState {
     pub live: u64,
     /// Memories kept resident for the next instance.
     pub warm_memories: u64,
+}
+
+/// What an app has of the pool's places at the moment of asking: for calls from outside, and for the calls that those
+/// make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppPlacesReport {
+    /// `namespace/app`.
+    pub app: Arc<str>,
+    /// Kept for root calls.
+    pub root_reserved: u64,
+    /// Taken by root calls.
+    pub root_used: u64,
+    /// Kept for nested calls.
+    pub nested_reserved: u64,
+    /// Taken by nested calls.
+    pub nested_used: u64,
 }
 
 /// How far a host has converged on the desired state, at the moment of asking.
@@ -65,6 +84,8 @@ struct Host {
     commit_duration: [Histogram; FAILED_OR_OK.len()],
     active_requests: Observer<dyn Fn() -> u64 + Send>,
     pool: Observer<dyn Fn() -> PoolState + Send>,
+    places: Observer<dyn Fn() -> Vec<AppPlacesReport> + Send>,
+    tasks: Observer<dyn Fn() -> u64 + Send>,
     connections: Observer<dyn Fn() -> u64 + Send>,
     certificates: Observer<CertificatesFn>,
     state: Observer<dyn Fn() -> StateReport + Send>,
@@ -114,6 +135,8 @@ impl Default for HostMetrics {
             commit_duration: [const { Histogram::new(CALL_NANOS) }; FAILED_OR_OK.len()],
             active_requests: Observer::default(),
             pool: Observer::default(),
+            places: Observer::default(),
+            tasks: Observer::default(),
             connections: Observer::default(),
             certificates: Observer::default(),
             state: Observer::default(),
@@ -201,6 +224,16 @@ impl HostMetrics {
         self.0.pool.set(Box::new(f));
     }
 
+    /// Tells how to ask what each app has of the pool's places.
+    pub fn observe_places(&self, f: impl Fn() -> Vec<AppPlacesReport> + Send + 'static) {
+        self.0.places.set(Box::new(f));
+    }
+
+    /// Tells how to count the tasks that are alive.
+    pub fn observe_tasks(&self, f: impl Fn() -> u64 + Send + 'static) {
+        self.0.tasks.set(Box::new(f));
+    }
+
     /// Tells how to count the open connections of the front door.
     pub fn observe_connections(&self, f: impl Fn() -> u64 + Send + 'static) {
         self.0.connections.set(Box::new(f));
@@ -277,6 +310,29 @@ impl HostMetrics {
             pool.iter()
                 .map(|pool| number(vec![], pool.warm_memories))
                 .collect(),
+        );
+        let places = host.places.ask(|ask| ask()).unwrap_or_default();
+        let each = |of: &AppPlacesReport| {
+            let app = Arc::clone(&of.app);
+            [
+                ("root", "reserved", of.root_reserved),
+                ("root", "used", of.root_used),
+                ("nested", "reserved", of.nested_reserved),
+                ("nested", "used", of.nested_used),
+            ]
+            .map(|(kind, state, places)| {
+                let attributes = vec![
+                    (WEFT_APP, Value::Shared(Arc::clone(&app))),
+                    (WEFT_CALL_KIND, Value::Static(kind)),
+                    (WEFT_PLACE_STATE, Value::Static(state)),
+                ];
+                number(attributes, places)
+            })
+        };
+        family(&APP_PLACES, places.iter().take(APPS_MAX).flat_map(each).collect());
+        family(
+            &TASKS,
+            host.tasks.ask(|ask| number(vec![], ask())).into_iter().collect(),
         );
         family(
             &CONNECTIONS,
