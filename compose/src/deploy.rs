@@ -265,6 +265,7 @@ pub fn plan(
         revision,
         version: manifest.version.clone(),
         description: manifest.description.clone(),
+        reserve: manifest.reserve,
         manifest: digest,
         by: by.to_owned(),
         at: at.to_owned(),

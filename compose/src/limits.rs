@@ -74,6 +74,8 @@ impl Default for Limits {
 
 /// No more than the largest pool of instances has.
 pub const CONCURRENCY: RangeInclusive<u64> = 1..=1_000_000;
+/// Of a host's places, of which none has more than the largest pool of instances.
+pub const RESERVE: RangeInclusive<u64> = 0..=1_000_000;
 /// A waiting call costs some kilobytes: a million are a host's memory.
 pub const QUEUE_LEN: RangeInclusive<u64> = 0..=1_000_000;
 /// Who waits longer than ten minutes for a turn has gone.

@@ -40,6 +40,8 @@ pub struct Manifest {
     pub version: Option<String>,
     /// What the app is, for people.
     pub description: Option<String>,
+    /// Root calls that each host keeps places for; None leaves it a fair part.
+    pub reserve: Option<u32>,
     /// Actors by their name in the app.
     pub actors: BTreeMap<String, Actor>,
     /// Providers by their name in the app.
@@ -124,6 +126,7 @@ impl Manifest {
             app: AppName::new(namespace.unwrap_or(DEFAULT_NAMESPACE), name)?.into(),
             version: None,
             description: None,
+            reserve: None,
             actors: BTreeMap::new(),
             providers: BTreeMap::new(),
             routes: Vec::new(),

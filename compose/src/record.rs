@@ -65,6 +65,9 @@ pub struct AppRecord {
     /// What the manifest says it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Root calls that each host keeps places for; None leaves it a fair part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<u32>,
     /// The sha256 of the manifest's canonical text, in hexadecimal digits.
     pub manifest: String,
     /// Who deployed it.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use weft_compose::{ActorName, Limits};
 use weft_observability::ActorMetrics;
 
-use crate::admission::{Admission, RootPlaces};
+use crate::admission::{Admission, Places};
 use crate::component::lazy::LazyComponent;
 use crate::instance::{Kept, KeptPlaces};
 
@@ -64,10 +64,10 @@ impl Actor {
         info: Arc<ActorInfo>,
         revision: u64,
         component: Arc<LazyComponent>,
-        root: RootPlaces,
+        places: Places,
         kept: KeptPlaces,
     ) -> Self {
-        let admission = Admission::new(&info.limits, root);
+        let admission = Admission::new(&info.limits, &info.name.app_name(), places);
         Self {
             kept: Kept::new(&info.limits, kept),
             info,

@@ -38,6 +38,7 @@ use weft_observability::init::{PROMETHEUS_CONTENT_TYPE, Scraper};
 use self::access::{Guard, authorize};
 use self::problem::Problem;
 use self::server::Listener;
+use crate::admission::Places;
 use crate::data::DataDir;
 use crate::deploy::Deployer;
 use crate::engine::Engine;
@@ -68,6 +69,8 @@ pub struct HostStatus {
     pub engine: Arc<Engine>,
     /// What is served.
     pub state: Arc<ArcSwap<crate::state::State>>,
+    /// For what apps have of the pool.
+    pub places: Places,
     /// For changes, and what is wanted.
     pub deployer: Deployer,
     /// For open connections.

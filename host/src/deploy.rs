@@ -19,9 +19,9 @@ use weft_lattice::control::{CommitError, ControlStore, Expected, Index, ReadErro
 use weft_observability::HostMetrics;
 
 use crate::artifact::{ArtifactError, Components};
+use crate::component::ComponentBytes;
 use crate::component::description::Interface;
 use crate::component::inspect::{self, Provision, provision};
-use crate::component::ComponentBytes;
 use crate::component::lazy::LazyComponent;
 use crate::config::Deployment;
 use crate::desired::{Desired, read_all};

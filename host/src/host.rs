@@ -18,7 +18,7 @@ use weft_observability::metrics::{PoolState, StateReport};
 use weft_observability::{HostMetrics, Telemetry};
 
 use crate::admin::{self, AdminError, HostStatus};
-use crate::admission::RootPlaces;
+use crate::admission::Places;
 use crate::artifact::{Components, Residency};
 use crate::component::Loader;
 use crate::component::aot::AotCache;
@@ -172,11 +172,12 @@ impl Host {
         let control = Arc::new(Embedded::open(&data.control())?);
         let state = Arc::new(ArcSwap::<State>::default());
         let kept = KeptPlaces::of_pool(engine.slots());
+        let places = Places::of_pool(engine.slots());
         let (reconciler, progress) = Reconciler::new(Parts {
             control: control.clone(),
             components: components.clone(),
             metrics: metrics.clone(),
-            root: RootPlaces::of_pool(engine.slots()),
+            places: places.clone(),
             kept: kept.clone(),
             provider_folder: data.providers(),
             state: state.clone(),
@@ -188,6 +189,7 @@ impl Host {
             .spawn(instance::sweep(state.clone(), shutdown.end.clone()));
         let deployer = Deployer::new(control.clone(), components, metrics.clone(), progress.clone());
 
+        let workers = Workers::start(cores(), &shutdown.end).map_err(HostError::Threads)?;
         let active = Arc::new(AtomicU64::new(0));
         let handler = Arc::new(Handler {
             state: state.clone(),
@@ -204,7 +206,7 @@ impl Host {
         let ingress = Ingress::new(
             handler.clone(),
             TrustedProxies::new(config.trusted_proxies.clone()),
-            Workers::start(cores(), &shutdown.end).map_err(HostError::Threads)?,
+            workers.clone(),
             shutdown.tasks.clone(),
             shutdown.drain.clone(),
             shutdown.abort.clone(),
@@ -220,11 +222,15 @@ impl Host {
             admin_socket: data.admin_socket(),
             engine: engine.clone(),
             state,
+            places: places.clone(),
             deployer: deployer.clone(),
             ingress: ingress.clone(),
             drain: shutdown.drain.clone(),
         });
         observe(metrics, &status, active, kept, progress.clone());
+        metrics.observe_places(move || places.report());
+        let shared = tokio::runtime::Handle::current();
+        metrics.observe_tasks(move || (workers.alive_tasks() + shared.metrics().num_alive_tasks()) as u64);
         if let Some(listener) = https {
             let certificates = Certificates::load(config.tls.clone(), Some(metrics.clone()))?;
             let acceptor = certificates.acceptor().map_err(HostError::TlsSetup)?;

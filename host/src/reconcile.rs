@@ -22,7 +22,7 @@ use weft_lattice::control::{ControlStore, Index, ReadError};
 use weft_observability::HostMetrics;
 
 use crate::actor::{Actor, ActorInfo};
-use crate::admission::RootPlaces;
+use crate::admission::Places;
 use crate::artifact::Components;
 use crate::cli::chain;
 use crate::desired::Desired;
@@ -91,7 +91,7 @@ pub struct Reconciler {
     control: Arc<dyn ControlStore>,
     components: Arc<Components>,
     metrics: HostMetrics,
-    root: RootPlaces,
+    places: Places,
     kept: KeptPlaces,
     provider_folder: PathBuf,
     http: HttpClient,
@@ -111,8 +111,8 @@ pub struct Parts {
     pub components: Arc<Components>,
     /// Where numbers go.
     pub metrics: HostMetrics,
-    /// The root calls' share of the pool.
-    pub root: RootPlaces,
+    /// The pool's places.
+    pub places: Places,
     /// Places for instances that are reused.
     pub kept: KeptPlaces,
     /// Where embedded backends keep their files.
@@ -129,7 +129,7 @@ impl Reconciler {
             control,
             components,
             metrics,
-            root,
+            places,
             kept,
             provider_folder,
             state,
@@ -138,7 +138,7 @@ impl Reconciler {
             control,
             components,
             metrics,
-            root,
+            places,
             kept,
             provider_folder,
             http: HttpClient::new(Vec::new()),
@@ -211,6 +211,8 @@ impl Reconciler {
             });
         }
         self.open_providers(&desired, &mut found).await;
+        let asked = desired.apps.iter().map(|(name, app)| (name.clone(), app.reserve));
+        self.places.reserve(&asked.collect());
         self.load_actors(&desired, &mut found).await;
         let state = self.snapshot(&desired, &mut found);
         self.state.store(Arc::new(state));
@@ -325,7 +327,7 @@ impl Reconciler {
             info,
             record.revision,
             component,
-            self.root.clone(),
+            self.places.clone(),
             self.kept.clone(),
         ))
     }
@@ -349,8 +351,13 @@ impl Reconciler {
         };
         let states = self.actors.iter().map(|(name, (record, actor))| {
             let links = desired.links_of(name);
-            let (links, faults) =
-                LinkTable::resolve(name, &actor.component.description, record.config.clone(), links, &targets);
+            let (links, faults) = LinkTable::resolve(
+                name,
+                &actor.component.description,
+                record.config.clone(),
+                links,
+                &targets,
+            );
             let failed = |fault| Found::of(name.app_name(), format!("links of {name}"), fault);
             found.extend(faults.into_iter().map(failed));
             ActorState {

@@ -59,6 +59,12 @@ pub const WEFT_OPERATION: &str = "weft.operation";
 pub const WEFT_STATE: &str = "weft.state";
 /// `limit` or `live`.
 pub const WEFT_POOL_STATE: &str = "weft.pool.state";
+/// The app, `namespace/app`.
+pub const WEFT_APP: &str = "weft.app";
+/// `root` for calls from outside, `nested` for those that actors make.
+pub const WEFT_CALL_KIND: &str = "weft.call.kind";
+/// `reserved` or `used`.
+pub const WEFT_PLACE_STATE: &str = "weft.place.state";
 /// The name that a certificate is served for.
 pub const WEFT_TLS_SERVER_NAME: &str = "weft.tls.server_name";
 /// Whether a guest's log lines were dropped by the rate limit.
@@ -108,6 +114,10 @@ pub const WEFT_POOL_SLOTS: &str = "weft.pool.slots";
 pub const WEFT_INSTANCE_REUSED: &str = "weft.instance.reused";
 /// Memories of the pool that are kept resident for the next instance.
 pub const WEFT_POOL_MEMORIES_WARM: &str = "weft.pool.memories.warm";
+/// Places of the pool that an app has.
+pub const WEFT_APP_PLACES: &str = "weft.app.places";
+/// Tasks that are alive.
+pub const WEFT_TASK_COUNT: &str = "weft.task.count";
 /// Open connections of the front door.
 pub const WEFT_HTTP_CONNECTIONS: &str = "weft.http.connections";
 /// Connections that were closed at once because there are too many.
@@ -156,6 +166,8 @@ pub const METRICS: &[&str] = &[
     WEFT_ARTIFACT_CACHE,
     WEFT_POOL_SLOTS,
     WEFT_POOL_MEMORIES_WARM,
+    WEFT_APP_PLACES,
+    WEFT_TASK_COUNT,
     WEFT_HTTP_CONNECTIONS,
     WEFT_HTTP_CONNECTIONS_REFUSED,
     WEFT_HTTP_REQUESTS_REJECTED,

@@ -20,7 +20,7 @@ pub(crate) mod snapshot;
 use std::time::Duration;
 
 pub use actor::{ActorMetrics, InvocationRecord};
-pub use host::{ACTORS_MAX, HostMetrics, PoolState, StateReport};
+pub use host::{ACTORS_MAX, APPS_MAX, AppPlacesReport, HostMetrics, PoolState, StateReport};
 pub use operation::{CallPath, Operation, OperationOutcome};
 pub use outcome::{CacheResult, CompileOutcome, Eviction, Outcome, ShedReason};
 
@@ -70,7 +70,9 @@ mod tests {
         CacheResult::ALL
             .into_iter()
             .for_each(|result| metrics.artifact_cache(result));
-        [false, true].into_iter().for_each(|ok| metrics.component_load(ok));
+        [false, true]
+            .into_iter()
+            .for_each(|ok| metrics.component_load(ok));
         Eviction::ALL
             .into_iter()
             .for_each(|why| metrics.component_evicted(why));
@@ -85,6 +87,16 @@ mod tests {
             warm_memories: 50,
             kept: 5,
         });
+        metrics.observe_places(|| {
+            vec![AppPlacesReport {
+                app: "default/hello".into(),
+                root_reserved: 3,
+                root_used: 1,
+                nested_reserved: 1,
+                nested_used: 0,
+            }]
+        });
+        metrics.observe_tasks(|| 40);
         metrics.observe_connections(|| 12);
         metrics.observe_certificates(|each| {
             each("example.com", SystemTime::UNIX_EPOCH + Duration::from_secs(99))
@@ -183,6 +195,8 @@ mod tests {
             WEFT_OPERATION,
             WEFT_STATE,
             WEFT_POOL_STATE,
+            WEFT_CALL_KIND,
+            WEFT_PLACE_STATE,
             WEFT_CACHE_RESULT,
         ];
         let (metrics, _actor) = everything();

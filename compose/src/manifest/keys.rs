@@ -121,6 +121,11 @@ pub(crate) static MANIFEST: Object = Object {
                 len_max: DESCRIPTION_LEN_MAX,
             },
         ),
+        optional(
+            "reserve",
+            "Places of each host's pool that are kept for requests to the app; a fair part if it is not said.",
+            Shape::Count(range::RESERVE),
+        ),
         optional("actors", "The app's actors by name.", Shape::Named(&ACTOR)),
         optional(
             "providers",

@@ -68,6 +68,11 @@ impl Reader {
             .get("description")
             .and_then(|e| self.lines(e, keys::DESCRIPTION_LEN_MAX));
 
+        let reserve = fields
+            .get("reserve")
+            .and_then(|e| self.count(e, &crate::limits::RESERVE))
+            .map(narrow);
+
         let (actors, providers) = (
             self.entries(fields.get("actors")),
             self.entries(fields.get("providers")),
@@ -94,6 +99,7 @@ impl Reader {
             app: Spanned::new(AppName::new(&self.namespace, &self.app).ok()?, name?.span),
             version,
             description,
+            reserve,
             actors,
             providers,
             routes: routes.into_iter().map(|(route, _)| route).collect(),
@@ -180,7 +186,6 @@ impl Reader {
         let Some(fields) = self.object(entry.key_span, &entry.node, &keys::LIMITS) else {
             return limits;
         };
-        let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         for entry in fields.all() {
             match entry.key.as_str() {
                 "concurrency" => set(
@@ -442,6 +447,11 @@ impl Reader {
             .map(|(name, (value, _))| (name, value))
             .collect()
     }
+}
+
+/// A count that is in its range.
+fn narrow(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn set<T>(to: &mut T, value: Option<T>) {

@@ -28,6 +28,7 @@ pub(super) fn yaml(manifest: &Manifest) -> String {
         app,
         version,
         description,
+        reserve,
         actors,
         providers,
         routes,
@@ -43,6 +44,9 @@ pub(super) fn yaml(manifest: &Manifest) -> String {
         if let Some(value) = value {
             keys.text(key, value);
         }
+    }
+    if let Some(places) = reserve {
+        keys.put("reserve", Raw(places.to_string()));
     }
     keys.map(
         "actors",

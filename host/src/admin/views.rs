@@ -71,12 +71,18 @@ pub(super) async fn apps(State(admin): State<Admin>, Checked(Query(filter)): Wan
     let providers = by_app(desired.providers.keys(), |provider| provider.app_name());
     let routes = by_app(desired.routes.values(), |route| route.app.clone());
     let conditions = by_app(progress.conditions.iter(), |condition| condition.app.clone());
+    let places = admin.status.places.report();
+    let places: HashMap<_, _> = places.iter().map(|places| (&*places.app, places)).collect();
     let apps = apps.map(|(name, record)| {
+        let places = places.get(name.as_str());
         json!({
             "name": name,
             "revision": record.revision,
             "version": record.version,
             "description": record.description,
+            "reserve": record.reserve,
+            "reserved": places.map(|places| places.root_reserved),
+            "used": places.map(|places| places.root_used),
             "manifest": record.manifest,
             "by": record.by,
             "at": record.at,
@@ -111,6 +117,7 @@ pub(super) async fn actors(State(admin): State<Admin>, Checked(Query(filter)): W
             "component_bytes": running.map(|actor| actor.component.description.len),
             "loaded": running.map(|actor| actor.component.is_loaded()),
             "http": running.map(|actor| actor.component.description.http),
+            "running": running.map(|actor| actor.admission.running()),
             "waiting": running.map(|actor| actor.admission.waiting()),
             "concurrency": record.limits.concurrency,
             "limits": record.limits,
@@ -201,9 +208,15 @@ fn by_app<'a, T: 'a, A: Eq + std::hash::Hash>(
 /// Those of an app, each once.
 fn shown(all: &[&Arc<RouteRecord>]) -> Vec<Value> {
     let mut seen = HashSet::new();
-    let routes = all
-        .iter()
-        .filter(|route| seen.insert((&route.host, &route.path, &route.methods, &route.headers, &route.actor)));
+    let routes = all.iter().filter(|route| {
+        seen.insert((
+            &route.host,
+            &route.path,
+            &route.methods,
+            &route.headers,
+            &route.actor,
+        ))
+    });
     let shown = routes.map(|route| {
         json!({
             "actor": route.actor, "host": route.host, "path": route.path,
@@ -231,10 +244,16 @@ fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
         LinkTarget::Actor { name } => {
             let target = state.find(name);
             // An import for which another link says more is that one's.
-            let mut imports = actor.component.description.actor_imports.iter().enumerate().filter(|(_, import)| {
-                link.interface.matches(&import.interface)
-                    && linked(all, &import.interface) == Some(&link.target)
-            });
+            let mut imports = actor
+                .component
+                .description
+                .actor_imports
+                .iter()
+                .enumerate()
+                .filter(|(_, import)| {
+                    link.interface.matches(&import.interface)
+                        && linked(all, &import.interface) == Some(&link.target)
+                });
             target.is_some()
                 && imports.all(|(import, _)| links.function(import, 0).map(|(target, _)| target) == target)
         }

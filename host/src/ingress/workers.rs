@@ -54,6 +54,17 @@ impl Workers {
     }
 }
 
+impl Workers {
+    /// Tasks that are alive on these threads.
+    pub fn alive_tasks(&self) -> usize {
+        let alive = self
+            .0
+            .iter()
+            .map(|worker| worker.runtime.metrics().num_alive_tasks());
+        alive.sum()
+    }
+}
+
 impl Worker {
     fn start(number: usize, end: CancellationToken) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;

@@ -218,6 +218,12 @@ pub(super) static MEMORIES_WARM: Description = gauge(
     Unit::Count("{memory}"),
     "Memories kept resident for the next instance.",
 );
+pub(super) static APP_PLACES: Description = gauge(
+    WEFT_APP_PLACES,
+    Unit::Count("{place}"),
+    "Places of the pool that an app has reserved, and that it uses.",
+);
+pub(super) static TASKS: Description = gauge(WEFT_TASK_COUNT, Unit::Count("{task}"), "Tasks that are alive.");
 pub(super) static CONNECTIONS: Description = gauge(
     WEFT_HTTP_CONNECTIONS,
     Unit::Count("{connection}"),

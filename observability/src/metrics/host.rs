@@ -18,6 +18,9 @@ use crate::attributes::*;
 /// Actors that have series of their own; further ones share the overflow series.
 pub const ACTORS_MAX: usize = 4096;
 
+/// Apps that have series of their places; which of them is by name.
+pub const APPS_MAX: usize = 1024;
+
 /// The state of the instance pool at the moment of asking.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolState {
@@ -29,6 +32,22 @@ pub struct PoolState {
     pub warm_memories: u64,
     /// Instances that are kept from one invocation to the next, running ones included.
     pub kept: u64,
+}
+
+/// What an app has of the pool's places at the moment of asking: for calls from outside, and for the calls that those
+/// make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppPlacesReport {
+    /// `namespace/app`.
+    pub app: Arc<str>,
+    /// Kept for root calls.
+    pub root_reserved: u64,
+    /// Taken by root calls.
+    pub root_used: u64,
+    /// Kept for nested calls.
+    pub nested_reserved: u64,
+    /// Taken by nested calls.
+    pub nested_used: u64,
 }
 
 /// How far a host has converged on the desired state, at the moment of asking.
@@ -70,6 +89,8 @@ struct Host {
     active_requests: Observer<dyn Fn() -> u64 + Send>,
     pool: Observer<dyn Fn() -> PoolState + Send>,
     components_loaded: Observer<dyn Fn() -> u64 + Send>,
+    places: Observer<dyn Fn() -> Vec<AppPlacesReport> + Send>,
+    tasks: Observer<dyn Fn() -> u64 + Send>,
     connections: Observer<dyn Fn() -> u64 + Send>,
     certificates: Observer<CertificatesFn>,
     state: Observer<dyn Fn() -> StateReport + Send>,
@@ -122,6 +143,8 @@ impl Default for HostMetrics {
             active_requests: Observer::default(),
             pool: Observer::default(),
             components_loaded: Observer::default(),
+            places: Observer::default(),
+            tasks: Observer::default(),
             connections: Observer::default(),
             certificates: Observer::default(),
             state: Observer::default(),
@@ -224,6 +247,16 @@ impl HostMetrics {
         self.0.components_loaded.set(Box::new(f));
     }
 
+    /// Tells how to ask what each app has of the pool's places.
+    pub fn observe_places(&self, f: impl Fn() -> Vec<AppPlacesReport> + Send + 'static) {
+        self.0.places.set(Box::new(f));
+    }
+
+    /// Tells how to count the tasks that are alive.
+    pub fn observe_tasks(&self, f: impl Fn() -> u64 + Send + 'static) {
+        self.0.tasks.set(Box::new(f));
+    }
+
     /// Tells how to count the open connections of the front door.
     pub fn observe_connections(&self, f: impl Fn() -> u64 + Send + 'static) {
         self.0.connections.set(Box::new(f));
@@ -323,6 +356,29 @@ impl HostMetrics {
             pool.iter()
                 .map(|pool| number(vec![], pool.warm_memories))
                 .collect(),
+        );
+        let places = host.places.ask(|ask| ask()).unwrap_or_default();
+        let each = |of: &AppPlacesReport| {
+            let app = Arc::clone(&of.app);
+            [
+                ("root", "reserved", of.root_reserved),
+                ("root", "used", of.root_used),
+                ("nested", "reserved", of.nested_reserved),
+                ("nested", "used", of.nested_used),
+            ]
+            .map(|(kind, state, places)| {
+                let attributes = vec![
+                    (WEFT_APP, Value::Shared(Arc::clone(&app))),
+                    (WEFT_CALL_KIND, Value::Static(kind)),
+                    (WEFT_PLACE_STATE, Value::Static(state)),
+                ];
+                number(attributes, places)
+            })
+        };
+        family(&APP_PLACES, places.iter().take(APPS_MAX).flat_map(each).collect());
+        family(
+            &TASKS,
+            host.tasks.ask(|ask| number(vec![], ask())).into_iter().collect(),
         );
         family(
             &CONNECTIONS,

@@ -12,7 +12,7 @@ use wasmtime::{Result, Store, ensure};
 use weft_compose::record::{LinkRecord, LinkTarget, VERSION};
 use weft_compose::{ActorName, Limits, ProviderName};
 use weft_host::actor::{Actor, ActorInfo};
-use weft_host::admission::RootPlaces;
+use weft_host::admission::Places;
 use weft_host::call::{Step, run};
 use weft_host::component::aot::AotCache;
 use weft_host::component::compile::Compiler;
@@ -22,6 +22,7 @@ use weft_host::data::DataDir;
 use weft_host::digest::Digest;
 use weft_host::engine::{Engine, Profile};
 use weft_host::ingress::routes::Routes;
+use weft_host::instance::KeptPlaces;
 use weft_host::invocation::{Call, Metered};
 use weft_host::link::{LinkTable, Targets};
 use weft_host::provider::Provider;
@@ -97,11 +98,12 @@ impl Weft {
         links: &[Link<'_>],
         providers: &Providers,
     ) -> Result<Arc<State>> {
-        let root = RootPlaces::of_pool(self.engine.slots());
+        let places = Places::of_pool(self.engine.slots());
+        let kept = KeptPlaces::of_pool(self.engine.slots());
         let mut actors = Vec::new();
         for (guest, component) in guests {
             let info = ActorInfo::new(actor_name(guest)?, Limits::default(), self.metrics.actor(guest));
-            let actor = Actor::new(info, 1, component, root.clone());
+            let actor = Actor::new(info, 1, component, places.clone(), kept.clone());
             actors.push((guest, Arc::new(actor)));
         }
         let index = indices(actors.iter().map(|(_, actor)| &actor.info.name));
