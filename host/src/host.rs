@@ -28,6 +28,7 @@ use crate::data::DataDir;
 use crate::deploy::{DeployError, Deployer};
 use crate::engine::{Engine, EngineError};
 use crate::front;
+use crate::ingress::busy::BusyThreads;
 use crate::ingress::forwarded::TrustedProxies;
 use crate::ingress::handler::Handler;
 use crate::ingress::invoke::GuestTasks;
@@ -197,6 +198,7 @@ impl Host {
             tasks: GuestTasks {
                 tracker: shutdown.tasks.clone(),
                 shared: tokio::runtime::Handle::current(),
+                busy: BusyThreads::start(cores(), shutdown.end.clone()).map_err(HostError::Threads)?,
                 abort: shutdown.abort.clone(),
             },
             sampler: telemetry.sampler(),

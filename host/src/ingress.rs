@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod busy;
 pub mod forwarded;
 pub mod handler;
 pub mod invoke;

@@ -163,28 +163,36 @@ impl Call {
         self.expired.load(Ordering::Relaxed)
     }
 
-    /// Writes a guest's line to the log, within the invocation's budget. The first line over it is replaced by one
-    /// that says so, the others are counted and dropped.
+    /// Writes a guest's line to the log, within the invocation's budget and the actor's rate. The first line over the
+    /// budget is replaced by one that says so, and one a second over the rate; the others are counted and dropped.
     pub fn log(&self, line: LogLine<'_>) {
         let cost = line.message.len() as u64 + line.context.map_or(0, str::len) as u64 + LOG_LINE_OVERHEAD;
         let used = self.log_bytes.fetch_add(cost, Ordering::Relaxed) + cost;
         let within = used <= self.actor.limits.log_bytes;
-        self.actor.metrics.log_lines(1, !within);
-        if within {
+        // What an invocation may not write doesn't count against the others of its actor.
+        let logged = within && self.actor.may_log(cost);
+        self.actor.metrics.log_lines(1, !logged);
+        if logged {
             line.emit(self);
-        } else if !self.log_was_cut.swap(true, Ordering::Relaxed) {
-            let message = format!(
-                "log cut: this invocation wrote more than {} bytes",
-                self.actor.limits.log_bytes
-            );
-            let cut = LogLine {
-                level: tracing::Level::WARN,
-                source: "weft",
-                context: None,
-                message: message.as_bytes(),
-            };
-            cut.emit(self);
+        } else if within {
+            if self.actor.may_tell_log_cut() {
+                let bytes = self.actor.log_bytes_per_s();
+                self.tell_cut(&format!("log cut: this actor wrote more than {bytes} bytes within a second"));
+            }
+        } else if !self.log_was_cut.swap(true, Ordering::Relaxed) && self.actor.may_log(LOG_LINE_OVERHEAD) {
+            let bytes = self.actor.limits.log_bytes;
+            self.tell_cut(&format!("log cut: this invocation wrote more than {bytes} bytes"));
         }
+    }
+
+    fn tell_cut(&self, message: &str) {
+        let cut = LogLine {
+            level: tracing::Level::WARN,
+            source: "weft",
+            context: None,
+            message: message.as_bytes(),
+        };
+        cut.emit(self);
     }
 }
 

@@ -22,10 +22,13 @@ use crate::invocation::{Call, CpuCheck};
 /// itself, within these. A value of key-value has up to 8 MiB, a batch 16; a list of bytes that goes to another actor
 /// by reflection counts 40 for each.
 const HOST_CALL_BYTES: std::ops::RangeInclusive<u64> = (32 << 20)..=(128 << 20);
-/// Handles of one instance, and resources on the host's side of them. A request uses some ten.
-const HANDLES_MAX: usize = 4_096;
+/// Handles of one instance, and resources on the host's side of them. A request uses some ten; each may stand for as
+/// much of the host's memory as [`FIELDS_LEN_MAX`] or a write to a body, which nothing else counts.
+const HANDLES_MAX: usize = 1_024;
 /// Handles that an instance may keep from one invocation to the next: the standard streams, buckets. More are a leak.
 const KEPT_HANDLES_MAX: usize = 64;
+/// Bytes of one set of headers or trailers: what the host itself takes in a request's head.
+const FIELDS_LEN_MAX: usize = 64 << 10;
 /// Random bytes of one call.
 const RANDOM_LEN_MAX: u64 = 64 << 10;
 
@@ -92,12 +95,14 @@ pub fn new_store(engine: &wasmtime::Engine, call: Arc<Call>) -> Store<InstanceSt
     let host_call_bytes = usize::try_from(host_call_bytes).unwrap_or(usize::MAX);
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);
+    let mut http = WasiHttpCtx::new();
+    http.set_field_size_limit(FIELDS_LEN_MAX);
     let state = InstanceState {
         memory: MemoryAccount::new(call.actor.limits.memory_bytes),
         hooks: HttpHooks::new(call),
         wasi: None,
         table,
-        http: WasiHttpCtx::new(),
+        http,
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.memory);

@@ -1,15 +1,15 @@
 //! One request as one invocation: the step into the guest and back.
 //!
 //! The guest runs in the connection's own task until its response's head is there, so that a plain request wakes no
-//! other thread; one that computes for long is moved to threads that share their work. What is left of it after the
-//! head, a body or work after the answer, goes on in a task of its own there, which ends with the guest, with its
-//! stream's deadline, when the client goes, or when the host stops.
+//! other thread; one that computes for long is moved to threads that are there for those ([`super::busy`]). What is left
+//! of it after the head, a body or work after the answer, goes on in a task of its own on threads that share their work,
+//! which ends with the guest, with its stream's deadline, when the client goes, or when the host stops.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response};
@@ -23,8 +23,10 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::body::{RequestBody, ResponseBody};
+use super::busy::{BusyThreads, GuestFuture};
 use crate::admission::Place;
 use crate::component::lazy::InUse;
+use crate::engine::EPOCH_TICK;
 use crate::instance::LiveInstance;
 use crate::invocation::record::{Record, classify};
 use crate::invocation::{Call, CallError, ErrorKind, LONG, Metered};
@@ -36,15 +38,22 @@ pub struct GuestTasks {
     pub tracker: TaskTracker,
     /// The threads that share their work.
     pub shared: Handle,
+    /// Those for guests that compute for long.
+    pub busy: BusyThreads,
     /// Ends what is still running when the time to drain is over.
     pub abort: CancellationToken,
 }
 
 impl GuestTasks {
-    /// Lets a guest go on after its response's head, until `client_gone`.
-    fn finish(&self, guest: Guest, client_gone: CancellationToken) {
-        let task = finish(guest, client_gone, self.abort.clone());
-        self.tracker.spawn_on(task, &self.shared);
+    /// Lets a guest go on after its response's head, until `client_gone` or `end`.
+    fn finish(&self, guest: Guest, end: Instant, client_gone: CancellationToken) {
+        let threads = if guest.in_turn {
+            &self.busy.runtime
+        } else {
+            &self.shared
+        };
+        let task = finish(self.clone(), guest, end, client_gone);
+        self.tracker.spawn_on(task, threads);
     }
 }
 
@@ -83,7 +92,9 @@ impl ResponseSlot {
 
 /// A guest that runs, up to its response's head.
 struct Guest {
-    future: Pin<Box<dyn Future<Output = Result<(), CallError>> + Send>>,
+    future: GuestFuture<Result<(), CallError>>,
+    /// Whether it waits for its turn before each poll, as it computed for long.
+    in_turn: bool,
     call: Arc<Call>,
     slot: ResponseSlot,
     /// Most guests are done in the first poll; only the others need one.
@@ -100,6 +111,13 @@ enum Head {
 }
 
 impl Guest {
+    /// Lets it take turns with others that compute.
+    fn take_turns(mut self, threads: &BusyThreads) -> Self {
+        self.in_turn = true;
+        self.future = threads.in_turn(self.future, &self.call.actor);
+        self
+    }
+
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Head> {
         if let Poll::Ready(ended) = self.future.as_mut().poll(cx) {
             return Poll::Ready(Head::Ended(ended));
@@ -150,12 +168,14 @@ pub async fn invoke(
             span if span.is_none() => Box::pin(guest),
             span => Box::pin(guest.instrument(span)),
         },
+        in_turn: false,
         call: call.clone(),
         slot,
         timer: None,
     };
     let (guest, head) = until_head(tasks, guest).await?;
 
+    let end = || Instant::now() + call.actor.limits.stream_timeout;
     match head {
         Head::Ended(Ok(())) => match guest.slot.take() {
             Some(Ok(response)) => Ok(response.map(ResponseBody::finished)),
@@ -165,7 +185,7 @@ pub async fn invoke(
         Head::Streams(Ok(response)) => {
             let client_gone = CancellationToken::new();
             let guard = client_gone.clone().drop_guard();
-            tasks.finish(guest, client_gone);
+            tasks.finish(guest, end(), client_gone);
             let len = response
                 .headers()
                 .get(CONTENT_LENGTH)
@@ -173,7 +193,7 @@ pub async fn invoke(
             Ok(response.map(|body| ResponseBody::streaming(body, call.clone(), guard, len)))
         }
         Head::Streams(Err(_)) => {
-            tasks.finish(guest, CancellationToken::new());
+            tasks.finish(guest, end(), CancellationToken::new());
             Err(CallError::started(ErrorKind::RefusedByGuest))
         }
         Head::Late => {
@@ -184,26 +204,37 @@ pub async fn invoke(
     }
 }
 
-/// Runs a guest on the connection's thread; one that computes for longer than a tick goes on on the shared threads,
-/// so that other connections of this one don't wait for it.
+/// Runs a guest on the connection's thread; one that computes for longer than a tick goes on where others do, so that
+/// other connections of this thread don't wait for it. A guest of an actor whose calls did so just before is not tried
+/// here at all: a single instruction may hold a thread for many ticks.
 async fn until_head(tasks: &GuestTasks, mut guest: Guest) -> Result<(Guest, Head), CallError> {
-    let head = poll_fn(|cx| {
-        LONG.set(false);
-        match guest.poll_head(cx) {
-            Poll::Ready(head) => Poll::Ready(Some(head)),
-            Poll::Pending if LONG.get() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+    let call = guest.call.clone();
+    let is_tried = !call.actor.computes_long.is_likely();
+    if is_tried {
+        let head = poll_fn(|cx| {
+            LONG.set(false);
+            match guest.poll_head(cx) {
+                Poll::Ready(head) => Poll::Ready(Some(head)),
+                Poll::Pending if LONG.get() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        if let Some(head) = head.await {
+            return Ok((guest, head));
         }
-    });
-    if let Some(head) = head.await {
-        return Ok((guest, head));
+        call.actor.computes_long.tell(true);
     }
+    let mut guest = guest.take_turns(&tasks.busy);
     let moved = tasks.tracker.spawn_on(
         async move {
             let head = poll_fn(|cx| guest.poll_head(cx)).await;
+            if !is_tried {
+                let used = call.cpu.used_at(Instant::now());
+                call.actor.computes_long.tell(used > EPOCH_TICK);
+            }
             (guest, head)
         },
-        &tasks.shared,
+        &tasks.busy.runtime,
     );
     // It fails only if the host ends, or if polling panicked, which has been told by then.
     AbortOnDropHandle::new(moved).await.map_err(|error| CallError {
@@ -212,15 +243,37 @@ async fn until_head(tasks: &GuestTasks, mut guest: Guest) -> Result<(Guest, Head
     })
 }
 
-/// Runs what is left of a guest after its response's head.
-async fn finish(guest: Guest, client_gone: CancellationToken, abort: CancellationToken) {
-    let Guest { mut future, call, .. } = guest;
-    tokio::select! {
-        // Its failure is in its own record; the client sees a body that breaks off.
-        _ = &mut future => {}
-        () = client_gone.cancelled() => {}
-        () = abort.cancelled() => call.fail(),
-        () = tokio::time::sleep(call.actor.limits.stream_timeout) => call.expire(),
+/// Runs what is left of a guest after its response's head, until `end` at most.
+async fn finish(tasks: GuestTasks, mut guest: Guest, end: Instant, client_gone: CancellationToken) {
+    let Guest {
+        future,
+        call,
+        in_turn,
+        ..
+    } = &mut guest;
+    let polled = poll_fn(|cx| {
+        LONG.set(false);
+        match future.as_mut().poll(cx) {
+            // Its failure is in its own record; the client sees a body that breaks off.
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if LONG.get() && !*in_turn => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
+    });
+    let is_over = tokio::select! {
+        is_over = polled => is_over,
+        () = client_gone.cancelled() => true,
+        () = tasks.abort.cancelled() => {
+            call.fail();
+            true
+        }
+        () = tokio::time::sleep_until(end.into()) => {
+            call.expire();
+            true
+        }
+    };
+    if !is_over {
+        tasks.finish(guest.take_turns(&tasks.busy), end, client_gone);
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! Owns the threads. A connection stays on the thread that it was given: its buffers, its timers and the instances
 //! that serve it are then in one core's cache, which serves a fifth more requests than threads that take each other's
-//! work (docs/performance.md). A guest that computes for long is moved to the shared threads, which do; see
-//! [`super::invoke`].
+//! work (docs/performance.md). A guest that computes for long is moved to threads of its kind; see [`super::busy`].
 
 use std::io;
 use std::sync::Arc;
