@@ -35,6 +35,7 @@ use crate::ingress::listener::Ingress;
 use crate::ingress::tls::{Certificates, TlsError};
 use crate::ingress::workers::Workers;
 use crate::logs::LogBuffer;
+use crate::panics;
 use crate::reconcile::{Parts, Progress, Reconciler};
 use crate::shutdown::Shutdown;
 use crate::state::State;
@@ -164,7 +165,10 @@ impl Host {
             state: state.clone(),
         });
         let reconciling = CancellationToken::new();
-        shutdown.servers.spawn(reconciler.run(reconciling.clone()));
+        let reconciler = reconciler.run(reconciling.clone());
+        shutdown
+            .servers
+            .spawn(panics::essential("the reconciler", reconciler));
         let deployer = Deployer::new(control.clone(), components, metrics.clone(), progress.clone());
 
         let active = Arc::new(AtomicU64::new(0));

@@ -9,6 +9,7 @@ mod admin;
 mod apps;
 mod faults;
 mod files;
+mod fuzz;
 mod http;
 mod operate;
 mod support;
