@@ -11,6 +11,8 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::fault::repeated;
+
 /// The longest host name, in bytes (RFC 1035).
 const HOST_LEN_MAX: usize = 253;
 
@@ -48,7 +50,7 @@ enum Host {
     "`{text}` does not say where requests may go: {expected}, for example https://api.example.com, https://*.example.com:8443 or http://10.0.0.0/8:8080"
 )]
 pub struct AllowError {
-    /// The text as it was given.
+    /// The text as it was given; the start of a long one.
     pub text: String,
     expected: &'static str,
 }
@@ -149,7 +151,7 @@ impl FromStr for AllowPattern {
 
     fn from_str(text: &str) -> Result<Self, AllowError> {
         let error = |expected| AllowError {
-            text: text.to_owned(),
+            text: repeated(text),
             expected,
         };
         let (scheme, rest) = text

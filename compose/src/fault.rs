@@ -16,6 +16,9 @@ pub const FAULTS_MAX: usize = 100;
 /// Characters of a source line that a report shows.
 const SHOWN_MAX: usize = 160;
 
+/// Bytes of a text that a fault repeats: who wrote it knows it by then, and a report is sent and logged.
+const REPEATED_MAX: usize = 256;
+
 /// A place in a text. Lines and columns count from 1, columns and lengths in characters; `Span::default()` is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Span {
@@ -242,6 +245,10 @@ pub enum FaultKind {
         "the route in line {first} takes {claim}, too: remove one, or tell them apart by host, path, method or headers"
     )]
     RouteTwice { first: u32, claim: String },
+    #[error(
+        "this route's host, path, method and headers have {len} bytes when they are escaped and put together: at most {max} are kept, so match fewer headers or shorter ones"
+    )]
+    RouteTooLong { len: usize, max: usize },
 
     // Found when it is deployed.
     #[error("{claim} is taken by the app {app}: choose another host, path, method or header")]
@@ -406,6 +413,13 @@ impl Collector {
             }
         }
     }
+}
+
+/// As much of a text as a fault repeats.
+pub(crate) fn repeated(text: &str) -> String {
+    let cut = &text[..text.floor_char_boundary(REPEATED_MAX)];
+    let more = if cut.len() < text.len() { "..." } else { "" };
+    format!("{cut}{more}")
 }
 
 /// `a, b or c`.

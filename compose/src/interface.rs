@@ -8,6 +8,8 @@ use std::str::FromStr;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
+use crate::fault::repeated;
+
 /// An interface of a package, or all interfaces of one, of any version or of the compatible ones.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -22,7 +24,7 @@ pub struct InterfacePattern {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not an interface: {expected}")]
 pub struct InterfaceError {
-    /// The text as it was given.
+    /// The text as it was given; the start of a long one.
     pub text: String,
     expected: &'static str,
 }
@@ -112,7 +114,7 @@ impl FromStr for InterfacePattern {
 
     fn from_str(text: &str) -> Result<Self, InterfaceError> {
         let error = |expected| InterfaceError {
-            text: text.to_owned(),
+            text: repeated(text),
             expected,
         };
         let (path, version) = match text.split_once('@') {

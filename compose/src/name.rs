@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::repeated;
+
 /// The namespace that a name without one belongs to.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
@@ -77,7 +79,7 @@ macro_rules! full_name {
                 let mut parts = text.split('/');
                 match (parts.next(), parts.next(), parts.next(), parts.next()) {
                     (Some(namespace), Some(app), Some(name), None) => Self::new(namespace, app, name),
-                    _ => Err(NameError::Parts(text.to_owned())),
+                    _ => Err(NameError::Parts(repeated(text))),
                 }
             }
         }
@@ -157,7 +159,7 @@ impl FromStr for AppName {
     fn from_str(text: &str) -> Result<Self, NameError> {
         match text.split_once('/') {
             Some((namespace, app)) if !app.contains('/') => Self::new(namespace, app),
-            _ => Err(NameError::App(text.to_owned())),
+            _ => Err(NameError::App(repeated(text))),
         }
     }
 }
@@ -202,7 +204,7 @@ pub enum NameError {
         "`{part}` can't be part of a name: expected 1 to {PART_LEN_MAX} lower-case letters, digits or inner hyphens"
     )]
     Part {
-        /// The part as it was given.
+        /// The part as it was given; the start of a long one.
         part: String,
     },
 }
@@ -239,9 +241,7 @@ pub fn is_label(part: &str) -> bool {
 
 pub(crate) fn check_labels(parts: &[&str]) -> Result<(), NameError> {
     match parts.iter().find(|part| !is_label(part)) {
-        Some(part) => Err(NameError::Part {
-            part: (*part).to_owned(),
-        }),
+        Some(part) => Err(NameError::Part { part: repeated(part) }),
         None => Ok(()),
     }
 }

@@ -17,6 +17,9 @@ pub const PATH_LEN_MAX: usize = 512;
 /// The longest value of a header, in bytes, for the same reason.
 pub const HEADER_LEN_MAX: usize = 256;
 
+/// The longest key of a claim, in bytes: that of the control store's keys.
+pub const CLAIM_LEN_MAX: usize = 512;
+
 /// One method of a route. No two routes of a lattice have the same.
 ///
 /// A route without methods claims those that no other route claims: so `any` and `GET` of one path don't clash, and

@@ -50,6 +50,8 @@ pub(crate) fn size_meant(text: &str) -> Option<String> {
 }
 
 fn meant(text: &str, usual: &str, units: &[&str]) -> Option<String> {
+    // No number that is meant has more digits than the largest.
+    const DIGITS_MAX: usize = 20;
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim().to_ascii_lowercase();
@@ -62,7 +64,9 @@ fn meant(text: &str, usual: &str, units: &[&str]) -> Option<String> {
     } else {
         units.iter().find(fits)?
     };
-    (digits > 0).then(|| format!("{number}{unit}"))
+    (1..=DIGITS_MAX)
+        .contains(&digits)
+        .then(|| format!("{number}{unit}"))
 }
 
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {

@@ -37,6 +37,7 @@ use crate::ingress::tls::{Certificates, TlsError};
 use crate::ingress::workers::Workers;
 use crate::instance::{self, KeptPlaces};
 use crate::logs::LogBuffer;
+use crate::panics;
 use crate::reconcile::{Parts, Progress, Reconciler};
 use crate::shutdown::Shutdown;
 use crate::state::State;
@@ -184,7 +185,10 @@ impl Host {
             state: state.clone(),
         });
         let reconciling = CancellationToken::new();
-        shutdown.servers.spawn(reconciler.run(reconciling.clone()));
+        let reconciler = reconciler.run(reconciling.clone());
+        shutdown
+            .servers
+            .spawn(panics::essential("the reconciler", reconciler));
         shutdown
             .servers
             .spawn(instance::sweep(state.clone(), shutdown.end.clone()));

@@ -11,7 +11,7 @@
 //! - [`actor`], [`admission`], [`invocation`]: who is called, who may run, and one call's life.
 //! - [`deploy`], [`desired`], [`reconcile`], [`artifact`], [`provider`]: what is wanted, and how it is made so.
 //! - [`ingress`]: HTTP in. [`admin`]: what operators ask. [`logs`]: the last lines of the log.
-//! - [`config`], [`data`], [`shutdown`], [`cli`]: the process around it.
+//! - [`config`], [`data`], [`shutdown`], [`panics`], [`cli`]: the process around it.
 
 pub mod actor;
 pub mod admin;
@@ -34,6 +34,7 @@ pub mod instance;
 pub mod invocation;
 pub mod link;
 pub mod logs;
+pub mod panics;
 pub mod provider;
 pub mod reconcile;
 pub mod shutdown;

@@ -122,6 +122,8 @@ pub const WEFT_TASK_COUNT: &str = "weft.task.count";
 pub const WEFT_HTTP_CONNECTIONS: &str = "weft.http.connections";
 /// Connections that were closed at once because there are too many.
 pub const WEFT_HTTP_CONNECTIONS_REFUSED: &str = "weft.http.connections.refused";
+/// Panics of the host's threads and tasks.
+pub const WEFT_PANICS: &str = "weft.panics";
 /// Requests that were answered without asking a guest.
 pub const WEFT_HTTP_REQUESTS_REJECTED: &str = "weft.http.requests.rejected";
 /// When the certificate of a name expires.
@@ -171,6 +173,7 @@ pub const METRICS: &[&str] = &[
     WEFT_HTTP_CONNECTIONS,
     WEFT_HTTP_CONNECTIONS_REFUSED,
     WEFT_HTTP_REQUESTS_REJECTED,
+    WEFT_PANICS,
     WEFT_TLS_CERTIFICATE_EXPIRY,
     WEFT_TLS_RELOAD,
     WEFT_GUEST_LOG_LINES,

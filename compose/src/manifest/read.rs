@@ -9,8 +9,9 @@ mod value;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::capability::{BACKENDS, Capability, backend};
-use crate::fault::{Collector, FaultKind, Faults, Near, Spanned, one_of};
+use crate::fault::{Collector, FaultKind, Faults, Near, Spanned, one_of, repeated};
 use crate::interface::InterfacePattern;
+use crate::key;
 use crate::limits::Limits;
 use crate::link::check_interface;
 use crate::manifest::keys::{self, ACTOR_LINK, HTTP_LINK, LINK, MANIFEST, PROVIDER_LINK};
@@ -110,7 +111,7 @@ impl Reader {
         if let Some(text) = self.text("apiVersion", &entry.node)
             && text != API_VERSION
         {
-            let version = text.to_owned();
+            let version = repeated(text);
             self.faults.push(entry.node.span, || FaultKind::ApiVersion {
                 version,
                 expected: API_VERSION,
@@ -156,7 +157,7 @@ impl Reader {
             Some(hex) if is_hex(hex) => ComponentRef::Digest(text.to_owned()),
             None if is_path => ComponentRef::Path(text.to_owned()),
             _ => {
-                let text = text.to_owned();
+                let text = repeated(text);
                 self.faults
                     .push(entry.node.span, || FaultKind::Component { text });
                 return None;
@@ -307,7 +308,7 @@ impl Reader {
             };
             self.faults.push(chosen.node.span, || FaultKind::UnknownBackend {
                 capability: capability.to_string(),
-                backend: text.to_owned(),
+                backend: repeated(text),
                 expected: one_of(known()),
                 near: Near::of(text, known()),
             });
@@ -342,7 +343,7 @@ impl Reader {
             let names = || Capability::NAMES.iter().copied();
             self.faults
                 .push(entry.node.span, || FaultKind::UnknownCapability {
-                    capability: text.to_owned(),
+                    capability: repeated(text),
                     expected: one_of(names()),
                     near: Near::of(text, names()),
                 });
@@ -365,9 +366,8 @@ impl Reader {
             let text = self.text("host", &entry.node)?;
             let host = route::host(text);
             if host.is_none() {
-                self.faults.push(entry.node.span, || FaultKind::Host {
-                    text: text.to_owned(),
-                });
+                self.faults
+                    .push(entry.node.span, || FaultKind::Host { text: repeated(text) });
             }
             host
         });
@@ -377,7 +377,7 @@ impl Reader {
             if path.is_none() {
                 let near = route::path(&format!("/{text}")).map_or_else(Near::default, Near::is);
                 self.faults.push(entry.node.span, || FaultKind::Path {
-                    text: text.to_owned(),
+                    text: repeated(text),
                     near,
                 });
             }
@@ -394,14 +394,22 @@ impl Reader {
         if self.faults.count() > found {
             return None;
         }
-        Some(Route {
+        let route = Route {
             actor: actor?,
             host,
             path: path.unwrap_or_else(|| "/".to_owned()),
             methods: methods.into_iter().collect(),
             headers,
             strip_prefix,
-        })
+        };
+        let len = route.claims().map(|claim| key::route(&claim).len()).max()?;
+        if len > route::CLAIM_LEN_MAX {
+            let max = route::CLAIM_LEN_MAX;
+            self.faults
+                .push(node.span, || FaultKind::RouteTooLong { len, max });
+            return None;
+        }
+        Some(route)
     }
 
     fn method(&mut self, node: &Node) -> Option<String> {
@@ -409,7 +417,7 @@ impl Reader {
         let known = METHODS.contains(&text);
         if !known {
             self.faults.push(node.span, || FaultKind::UnknownMethod {
-                method: text.to_owned(),
+                method: repeated(text),
                 expected: one_of(METHODS.iter().copied()),
                 near: Near::of(text, METHODS.iter().copied()),
             });
@@ -432,7 +440,7 @@ impl Reader {
             };
             if !route::is_header_value(value) {
                 self.faults.push(entry.node.span, || FaultKind::Header {
-                    text: value.to_owned(),
+                    text: repeated(value),
                 });
             } else if let Some((_, first)) = headers.get(&name) {
                 let first = *first;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
-use crate::fault::{Collector, FaultKind, Span};
+use crate::fault::{Collector, FaultKind, Span, repeated};
 use crate::manifest::API_VERSION;
 
 /// Bytes of a manifest: forty times the largest that was seen anywhere.
@@ -18,15 +18,21 @@ pub(crate) const TEXT_LEN_MAX: usize = 4 << 20;
 /// Levels of lists and maps. A manifest has six.
 pub(crate) const DEPTH_MAX: usize = 32;
 
-/// Values, with aliases counted as what they stand for: some 100 MB of memory.
+/// Values, with aliases counted as what they stand for, and long texts as several: some 100 MB of memory.
 pub(crate) const NODES_MAX: usize = 1_000_000;
+
+/// Bytes of text that count as one more value. The model copies what an alias stands for.
+const NODE_LEN: usize = 100;
+
+/// Bytes of a key, which faults repeat: names have 63, the keys of a configuration 255.
+const KEY_LEN_MAX: usize = 1_024;
 
 /// A value and its place.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) span: Span,
     pub(crate) value: Value,
-    /// Values in it, itself included.
+    /// Values in it, itself and keys included.
     weight: usize,
     /// Levels in it, itself included.
     height: usize,
@@ -137,6 +143,7 @@ impl Builder<'_> {
             Event::Scalar(text, style, anchor, tag) => {
                 self.check_tag(tag, span);
                 let plain = style == ScalarStyle::Plain;
+                let weight = 1 + text.len() / NODE_LEN;
                 let value = Value::Scalar {
                     text: text.into_owned(),
                     plain,
@@ -145,7 +152,7 @@ impl Builder<'_> {
                     Rc::new(Node {
                         span,
                         value,
-                        weight: 1,
+                        weight,
                         height: 1,
                     }),
                     span,
@@ -245,8 +252,13 @@ impl Builder<'_> {
             let Value::Scalar { text, .. } = &node.value else {
                 return self.stop(span, FaultKind::KeyNotText);
             };
+            if text.len() > KEY_LEN_MAX {
+                let (what, len, max) = ("a key".to_owned(), text.len(), KEY_LEN_MAX);
+                return self.stop(span, FaultKind::ValueTooLong { what, len, max });
+            }
             if let Some(open) = self.open.last_mut() {
                 open.key = Some((text.clone(), span));
+                open.weight += node.weight;
             }
             return Ok(());
         }
@@ -279,7 +291,8 @@ impl Builder<'_> {
     /// Tags of YAML's own (`!!str`) say what the key says anyway.
     fn check_tag(&mut self, tag: Option<Cow<'_, Tag>>, span: Span) {
         if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
-            self.faults.push(span, || FaultKind::Tag(tag.to_string()));
+            self.faults
+                .push(span, || FaultKind::Tag(repeated(&tag.to_string())));
         }
     }
 
@@ -287,7 +300,7 @@ impl Builder<'_> {
         let at = *error.marker();
         self.stop(
             place(saphyr_parser::Span::empty(at)),
-            FaultKind::Syntax(error.info().to_owned()),
+            FaultKind::Syntax(repeated(error.info())),
         )
     }
 

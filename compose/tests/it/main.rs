@@ -4,5 +4,6 @@
 
 mod bad;
 mod deploys;
+mod fuzz;
 mod good;
 mod records;

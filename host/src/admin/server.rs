@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Sender;
 use crate::ingress::io::TimedIo;
+use crate::panics;
 use crate::shutdown::Shutdown;
 
 /// Connections of one server: operators, probes and scrapers are few, and what follows the log keeps one each.
@@ -67,7 +68,7 @@ impl Listener {
 pub(super) fn serve(listener: Listener, router: Router, shutdown: &Shutdown) {
     let (servers, end) = (shutdown.servers.clone(), shutdown.end.clone());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    shutdown.servers.spawn(async move {
+    let accept = async move {
         loop {
             let accepted = tokio::select! {
                 () = end.cancelled() => return,
@@ -88,7 +89,10 @@ pub(super) fn serve(listener: Listener, router: Router, shutdown: &Shutdown) {
                 }
             }
         }
-    });
+    };
+    shutdown
+        .servers
+        .spawn(panics::essential("a listener for operators", accept));
 }
 
 async fn connection(stream: Stream, router: Router, end: CancellationToken, _place: OwnedSemaphorePermit) {

@@ -20,6 +20,7 @@ use crate::host::Host;
 use crate::ingress::IngressLimits;
 use crate::ingress::tls::CertificateFiles;
 use crate::logs::LogBuffer;
+use crate::panics;
 use crate::shutdown::Signals;
 
 /// Threads for what blocks: reading files, flushing telemetry.
@@ -208,6 +209,7 @@ async fn serve(config: Config, output: Output, log_format: LogFormat) -> Result<
         extra_layer: Some(Box::new(logs.layer())),
     })
     .map_err(|error| Failure::new(Exit::Usage, &error))?;
+    panics::watch(telemetry.metrics().clone());
 
     let host = tokio::select! {
         host = Host::start(config, data, &telemetry, logs) => host?,
@@ -218,7 +220,10 @@ async fn serve(config: Config, output: Output, log_format: LogFormat) -> Result<
     };
     print(&ready_line(host.status(), output))?;
 
-    let signal = signals.next().await;
+    let signal = tokio::select! {
+        signal = signals.next() => Some(signal),
+        () = panics::fatal() => None,
+    };
     tracing::info!(signal, "draining");
     let finished = tokio::select! {
         finished = host.drain() => finished,
@@ -228,7 +233,13 @@ async fn serve(config: Config, output: Output, log_format: LogFormat) -> Result<
     };
     tracing::info!(finished, "stopped");
     telemetry.shutdown().await;
-    Ok(())
+    match signal {
+        Some(_) => Ok(()),
+        None => Err(Failure::text(
+            Exit::Failed,
+            "stopped, as a part of the host panicked that it can't do without; the log has which and where",
+        )),
+    }
 }
 
 fn print_manifests(deployments: &[Deployment]) -> Result<(), Failure> {

@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use http::header::{CONTENT_LENGTH, HOST, UPGRADE};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::uri::Authority;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use tracing::Instrument as _;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
@@ -104,11 +105,11 @@ impl Handler {
                 "WebSocket is not served: an actor serves one request at a time. Server-sent events are",
             ));
         }
-        if request.uri().authority().is_none() && !host_is_text(headers) {
+        if !names_one_host(request.uri(), headers) {
             return Err(refuse(
                 StatusCode::BAD_REQUEST,
                 "host",
-                "the request has no valid Host header",
+                "the request does not name one valid host",
             ));
         }
         let route = state.routes.find(request).ok_or(refuse(
@@ -198,10 +199,24 @@ impl Handler {
     }
 }
 
-fn host_is_text(headers: &HeaderMap) -> bool {
-    headers
-        .get(HOST)
-        .is_some_and(|host| host.to_str().is_ok_and(|host| !host.is_empty()))
+/// Whether target and header name the same host, and nothing else. Two hosts, or one with a user or a path in it, are
+/// how a request is routed to one actor and read by it as meant for another (RFC 9112, section 3.2).
+fn names_one_host(uri: &Uri, headers: &HeaderMap) -> bool {
+    let mut named = headers.get_all(HOST).iter();
+    match (uri.authority().map(Authority::as_str), named.next(), named.next()) {
+        (None, Some(host), None) => is_host(host.as_bytes()),
+        (Some(target), None, None) => is_host(target.as_bytes()),
+        (Some(target), Some(host), None) => {
+            is_host(target.as_bytes()) && host.as_bytes().eq_ignore_ascii_case(target.as_bytes())
+        }
+        (None, None, _) | (_, _, Some(_)) => false,
+    }
+}
+
+/// Whether a text has only what a name or address with a port can have.
+fn is_host(text: &[u8]) -> bool {
+    let fits = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
+    !text.is_empty() && text.iter().all(fits)
 }
 
 fn request_span(actor: &Actor, request: &Request<Incoming>, secure: bool) -> tracing::Span {

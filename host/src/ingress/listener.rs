@@ -23,6 +23,7 @@ use super::handler::Handler;
 use super::io::TimedIo;
 use super::tls::TlsAcceptor;
 use super::workers::Workers;
+use crate::panics;
 
 /// Streams of one HTTP/2 connection that are open at once. The default of most servers.
 const H2_STREAMS_MAX: u32 = 250;
@@ -108,7 +109,7 @@ impl Ingress {
     /// Accepts on `listener` until the host drains.
     pub fn serve(self: &Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
         let ingress = self.clone();
-        self.tasks.spawn(async move {
+        let accept = async move {
             loop {
                 let accepted = tokio::select! {
                     () = ingress.drain.cancelled() => return,
@@ -123,7 +124,8 @@ impl Ingress {
                     }
                 }
             }
-        });
+        };
+        self.tasks.spawn(panics::essential("a listener", accept));
     }
 
     /// Connections that are open now.

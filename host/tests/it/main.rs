@@ -10,6 +10,7 @@ mod apps;
 mod density;
 mod faults;
 mod files;
+mod fuzz;
 mod http;
 mod operate;
 mod reuse;

@@ -83,6 +83,7 @@ struct Host {
     artifact_cache: [Counter; CacheResult::ALL.len()],
     connections_refused: Counter,
     requests_rejected: Mutex<BTreeMap<&'static str, u64>>,
+    panics: Counter,
     tls_reload: [Counter; FAILED_OR_OK.len()],
     reconcile_duration: [Histogram; FAILED_OR_OK.len()],
     commit_duration: [Histogram; FAILED_OR_OK.len()],
@@ -137,6 +138,7 @@ impl Default for HostMetrics {
             artifact_cache: Default::default(),
             connections_refused: Counter::default(),
             requests_rejected: Mutex::default(),
+            panics: Counter::default(),
             tls_reload: Default::default(),
             reconcile_duration: [const { Histogram::new(RECONCILE_NANOS) }; FAILED_OR_OK.len()],
             commit_duration: [const { Histogram::new(CALL_NANOS) }; FAILED_OR_OK.len()],
@@ -212,6 +214,11 @@ impl HostMetrics {
     /// A request was answered without asking a guest, for a reason such as `no-route` or `head-too-large`.
     pub fn request_rejected(&self, reason: &'static str) {
         *lock(&self.0.requests_rejected).entry(reason).or_default() += 1;
+    }
+
+    /// A thread or task of this host panicked: a defect of the host, whatever it was given.
+    pub fn panicked(&self) {
+        self.0.panics.add(1);
     }
 
     /// The certificates were read again, successfully or not.
@@ -398,6 +405,7 @@ impl HostMetrics {
                 .map(|(reason, count)| number(labelled(WEFT_REASON, reason), *count))
                 .collect(),
         );
+        family(&PANICS, vec![number(vec![], host.panics.value())]);
         let mut certificates = vec![];
         host.certificates.ask(|ask| {
             ask(&mut |name, expiry| {

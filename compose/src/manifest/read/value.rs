@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::allow::AllowPattern;
-use crate::fault::{FaultKind, Near, Span, Spanned, one_of};
+use crate::fault::{FaultKind, Near, Span, Spanned, one_of, repeated};
 use crate::interface::is_function;
 use crate::manifest::keys::Object;
 use crate::manifest::read::Reader;
@@ -167,7 +167,7 @@ impl Reader {
         let name = match parts[..] {
             [name] => join(&self.namespace, &self.app, name),
             [namespace, app, name] => join(namespace, app, name),
-            _ => Err(NameError::Parts(text.to_owned())),
+            _ => Err(NameError::Parts(repeated(text))),
         };
         self.named(text, entry.node.span, name)
     }
@@ -190,10 +190,11 @@ impl Reader {
     }
 
     pub(super) fn function(&mut self, node: &Node) -> Option<Spanned<String>> {
-        let text = self.text("idempotent", node)?.to_owned();
-        if is_function(&text) {
-            return Some(Spanned::new(text, node.span));
+        let text = self.text("idempotent", node)?;
+        if is_function(text) {
+            return Some(Spanned::new(text.to_owned(), node.span));
         }
+        let text = repeated(text);
         self.faults.push(node.span, || FaultKind::Function { text });
         None
     }
@@ -223,7 +224,7 @@ impl Reader {
         };
         let number = text.parse().ok();
         if number.is_none() {
-            let (what, text) = (entry.key.clone(), text.clone());
+            let (what, text) = (entry.key.clone(), repeated(text));
             self.faults
                 .push(entry.node.span, || FaultKind::Number { what, text });
         }
@@ -235,7 +236,7 @@ impl Reader {
         let duration = parse_duration(text);
         if duration.is_none() {
             let near = duration_meant(text).map_or_else(Near::default, Near::is);
-            let (what, text) = (entry.key.clone(), text.to_owned());
+            let (what, text) = (entry.key.clone(), repeated(text));
             self.faults
                 .push(entry.node.span, || FaultKind::Duration { what, text, near });
         }
@@ -247,7 +248,7 @@ impl Reader {
         let size = parse_size(text);
         if size.is_none() {
             let near = size_meant(text).map_or_else(Near::default, Near::is);
-            let (what, text) = (entry.key.clone(), text.to_owned());
+            let (what, text) = (entry.key.clone(), repeated(text));
             self.faults
                 .push(entry.node.span, || FaultKind::Size { what, text, near });
         }
