@@ -73,20 +73,8 @@ const WORDS: &[&[u8]] = &[
     b"=",
 ];
 
-const TEXTS: &[&str] = &[
-    "default/shop/catalog",
-    "default/shop",
-    "shop:pricing/pricing@1.2.3-rc.1+b",
-    "https://*.example.com:8443",
-    "http://[fd00::]/8:80",
-    "*://10.0.0.0/8",
-    "500ms",
-    "64MiB",
-    "link/default/shop/catalog/wasi:keyvalue@0.2.0-draft",
-    "route/*.shop.example|/a%7Cb|GET|x-tenant=blue%20",
-    r#"{"v":1,"actor":"default/shop/catalog","interface":"wasi:http","revision":1,"target":{"kind":"http","allow":["https://a"]},"declared":{"kind":"removed"},"by":"x"}"#,
-    r#"{"v":1,"app":"default/shop","actor":"default/shop/web","host":null,"path":"/","methods":["GET"],"headers":{"a":"b"},"strip_prefix":true}"#,
-];
+/// Names, patterns, units, keys and records, one a line.
+const TEXTS: &str = include_str!("../../fuzz/seeds/texts.lines");
 
 fn manifests() -> Vec<Vec<u8>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -109,7 +97,7 @@ proptest! {
 
     #[test]
     fn a_damaged_text_is_refused_or_written_as_it_is_read(
-        seed in prop::sample::select(TEXTS), damages in damages(),
+        seed in prop::sample::select(TEXTS.lines().collect::<Vec<_>>()), damages in damages(),
     ) {
         checks::texts(&String::from_utf8_lossy(&damaged(seed.as_bytes(), WORDS, &damages)));
     }

@@ -35,6 +35,9 @@ use crate::link::check::signature;
 use crate::store::InstanceState;
 use crate::value::signature_of;
 
+/// Bytes of a function's name that an error repeats.
+const FUNCTION_LEN_MAX: usize = 256;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CallRequest {
@@ -203,6 +206,7 @@ fn find<'a>(
         )));
     }
     let near = Near::of(function, functions.iter().copied());
+    let function = &function[..function.floor_char_boundary(FUNCTION_LEN_MAX)];
     Err(unknown(format!(
         "{interface} has no `{function}`{near}; it has {}",
         functions.join(", ")

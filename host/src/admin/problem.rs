@@ -18,6 +18,9 @@ use crate::artifact::ArtifactError;
 use crate::cli::chain;
 use crate::deploy::DeployError;
 
+/// Bytes of a reader's error that are answered: it may repeat all that it was given.
+const READ_ERROR_MAX: usize = 1 << 10;
+
 /// A refusal or a failure.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -138,7 +141,7 @@ where
         let extracted = E::from_request_parts(parts, state).await;
         extracted
             .map(Self)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "request", error.to_string()))
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "request", cut(error.to_string())))
     }
 }
 
@@ -151,9 +154,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let bytes = body::read(request.into_body(), body::JSON_LEN_MAX).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            let error = cut(error.to_string());
             let detail =
                 format!("the body is not what this route takes: {error}; /v1/openapi.json describes it");
             Problem::new(StatusCode::BAD_REQUEST, "request", detail)
         })
     }
+}
+
+fn cut(mut error: String) -> String {
+    error.truncate(error.floor_char_boundary(READ_ERROR_MAX));
+    error
 }

@@ -1,9 +1,7 @@
-//! What the fuzz targets look for, with inputs of proptest, against the real host: right ones damaged at random, and
-//! the shapes that other servers fell for. After each batch the host answers, is the same process, and has not panicked.
+//! The front door, the admin API and the monitor of a real host, given requests that are right but for random damage,
+//! and the shapes that other servers fell for. After each batch the host answers, is the same process, and has not panicked.
 
 mod admin;
-#[expect(unreachable_pub, reason = "a part of another crate when it is fuzzed")]
-#[path = "../../fuzz/src/conversation.rs"]
 mod conversation;
 #[path = "../../../compose/fuzz/src/damage.rs"]
 mod damage;
@@ -25,7 +23,7 @@ use crate::support::{AppFile, Weft, guest};
 
 /// Conversations that go on at once.
 const BATCH_LEN: usize = 32;
-/// Batches of a test. `PROPTEST_CASES` asks for more.
+/// Batches of a test. `PROPTEST_CASES` asks for more, as `cargo xtask soak` does.
 const BATCHES: u32 = 6;
 
 /// A host, and what it is talked to with.
@@ -110,10 +108,10 @@ impl Fuzzed {
     }
 }
 
-/// The seeds of a fuzz target.
+/// The requests that inputs are made from, of `tests/fuzz/`.
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/seeds")
+        .join("tests/fuzz")
         .join(target);
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .unwrap()

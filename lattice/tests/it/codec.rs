@@ -124,7 +124,7 @@ fn value_of(ty: &Type) -> BoxedStrategy<Value> {
     }
 }
 
-fn typed_values() -> impl Strategy<Value = (Type, Value)> {
+pub(crate) fn typed_values() -> impl Strategy<Value = (Type, Value)> {
     types().prop_flat_map(|ty| (Just(ty.clone()), value_of(&ty)))
 }
 

@@ -1,7 +1,6 @@
 //! A client that may say anything, and what it may be told.
 //!
 //! Owns the rules that a server of a host keeps whatever it is sent: it ends, and it answers no 5xx without a reason.
-//! The fuzz targets and `tests/it/fuzz.rs`, which has this file as a module, bring the bytes.
 
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ const ANSWER_LEN_MAX: usize = 4 << 20;
 ///
 /// # Panics
 /// If the server does not hang up.
-pub async fn converse(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) -> Vec<u8> {
+pub(super) async fn converse(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) -> Vec<u8> {
     let (mut from, mut to) = tokio::io::split(stream);
     let mut answer = Vec::new();
     // A server that refuses what it is sent may close before it has read all of it.
@@ -61,7 +60,7 @@ pub async fn converse(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) -> Vec<
 }
 
 /// The status of the first response, if the answer is one of HTTP/1.
-pub fn status(answer: &[u8]) -> Option<u16> {
+pub(super) fn status(answer: &[u8]) -> Option<u16> {
     let line = answer.strip_prefix(b"HTTP/1.")?.get(2..5)?;
     std::str::from_utf8(line).ok()?.parse().ok()
 }
@@ -70,7 +69,7 @@ pub fn status(answer: &[u8]) -> Option<u16> {
 ///
 /// # Panics
 /// If it did.
-pub fn check(sent: &[u8], answer: &[u8]) {
+pub(super) fn check(sent: &[u8], answer: &[u8]) {
     let has = |text: &[u8]| answer.windows(text.len()).any(|part| part == text);
     let reasoned =
         has(b"application/problem+json") && has(b"\"code\":\"") && !has(b"failed to read the manifest");
@@ -80,13 +79,13 @@ pub fn check(sent: &[u8], answer: &[u8]) {
 }
 
 /// A seed as it is sent: files have plain line ends, heads those of HTTP.
-pub fn conversation(seed: &[u8]) -> Vec<u8> {
+pub(super) fn conversation(seed: &[u8]) -> Vec<u8> {
     let lines: Vec<_> = seed.split(|byte| *byte == b'\n').collect();
     lines.join(b"\r\n".as_slice())
 }
 
 /// One request of the admin API: a line with method and path, and the body, whose length is told as it is.
-pub fn admin_request(input: &[u8]) -> Vec<u8> {
+pub(super) fn admin_request(input: &[u8]) -> Vec<u8> {
     let at = input
         .iter()
         .position(|byte| *byte == b'\n')
