@@ -22,6 +22,10 @@ pub const EPOCH_TICK: Duration = Duration::from_millis(1);
 const MAPS_RESERVED: u64 = 5_500;
 /// Mappings of one slot with a live instance: 2 when the pool is made, 4 when it is used (measured).
 const MAPS_PER_SLOT: u64 = 6;
+/// Bytes of memory that a small actor's live instance takes (measured: docs/performance.md).
+const BYTES_PER_INSTANCE: u64 = 40 << 10;
+/// Open files of a host that serves as many connections as it takes by default, with its components and stores.
+const OPEN_FILES_WANTED: u64 = 12_000;
 /// Slots if the kernel does not tell its limit.
 const SLOTS_FALLBACK: u32 = 1_000;
 /// The smallest pool that is worth having; below it instances are allocated one by one.
@@ -261,7 +265,29 @@ fn slots_granted(profile: Profile, facts: &SystemFacts, advice: &mut Vec<String>
                 .to_owned(),
         );
     }
-    by_maps.min(profile.slots_max())
+    let slots = by_maps.min(profile.slots_max());
+    advice.extend(resource_advice(slots, facts));
+    slots
+}
+
+/// What else bounds the instances in flight, where that is less than the pool has room for.
+fn resource_advice(slots: u32, facts: &SystemFacts) -> Vec<String> {
+    let mut advice = Vec::new();
+    if let Some(memory) = facts.memory.filter(|memory| *memory < u64::from(slots) * BYTES_PER_INSTANCE) {
+        advice.push(format!(
+            "{} MiB of memory are enough for {} live instances of a small actor, and the pool has {slots} slots; \
+             more memory would allow them, `--instances` fewer slots",
+            memory >> 20,
+            memory / BYTES_PER_INSTANCE
+        ));
+    }
+    if let Some(files) = facts.open_files.filter(|files| *files < OPEN_FILES_WANTED) {
+        advice.push(format!(
+            "this process may open {files} files, and each connection and each loaded component is one; \
+             `ulimit -Hn {OPEN_FILES_WANTED}` (LimitNOFILE={OPEN_FILES_WANTED} of the service) would allow as many as the host takes"
+        ));
+    }
+    advice
 }
 
 fn pagemap_advice(facts: &SystemFacts) -> String {
@@ -332,10 +358,22 @@ mod tests {
     fn a_raised_map_count_grants_a_hundred_thousand_dense_slots_without_advice() {
         let mut facts = facts(Some(1 << 20));
         facts.overcommit_memory = Some(0);
+        (facts.memory, facts.open_files) = (Some(16 << 30), Some(20_000));
         let mut advice = Vec::new();
         assert_eq!(slots_granted(Profile::Dense, &facts, &mut advice), 100_000);
         assert_eq!(slots_granted(Profile::Fast, &facts, &mut advice), 20_000);
         assert!(advice.is_empty(), "{advice:?}");
+    }
+
+    #[test]
+    fn too_little_memory_and_too_few_open_files_are_told_with_what_they_are_enough_for() {
+        let mut facts = facts(Some(1 << 20));
+        (facts.memory, facts.open_files) = (Some(1 << 30), Some(1_024));
+        let advice = resource_advice(100_000, &facts);
+        assert!(advice[0].contains("enough for 26214 live instances"), "{advice:?}");
+        assert!(advice[1].contains("may open 1024 files"), "{advice:?}");
+        (facts.memory, facts.open_files) = (None, None);
+        assert!(resource_advice(100_000, &facts).is_empty());
     }
 
     #[test]

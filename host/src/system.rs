@@ -18,8 +18,10 @@ pub struct SystemFacts {
     pub pagemap_scan: bool,
     /// `vm.overcommit_memory`; 2 refuses the pool's reservations.
     pub overcommit_memory: Option<u64>,
-    /// The soft limit on open files.
+    /// The soft limit on open files; see [`raise_open_files`].
     pub open_files: Option<u64>,
+    /// Bytes of memory that this process can have: the machine's, or fewer if its cgroup may hold fewer.
+    pub memory: Option<u64>,
     /// The kernel's release, as `uname -r` prints it.
     pub kernel: Option<String>,
 }
@@ -34,6 +36,7 @@ impl SystemFacts {
             pagemap_scan: wasmtime::PoolingAllocationConfig::is_pagemap_scan_available(),
             overcommit_memory: read_number("/proc/sys/vm/overcommit_memory"),
             open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+            memory: memory(),
             kernel: read_line("/proc/sys/kernel/osrelease"),
         }
     }
@@ -47,13 +50,35 @@ impl SystemFacts {
     }
 }
 
+/// Raises the soft limit on open files to the hard one, which it is mostly far below: each connection is an open file.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Refused, the limit stays as it was, which the report tells.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+}
+
+fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = total.trim().trim_end_matches(" kB").parse().ok()?;
+    let machine = kib * 1024;
+    Some(cgroup_number("memory.max").map_or(machine, |cgroup| cgroup.min(machine)))
+}
+
 fn may_swap() -> Option<bool> {
     let swaps = std::fs::read_to_string("/proc/swaps").ok()?;
     if swap_devices(&swaps) == 0 {
         return Some(false);
     }
     // A cgroup that may hold nothing in swap is as good as no swap device.
-    Some(cgroup_swap_max() != Some(0))
+    Some(cgroup_number("memory.swap.max") != Some(0))
 }
 
 /// Number of devices in the text of `/proc/swaps`, whose first line is a heading.
@@ -65,10 +90,11 @@ fn swap_devices(swaps: &str) -> usize {
         .count()
 }
 
-fn cgroup_swap_max() -> Option<u64> {
+/// A number of this process's own cgroup; `None` also if it says that there is no bound.
+fn cgroup_number(file: &str) -> Option<u64> {
     let cgroup = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    read_number(Path::new("/sys/fs/cgroup").join(path).join("memory.swap.max"))
+    read_number(Path::new("/sys/fs/cgroup").join(path).join(file))
 }
 
 fn read_line(path: impl AsRef<Path>) -> Option<String> {

@@ -6,6 +6,7 @@
 
 #![expect(clippy::print_stdout, reason = "the table is this command's result")]
 
+mod density;
 mod http;
 mod in_process;
 mod process;
@@ -53,6 +54,8 @@ enum Part {
     Process,
     /// The shop's memory, idle and after load
     Shop,
+    /// Ten thousand deployed actors, and instances in flight
+    Density,
 }
 
 impl Part {
@@ -111,6 +114,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
             Part::Http => http::measure(&subjects, &mut rows),
             Part::Process => process::measure(&subjects, &mut rows),
             Part::Shop => shop::measure(&subjects, &mut rows),
+            Part::Density => density::measure(&subjects, &mut rows),
         };
         let name = part.to_possible_value().map(|value| value.get_name().to_owned());
         raw.insert(name.unwrap_or_default(), result?);
@@ -127,7 +131,9 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
 /// Builds what these parts need, as linking a program takes minutes.
 fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Subjects> {
     let tools = bench::ensure(&Cache::open()?)?;
-    let mut guests = vec!["hello", "reply", "bench", "callee"];
+    let mut guests = vec![
+        "hello", "reply", "bench", "callee", "caller", "echo", "fault", "logger",
+    ];
     guests.extend(actors::SHOP);
     actors::run(project, &guests)?;
     let mut cargo = project.cargo();
@@ -138,7 +144,7 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
     {
         cargo.args(["--example", "native_hello"]);
     }
-    if parts.iter().any(|part| part.in_process()) {
+    if parts.iter().any(|part| part.in_process() || *part == Part::Density) {
         cargo.args(["--package", "weft-bench", "--bin", "weft-bench"]);
     }
     sh::run(

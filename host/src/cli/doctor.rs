@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Exit, Failure, Output, print, print_json};
 use crate::engine::{Engine, Profile};
-use crate::system::SystemFacts;
+use crate::system::{SystemFacts, raise_open_files};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  weft doctor\n  weft doctor --profile dense --output json")]
@@ -15,6 +15,8 @@ pub(super) struct Doctor {
 }
 
 pub(super) fn run(args: &Doctor, output: Output) -> Result<(), Failure> {
+    // As a host does, so that its limit is told and not this shell's.
+    raise_open_files();
     let facts = SystemFacts::read();
     let engine =
         Engine::new(args.profile, None, &facts).map_err(|error| Failure::new(Exit::Failed, &error))?;
@@ -37,6 +39,12 @@ pub(super) fn run(args: &Doctor, output: Output) -> Result<(), Failure> {
             facts
                 .open_files
                 .map_or("unlimited".to_owned(), |limit| limit.to_string())
+        ),
+        format!(
+            "memory               {}",
+            facts
+                .memory
+                .map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20))
         ),
         format!(
             "memory may swap      {}",

@@ -22,6 +22,7 @@ use crate::ingress::tls::CertificateFiles;
 use crate::logs::LogBuffer;
 use crate::panics;
 use crate::shutdown::Signals;
+use crate::system::raise_open_files;
 
 /// Threads for what blocks: reading files, flushing telemetry.
 const BLOCKING_THREADS_MAX: usize = 32;
@@ -280,18 +281,4 @@ fn ready_line(status: &HostStatus, output: Output) -> String {
             )
         }
     }
-}
-
-/// Each connection is an open file, and the soft limit is mostly far below the hard one.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Refused, the limit stays as it was, which the connections' bound is below anyway.
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    );
 }

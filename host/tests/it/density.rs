@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tempfile::TempDir;
 
-use crate::support::guests::{CALLEE, CALLER, ECHO, FAULT, HELLO};
+use crate::support::guests::{CALLEE, CALLER, CONFIG, FAULT, HELLO};
 use crate::support::{AppFile, PATIENCE, Weft, get, guest};
 
 /// The value of the series at `/metrics` that starts so.
@@ -93,10 +93,10 @@ async fn a_cold_component_is_let_go_while_a_call_of_it_runs_on_and_comes_back_at
 #[tokio::test]
 async fn of_too_many_loaded_components_the_one_that_was_called_longest_ago_is_let_go() {
     let weft = again(
-        deployed(&[HELLO, ECHO, FAULT]),
+        deployed(&[HELLO, CONFIG, FAULT]),
         &["--loaded-components", "2", "--unload-after", "1h"],
     );
-    for path in ["/hello/plain", "/echo", "/fault/ok"] {
+    for path in ["/hello/plain", "/config/", "/fault/ok"] {
         assert_eq!(weft.get(path).await.status, 200, "{path}");
     }
     assert_eq!(metric(&weft, LOADED).await, 2);
@@ -170,7 +170,7 @@ routes:
     assert_eq!(metric(&weft, "weft_condition_count ").await, 0);
     assert_eq!(
         weft.send("POST", "/text", "over the link").await.text(),
-        "over the link"
+        "over the link\n"
     );
     assert_eq!(metric(&weft, LOADED).await, 2);
 
@@ -182,5 +182,5 @@ routes:
     let weft = again(data, &[]);
     weft.wait_for_log("wrong authentication code").await;
     assert_eq!(metric(&weft, "weft_condition_count ").await, 0);
-    assert_eq!(weft.send("POST", "/text", "again").await.text(), "again");
+    assert_eq!(weft.send("POST", "/text", "again").await.text(), "again\n");
 }

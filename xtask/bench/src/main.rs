@@ -8,6 +8,7 @@
 mod bare;
 mod calls;
 mod capabilities;
+mod hold;
 mod invocation;
 mod rounds;
 mod weft;
@@ -22,18 +23,26 @@ use crate::weft::Weft;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "usage: weft-bench invocation|calls|capabilities WEFT GUEST_FOLDER DATA_FOLDER ROUNDS";
+const USAGE: &str =
+    "usage: weft-bench invocation|calls|capabilities WEFT GUEST_FOLDER DATA_FOLDER ROUNDS\n       weft-bench hold ADDRESS/PATH REQUESTS";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    if let [part, url, requests] = &args[..]
+        && part == "hold"
+    {
+        let requests = requests.parse().context(USAGE)?;
+        println!("{}", runtime.block_on(hold::measure(url, requests))?);
+        return Ok(());
+    }
     let [part, weft, guests, data, rounds] = &args[..] else {
         bail!("{USAGE}");
     };
     let rounds = rounds.parse::<usize>().context(USAGE)?;
     let (guests, data) = (PathBuf::from(guests), PathBuf::from(data));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     let result = runtime.block_on(async {
         let weft = Weft::new(weft.into(), guests, &data)?;
         match part.as_str() {

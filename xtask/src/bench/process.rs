@@ -145,15 +145,16 @@ impl Server {
     }
 
     fn mib(&self, file: &str, field: &str) -> anyhow::Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix(field));
-        let kib: f64 = line
-            .with_context(|| format!("no {field}"))?
-            .trim()
-            .trim_end_matches(" kB")
-            .parse()?;
-        Ok(kib / 1024.0)
+        Ok(memory_kib(&self.child, file, field)? / 1024.0)
     }
+}
+
+/// A field of a file about a process's memory.
+pub(super) fn memory_kib(child: &Child, file: &str, field: &str) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{}/{file}", child.id()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.with_context(|| format!("no {field}"))?;
+    Ok(kib.trim().trim_end_matches(" kB").parse()?)
 }
 
 impl Drop for Server {
@@ -169,7 +170,12 @@ fn free_address() -> io::Result<SocketAddr> {
 }
 
 /// One request; an error unless it is answered 200.
-fn get(address: SocketAddr, path: &str) -> anyhow::Result<()> {
+pub(super) fn get(address: SocketAddr, path: &str) -> anyhow::Result<()> {
+    get_text(address, path).map(drop)
+}
+
+/// The same, for its body.
+pub(super) fn get_text(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, START_LIMIT)?;
     stream.set_read_timeout(Some(START_LIMIT))?;
     stream.write_all(
@@ -181,8 +187,9 @@ fn get(address: SocketAddr, path: &str) -> anyhow::Result<()> {
     if !line.starts_with("HTTP/1.1 200") {
         bail!("answered {line}");
     }
-    reader.read_to_end(&mut Vec::new())?;
-    Ok(())
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest)?;
+    Ok(String::from_utf8_lossy(&rest).into_owned())
 }
 
 /// Start to first answer, and resident memory idle and after load.
