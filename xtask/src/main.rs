@@ -10,6 +10,7 @@ mod cache;
 mod project;
 mod setup;
 mod sh;
+mod soak;
 mod test;
 mod up;
 
@@ -59,6 +60,8 @@ enum Command {
     },
     /// Measure weft against its yardsticks
     Bench(bench::Args),
+    /// Put load on a host for minutes, and check what it leaves behind
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +83,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check => return test::check(&project),
         Command::Test { args } => return test::run(&project, &args),
         Command::Bench(args) => bench::run(&project, &args)?,
+        Command::Soak(args) => return soak::run(&project, &args),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,4 +11,5 @@ mod faults;
 mod files;
 mod http;
 mod operate;
+mod overload;
 mod support;
