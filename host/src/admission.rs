@@ -43,19 +43,27 @@ pub struct Admission {
 /// A place; dropping it frees it.
 pub struct Place {
     admission: Arc<Admission>,
-    is_root: bool,
+    share: Share,
+}
+
+/// Which share of the pool a place is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    /// Root calls', and any other's if there is nothing else and nobody waits for it.
+    Root,
+    /// That no root call takes.
+    Nested,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let Admission { app, places, .. } = &*self.admission;
-        if self.is_root {
-            app.root.free(places.root());
-        } else {
-            app.nested.free(places.nested());
+        match self.share {
+            Share::Root => app.root.free(places.root()),
+            Share::Nested => app.nested.free(places.nested()),
         }
         self.admission.running.free();
-        let for_root = self.is_root && places.apps_waiting().load(SeqCst) > 0;
+        let for_root = self.share == Share::Root && places.apps_waiting().load(SeqCst) > 0;
         if for_root || self.admission.waiting() > 0 {
             places.serve(|room, answers| {
                 if for_root {
@@ -81,35 +89,31 @@ impl Admission {
         })
     }
 
-    /// A place, if there is one now and nobody waits for it. A root call takes one of the root calls' share, any other
-    /// one of the rest.
+    /// A place, if there is one now and nobody waits for it. A root call takes one of the root calls' share; any other
+    /// one of the rest, or else of the root calls' too.
     pub fn try_admit(self: &Arc<Self>, is_root: bool) -> Option<Place> {
-        if self.waiting() > 0 || is_root && self.app.waiting.load(SeqCst) > 0 || !self.running.take() {
+        if self.waiting() > 0 || !self.running.take() {
             return None;
         }
-        let taken = match is_root {
-            true => self.take_root(self.places.apps_waiting().load(SeqCst) == 0),
-            false => match self.take_nested() {
-                true => Taken::Yes,
-                false => Taken::No,
-            },
+        let share = if !is_root && self.take_nested() {
+            Some(Share::Nested)
+        } else {
+            self.try_root().then_some(Share::Root)
         };
-        match taken {
-            Taken::Yes => {}
-            Taken::YesAndFreed => self.places.serve(|room, answers| room.serve_apps(answers)),
-            Taken::No => {
+        match share {
+            Some(share) => Some(Place {
+                admission: self.clone(),
+                share,
+            }),
+            None => {
                 self.running.free();
                 // Who came meanwhile has found none.
                 if self.waiting() > 0 {
                     self.places.serve(|room, answers| room.serve_actor(self, answers));
                 }
-                return None;
+                None
             }
         }
-        Some(Place {
-            admission: self.clone(),
-            is_root,
-        })
     }
 
     /// A place now, or after waiting for it.
@@ -140,6 +144,18 @@ impl Admission {
     /// Calls that run now.
     pub fn running(&self) -> u32 {
         self.running.used()
+    }
+
+    /// A root place, if nobody waits for one.
+    fn try_root(&self) -> bool {
+        if self.app.waiting.load(SeqCst) > 0 {
+            return false;
+        }
+        let taken = self.take_root(self.places.apps_waiting().load(SeqCst) == 0);
+        if taken == Taken::YesAndFreed {
+            self.places.serve(|room, answers| room.serve_apps(answers));
+        }
+        taken != Taken::No
     }
 
     fn take_root(&self, may_share: bool) -> Taken {

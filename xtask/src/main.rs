@@ -60,7 +60,7 @@ enum Command {
     },
     /// Measure weft against its yardsticks
     Bench(bench::Args),
-    /// Run what takes longer than a test may
+    /// Put load on a host for minutes, and check what it leaves behind
     Soak(soak::Args),
 }
 
@@ -83,7 +83,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check => return test::check(&project),
         Command::Test { args } => return test::run(&project, &args),
         Command::Bench(args) => bench::run(&project, &args)?,
-        Command::Soak(args) => soak::run(&project, &args)?,
+        Command::Soak(args) => return soak::run(&project, &args),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,8 +13,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use tokio::sync::oneshot;
 use weft_observability::metrics::ShedReason;
 
+use super::places::AppPlaces;
 use super::share::Taken;
-use super::{Admission, AppPlaces, Place};
+use super::{Admission, Place, Share};
 
 /// What a call that waits is told.
 pub(super) type Answer = Result<Place, ShedReason>;
@@ -131,19 +132,18 @@ impl Room {
             if !admission.running.take() {
                 return;
             }
-            let place = match is_root {
-                true => self.take_root(admission).then_some(Ok(())),
-                // All of its callers hold places: were it to wait, they might wait for each other.
-                false => Some(match admission.take_nested() {
-                    true => Ok(()),
-                    false => Err(ShedReason::PoolFull),
-                }),
+            let share = if !is_root && admission.take_nested() {
+                Some(Share::Nested)
+            } else {
+                self.take_root(admission).then_some(Share::Root)
             };
-            if !matches!(place, Some(Ok(()))) {
+            if share.is_none() {
                 admission.running.free();
             }
-            match place {
-                Some(place) => self.answer(admission, is_root, place, answers),
+            match share {
+                Some(share) => self.answer(admission, is_root, Ok(share), answers),
+                // All of its callers hold places: were it to wait, they might wait for each other.
+                None if !is_root => self.answer(admission, is_root, Err(ShedReason::PoolFull), answers),
                 None => {
                     self.enter_ring(admission);
                     // Again, now that who frees a root place sees that somebody waits.
@@ -171,7 +171,7 @@ impl Room {
         }
     }
 
-    /// A root place for an actor that does not stand in the ring, unless others do who come before it.
+    /// A root place for an actor outside the ring, unless there are some in it that come first.
     fn take_root(&self, admission: &Admission) -> bool {
         let is_first_of_app = admission.app.waiting.load(SeqCst) == 0;
         is_first_of_app && admission.take_root(self.apps.is_empty()) != Taken::No
@@ -190,7 +190,7 @@ impl Room {
                 return Turn::NoPlace;
             }
             self.leave_ring(&admission);
-            self.answer(&admission, true, Ok(()), answers);
+            self.answer(&admission, true, Ok(Share::Root), answers);
             if self
                 .queues
                 .get(&key(&admission))
@@ -203,17 +203,17 @@ impl Room {
         Turn::Over
     }
 
-    /// Tells the first of a queue what came of its waiting. The places of an `Ok` have been taken.
+    /// Tells the first of a queue what came of its waiting: places that have been taken, or why there are none.
     fn answer(
         &mut self,
         admission: &Arc<Admission>,
         is_root: bool,
-        place: Result<(), ShedReason>,
+        taken: Result<Share, ShedReason>,
         answers: &mut Answers,
     ) {
-        let place = place.map(|()| Place {
+        let place = taken.map(|share| Place {
             admission: admission.clone(),
-            is_root,
+            share,
         });
         if let Some(queue) = self.queues.get_mut(&key(admission))
             && let Some(waiter) = queue.of(is_root).pop_front()

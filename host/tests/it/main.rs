@@ -13,5 +13,6 @@ mod files;
 mod fuzz;
 mod http;
 mod operate;
+mod overload;
 mod reuse;
 mod support;
