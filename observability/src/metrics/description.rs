@@ -234,11 +234,8 @@ pub(super) static CONNECTIONS_REFUSED: Description = counter(
     "{connection}",
     "Connections closed at once because there are too many.",
 );
-pub(super) static PANICS: Description = counter(
-    WEFT_PANICS,
-    "{panic}",
-    "Panics of this host's threads and tasks.",
-);
+pub(super) static PANICS: Description =
+    counter(WEFT_PANICS, "{panic}", "Panics of this host's threads and tasks.");
 
 pub(super) static REQUESTS_REJECTED: Description = counter(
     WEFT_HTTP_REQUESTS_REJECTED,
