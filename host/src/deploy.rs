@@ -13,9 +13,10 @@ use weft_compose::deploy::{self, Change, CurrentApp, Stored};
 use weft_compose::diff::{Line, Sign};
 use weft_compose::fault::Collector;
 use weft_compose::manifest::{Actor as ActorManifest, ComponentRef};
-use weft_compose::record::{AppRecord, LinkTarget, encode};
+use weft_compose::key::Key;
+use weft_compose::record::{AppRecord, LinkTarget, decode, encode};
 use weft_compose::{ActorName, AppName, FaultKind, Faults, InterfacePattern, Manifest, key};
-use weft_lattice::control::{CommitError, ControlStore, Expected, Index, ReadError, Transaction};
+use weft_lattice::control::{CommitError, ControlStore, Entry, Expected, Index, ReadError, Transaction};
 use weft_observability::HostMetrics;
 
 use crate::artifact::{ArtifactError, Components};
@@ -249,13 +250,17 @@ impl Deployer {
     /// # Errors
     /// [`DeployError`].
     pub async fn retire(&self, deployments: &[Deployment]) -> Result<(), DeployError> {
-        let desired = self.desired().await?;
-        for (name, record) in &desired.apps {
+        let (entries, _) = read_all(&*self.control, &[key::APPS]).await?;
+        for Entry { key, value, .. } in &entries {
+            // One that can't be read is told by the reconciler.
+            let (Some(Key::App(name)), Ok(record)) = (key::parse(key), decode::<AppRecord>(key, value)) else {
+                continue;
+            };
             let named = deployments
                 .iter()
-                .any(|deployment| deployment.manifest.app.value == *name);
+                .any(|deployment| deployment.manifest.app.value == name);
             if record.by == BY_COMPONENT && !named {
-                self.delete_app(name, BY_COMPONENT).await?;
+                self.delete_app(&name, BY_COMPONENT).await?;
             }
         }
         Ok(())
