@@ -33,6 +33,7 @@ pub(super) fn run(subjects: &Subjects, minutes: u64) -> anyhow::Result<Vec<Findi
     let table = r#"{"sql": "CREATE TABLE soak (id INTEGER PRIMARY KEY, text TEXT)", "params": []}"#;
     host.post("/sql/execute", table)?;
     eprintln!("Mixed load: {WARM_UP_S} s to warm up");
+    burst(subjects, &host)?;
     period(subjects, &host, Duration::from_secs(WARM_UP_S), 0)?;
     let start = settle(&host, None)?;
     eprintln!("Mixed load: {minutes} min");
@@ -79,6 +80,22 @@ pub(super) fn run(subjects: &Subjects, minutes: u64) -> anyhow::Result<Vec<Findi
         ));
     }
     Ok(findings)
+}
+
+/// Takes more slots of the pool at once than it keeps warm. A slot that was used has four mappings more than one that
+/// never was, and slots are taken from the warm ones from then on.
+fn burst(subjects: &Subjects, host: &Host) -> anyhow::Result<()> {
+    let (rate_per_s, seconds, connections) = ("400", 3, "400");
+    let args = [
+        "open",
+        &host.http,
+        "/calls/wait?ms=1000",
+        rate_per_s,
+        &seconds.to_string(),
+        connections,
+    ];
+    subjects.load(Duration::from_secs(seconds), &args)?;
+    Ok(())
 }
 
 /// Load for a while, with changes of what is deployed. What was found, and resident memory each second in KiB.

@@ -20,13 +20,14 @@ const ALONE_S: u64 = 10;
 /// After which all is as before.
 const RECOVERY: Duration = Duration::from_secs(2);
 
+/// Who waits is refused in time, too: within the 50 ms that a refusal may take.
 const MANIFEST: &str = "\
 apiVersion: weft/v1
 name: overload
 actors:
   flooded:
     component: GUESTS/fault.wasm
-    limits: { concurrency: 10, queue: 10, queueWait: 100ms }
+    limits: { concurrency: 10, queue: 10, queueWait: 40ms }
   beside: { component: GUESTS/hello.wasm }
 routes:
   - { actor: flooded, path: /flooded, stripPrefix: true }
