@@ -195,7 +195,7 @@ fn from_hex(text: &str) -> anyhow::Result<Vec<u8>> {
         .lines()
         .flat_map(|line| line.split('#').next().unwrap_or_default().chars());
     let digits: String = digits.filter(|c| !c.is_whitespace()).collect();
-    if !digits.is_ascii() || digits.len() % 2 != 0 {
+    if !digits.is_ascii() || !digits.len().is_multiple_of(2) {
         bail!("`{digits}` is not a row of bytes in hex");
     }
     let byte = |at: usize| Ok(u8::from_str_radix(&digits[at..at + 2], 16)?);
