@@ -177,7 +177,9 @@ impl Call {
         } else if within {
             if self.actor.may_tell_log_cut() {
                 let bytes = self.actor.log_bytes_per_s();
-                self.tell_cut(&format!("log cut: this actor wrote more than {bytes} bytes within a second"));
+                self.tell_cut(&format!(
+                    "log cut: this actor wrote more than {bytes} bytes within a second"
+                ));
             }
         } else if !self.log_was_cut.swap(true, Ordering::Relaxed) && self.actor.may_log(LOG_LINE_OVERHEAD) {
             let bytes = self.actor.limits.log_bytes;

@@ -6,8 +6,11 @@
 
 #![expect(clippy::print_stdout, reason = "the table is this command's result")]
 
+mod compile;
+mod hostile;
 mod http;
 mod in_process;
+mod probe;
 mod process;
 mod shop;
 
@@ -53,6 +56,10 @@ enum Part {
     Process,
     /// The shop's memory, idle and after load
     Shop,
+    /// An actor's answers while another one attacks
+    Hostile,
+    /// An actor's answers while 200 components are compiled
+    Compile,
 }
 
 impl Part {
@@ -81,6 +88,11 @@ impl Subjects {
 
     fn guest(&self, name: &str) -> PathBuf {
         self.guests.join(format!("{name}.wasm"))
+    }
+
+    /// The manifest of an actor beside one that attacks.
+    fn arena(&self) -> PathBuf {
+        self.scratch.join("arena.yaml")
     }
 }
 
@@ -111,6 +123,8 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
             Part::Http => http::measure(&subjects, &mut rows),
             Part::Process => process::measure(&subjects, &mut rows),
             Part::Shop => shop::measure(&subjects, &mut rows),
+            Part::Hostile => hostile::measure(&subjects, &mut rows),
+            Part::Compile => compile::measure(&subjects, &mut rows),
         };
         let name = part.to_possible_value().map(|value| value.get_name().to_owned());
         raw.insert(name.unwrap_or_default(), result?);
@@ -127,7 +141,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
 /// Builds what these parts need, as linking a program takes minutes.
 fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Subjects> {
     let tools = bench::ensure(&Cache::open()?)?;
-    let mut guests = vec!["hello", "reply", "bench", "callee"];
+    let mut guests = vec!["hello", "hostile", "reply", "bench", "callee"];
     guests.extend(actors::SHOP);
     actors::run(project, &guests)?;
     let mut cargo = project.cargo();

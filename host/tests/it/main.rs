@@ -9,6 +9,7 @@ mod admin;
 mod apps;
 mod faults;
 mod files;
+mod hostile;
 mod http;
 mod operate;
 mod support;

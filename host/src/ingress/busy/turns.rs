@@ -40,7 +40,9 @@ impl Queue {
             return true;
         }
         let at = self.actors.iter().position(|waiting| waiting.actor == actor);
-        if let Some((_, old)) = at.and_then(|at| self.actors[at].guests.iter_mut().find(|(own, _)| *own == seat)) {
+        if let Some((_, old)) =
+            at.and_then(|at| self.actors[at].guests.iter_mut().find(|(own, _)| *own == seat))
+        {
             old.clone_from(waker);
             return false;
         }
