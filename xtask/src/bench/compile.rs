@@ -34,7 +34,10 @@ pub(super) fn measure(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Resul
     for number in 0..count {
         let path = folder.join(format!("hello-{number}.wasm"));
         fs::write(&path, distinct(&hello, number))?;
-        actors.push_str(&format!("  hello-{number}: {{ component: {} }}\n", path.display()));
+        actors.push_str(&format!(
+            "  hello-{number}: {{ component: {} }}\n",
+            path.display()
+        ));
         routes.push_str(&format!(
             "  - {{ actor: hello-{number}, path: /{number}, stripPrefix: true }}\n"
         ));

