@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
+use tokio::sync::Semaphore;
 use weft_compose::{ActorName, Limits};
 use weft_observability::ActorMetrics;
 
@@ -18,6 +19,8 @@ const FAILURES_LOGGED_PER_S: u64 = 10;
 /// How many invocations of one actor may write all that one may (`logBytes`) in the same second. At the default that is
 /// a megabyte a second, thousands of lines; who needs more raises the limit.
 const LOUD_INVOCATIONS_PER_S: u64 = 4;
+/// Outgoing requests of one actor that are on their way: half of the connections that the host's client has for all.
+const OUTGOING_REQUESTS_MAX: usize = 512;
 /// How many short calls make up for one that computed for long: an actor of which fewer are long is served on its
 /// connections' threads, but for the few calls after each of those.
 const LONG_CALL_SCORE: u8 = 8;
@@ -34,6 +37,8 @@ pub struct ActorInfo {
     pub metrics: Arc<ActorMetrics>,
     /// Whether its next call is likely to compute for long.
     pub computes_long: ComputesLong,
+    /// Places for its outgoing requests; a request that finds none is refused.
+    pub outgoing: Arc<Semaphore>,
     failure_log: Rate,
     guest_log: Rate,
     guest_log_cut: Rate,
@@ -47,6 +52,7 @@ impl ActorInfo {
             limits,
             metrics,
             computes_long: ComputesLong::default(),
+            outgoing: Arc::new(Semaphore::new(OUTGOING_REQUESTS_MAX)),
             failure_log: Rate::default(),
             guest_log: Rate::default(),
             guest_log_cut: Rate::default(),

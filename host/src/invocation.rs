@@ -170,7 +170,7 @@ impl Call {
         let used = self.log_bytes.fetch_add(cost, Ordering::Relaxed) + cost;
         let within = used <= self.actor.limits.log_bytes;
         // What an invocation may not write doesn't count against the others of its actor.
-        let logged = within && self.actor.may_log(cost);
+        let logged = within && self.actor.may_log(cost + LOG_LINE_FIELDS);
         self.actor.metrics.log_lines(1, !logged);
         if logged {
             line.emit(self);
@@ -181,7 +181,7 @@ impl Call {
                     "log cut: this actor wrote more than {bytes} bytes within a second"
                 ));
             }
-        } else if !self.log_was_cut.swap(true, Ordering::Relaxed) && self.actor.may_log(LOG_LINE_OVERHEAD) {
+        } else if !self.log_was_cut.swap(true, Ordering::Relaxed) && self.actor.may_log(LOG_LINE_FIELDS) {
             let bytes = self.actor.limits.log_bytes;
             self.tell_cut(&format!("log cut: this invocation wrote more than {bytes} bytes"));
         }
@@ -200,6 +200,9 @@ impl Call {
 
 /// What an empty line counts, so that empty lines are bounded too.
 const LOG_LINE_OVERHEAD: u64 = 32;
+/// What the host writes around a line (time, actor, invocation, trace), which counts against the actor's rate: a flood
+/// of empty lines would else be seven times what the rate says.
+const LOG_LINE_FIELDS: u64 = 224;
 
 thread_local! {
     /// Set when a guest that is polled on this thread gives way because it computes for long.

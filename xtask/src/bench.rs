@@ -6,9 +6,12 @@
 
 #![expect(clippy::print_stdout, reason = "the table is this command's result")]
 
+mod compile;
 mod density;
+mod hostile;
 mod http;
 mod in_process;
+mod probe;
 mod process;
 mod shop;
 
@@ -56,6 +59,10 @@ enum Part {
     Shop,
     /// Ten thousand deployed actors, and instances in flight
     Density,
+    /// An actor's answers while another one attacks
+    Hostile,
+    /// An actor's answers while 200 components are compiled
+    Compile,
 }
 
 impl Part {
@@ -84,6 +91,11 @@ impl Subjects {
 
     fn guest(&self, name: &str) -> PathBuf {
         self.guests.join(format!("{name}.wasm"))
+    }
+
+    /// The manifest of an actor beside one that attacks.
+    fn arena(&self) -> PathBuf {
+        self.scratch.join("arena.yaml")
     }
 }
 
@@ -115,6 +127,8 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
             Part::Process => process::measure(&subjects, &mut rows),
             Part::Shop => shop::measure(&subjects, &mut rows),
             Part::Density => density::measure(&subjects, &mut rows),
+            Part::Hostile => hostile::measure(&subjects, &mut rows),
+            Part::Compile => compile::measure(&subjects, &mut rows),
         };
         let name = part.to_possible_value().map(|value| value.get_name().to_owned());
         raw.insert(name.unwrap_or_default(), result?);
@@ -132,7 +146,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
 fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Subjects> {
     let tools = bench::ensure(&Cache::open()?)?;
     let mut guests = vec![
-        "hello", "reply", "bench", "callee", "caller", "echo", "fault", "logger",
+        "hello", "hostile", "reply", "bench", "callee", "caller", "echo", "fault", "logger",
     ];
     guests.extend(actors::SHOP);
     actors::run(project, &guests)?;

@@ -73,6 +73,7 @@ pub fn fetch(url: &str, n: usize) -> String {
     }
     let mut answered = 0;
     let mut failed = 0;
+    let mut first = None;
     // Kept, so that their connections stay in use.
     let mut kept = Vec::new();
     for future in &sent {
@@ -82,11 +83,14 @@ pub fn fetch(url: &str, n: usize) -> String {
                 answered += 1;
                 kept.push(response);
             }
-            _ => failed += 1,
+            other => {
+                failed += 1;
+                first.get_or_insert_with(|| format!("{other:?}"));
+            }
         }
     }
     drop(kept);
-    format!("{answered} answered, {failed} failed, {refused} refused\n")
+    format!("{answered} answered, {failed} failed, {refused} refused {}\n", first.unwrap_or_default())
 }
 
 fn send(url: &str) -> Option<Result<FutureIncomingResponse, ErrorCode>> {

@@ -133,7 +133,8 @@ impl AotCache {
             Found::Bad(result, reason) => {
                 self.metrics.artifact_cache(result);
                 tracing::warn!(path = %path.display(), reason, "machine code in the cache is not to be run: compiling again");
-                let _ = fs::remove_file(&path);
+                remove(&path);
+                remove(&mac_path(&path));
             }
         }
         None
@@ -166,6 +167,10 @@ impl AotCache {
 
     /// Checks a file's authentication code, then maps that same file.
     fn open(&self, engine: &Engine, path: &Path) -> io::Result<wasmtime::Result<Component>> {
+        // Opening a pipe would wait for a writer.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let mut file = File::open(path)?;
         let stored = match fs::read_to_string(mac_path(path)) {
             Ok(stored) => stored,
@@ -265,6 +270,13 @@ fn trim(folder: &Path, bytes_max: u64, keep: &Path) {
         let _ = fs::remove_file(mac_path(&file.path));
         let _ = fs::remove_file(&file.path);
         tracing::info!(path = %file.path.display(), "removed machine code that was not used for the longest time");
+    }
+}
+
+/// Removes what is there, also if it is a folder. What stays is told when it can't be written over.
+fn remove(path: &Path) {
+    if fs::remove_file(path).is_err() {
+        let _ = fs::remove_dir_all(path);
     }
 }
 

@@ -193,3 +193,57 @@ fn bound_this_process() {
     // Serving comes first. Failing to be nice is no reason not to compile.
     let _ = rustix::process::nice(10);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::digest::Digest;
+
+    /// What becomes of a component that a script compiles.
+    async fn compiled_by(script: &str) -> Result<(), CompileError> {
+        let dir = tempfile::tempdir().unwrap();
+        let executable = dir.path().join("weft");
+        std::fs::write(&executable, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&executable, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let compiler = Compiler::new(executable, HostMetrics::default());
+        let component = ComponentBytes {
+            path: "x.wasm".into(),
+            bytes: vec![0; 1 << 20],
+            digest: Digest::of(b"x"),
+        };
+        compiler
+            .compile(Profile::Fast, &component, &dir.path().join("out"))
+            .await
+    }
+
+    // With the clock paused, all timers run out as soon as nothing else is to be done.
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_hangs_is_ended_when_its_time_is_over() {
+        let error = compiled_by("exec sleep 1000000").await.unwrap_err();
+        assert!(error.to_string().contains("ended (after 300 s)"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn how_a_child_ended_is_told() {
+        let killed = compiled_by("kill -KILL $$").await.unwrap_err();
+        assert!(killed.to_string().contains("signal: 9"), "{killed}");
+        let starved = compiled_by("echo memory allocation of 9 bytes failed >&2; exit 134").await;
+        let starved = starved.unwrap_err().to_string();
+        assert!(
+            starved.contains("134") && starved.contains("memory allocation"),
+            "{starved}"
+        );
+        let refused = compiled_by("echo bad opcode >&2; exit 65").await.unwrap_err();
+        assert_eq!(refused.to_string(), "the compiler refuses it: bad opcode");
+    }
+
+    #[tokio::test]
+    async fn a_child_that_talks_without_end_is_heard_in_part() {
+        let error = compiled_by("yes | head -c 1000000 >&2; exit 1")
+            .await
+            .unwrap_err();
+        assert!(error.to_string().len() < 2 * STDERR_LEN_MAX as usize, "{error}");
+    }
+}

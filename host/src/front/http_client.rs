@@ -139,7 +139,18 @@ async fn send(
         first_byte_timeout: given(|o| o.first_byte_timeout).unwrap_or(defaults.first_byte_timeout),
         between_bytes_timeout: given(|o| o.between_bytes_timeout).unwrap_or(defaults.between_bytes_timeout),
     };
+    let place = call
+        .actor
+        .outgoing
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| HttpError::ConnectionLimitReached)?;
     let response = link.client.send(&link, request, options).await?;
+    // The place is held for as long as the body, which holds a connection.
+    let to_guest = move |error| {
+        let _held = &place;
+        to_guest(error)
+    };
     let response = response.map(|body| body.map_err(to_guest).boxed_unsync());
     Ok((response, Box::new(async { Ok(()) })))
 }

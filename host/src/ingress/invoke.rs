@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_LENGTH;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
@@ -178,11 +178,12 @@ pub async fn invoke(
     let end = || Instant::now() + call.actor.limits.stream_timeout;
     match head {
         Head::Ended(Ok(())) => match guest.slot.take() {
-            Some(Ok(response)) => Ok(response.map(ResponseBody::finished)),
+            Some(Ok(response)) => Ok(final_response(response)?.map(ResponseBody::finished)),
             Some(Err(_)) | None => Err(CallError::started(ErrorKind::RefusedByGuest)),
         },
         Head::Ended(Err(error)) => Err(error),
         Head::Streams(Ok(response)) => {
+            let response = final_response(response)?;
             let client_gone = CancellationToken::new();
             let guard = client_gone.clone().drop_guard();
             tasks.finish(guest, end(), client_gone);
@@ -202,6 +203,21 @@ pub async fn invoke(
             Err(CallError::started(ErrorKind::Deadline))
         }
     }
+}
+
+/// The response, if it may end an exchange: a client would take what follows an informational status, or one that
+/// switches protocols, for something else than this host's answers.
+fn final_response(
+    mut response: Response<HyperOutgoingBody>,
+) -> Result<Response<HyperOutgoingBody>, CallError> {
+    if response.status().is_informational() {
+        return Err(CallError::started(ErrorKind::RefusedByGuest));
+    }
+    if response.status() == StatusCode::NO_CONTENT {
+        // It has no body, and must not announce one (RFC 9110, section 8.6).
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    Ok(response)
 }
 
 /// Runs a guest on the connection's thread; one that computes for longer than a tick goes on where others do, so that

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::support::guests::{HELLO, REPLY};
+use crate::support::guests::{FAULT, HELLO, REPLY};
 use crate::support::{Weft, get, guest, weft};
 
 /// The exit code and the error of `weft up FILE`.
@@ -260,6 +260,66 @@ async fn machine_code_is_kept_and_a_damaged_file_is_compiled_again_and_never_run
         drop(weft);
         assert_eq!(std::fs::read(&path).unwrap(), good);
     }
+}
+
+#[tokio::test]
+async fn what_stands_in_the_place_of_machine_code_is_replaced_whatever_it_is() {
+    let data = Arc::new(tempfile::tempdir().unwrap());
+    // Another component's machine code, to be put in this one's place.
+    drop(Weft::start_with(&[FAULT], &[], &[], data.clone()));
+    let other = machine_code(data.path());
+    drop(Weft::start_with(&[HELLO], &[], &[], data.clone()));
+    let folder = other.parent().unwrap().to_owned();
+    let all = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let own = all
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cwasm"))
+        .find(|path| *path != other)
+        .unwrap();
+    let good = std::fs::read(&own).unwrap();
+    let code = own.with_extension("mac");
+    let copy = || {
+        std::fs::copy(&other, &own).unwrap();
+        std::fs::copy(other.with_extension("mac"), &code).unwrap();
+    };
+    let instead_by_folder = |path: &Path| {
+        std::fs::remove_file(path).unwrap();
+        std::fs::create_dir(path).unwrap();
+        std::fs::write(path.join("file"), "").unwrap();
+    };
+    let pipe = || {
+        std::fs::remove_file(&own).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&own).status().unwrap();
+        assert!(made.success());
+    };
+    let harms: [&dyn Fn(); 5] = [
+        &copy,
+        &|| instead_by_folder(&own),
+        &|| instead_by_folder(&code),
+        &|| std::fs::remove_file(&code).unwrap(),
+        &pipe,
+    ];
+    for harm in harms {
+        harm();
+        let weft = Weft::start_with(&[HELLO], &[], &[], data.clone());
+        assert_eq!(cached(&weft, "corrupt").await, 1);
+        assert_eq!(weft.get("/plain").await.text(), "Hello from Weft!\n");
+        drop(weft);
+        assert_eq!(std::fs::read(&own).unwrap(), good);
+    }
+}
+
+#[tokio::test]
+async fn machine_code_of_another_build_is_not_looked_at() {
+    let data = Arc::new(tempfile::tempdir().unwrap());
+    let start = || Weft::start_with(&[HELLO], &[], &[], data.clone());
+    drop(start());
+    let folder = machine_code(data.path()).parent().unwrap().to_owned();
+    std::fs::rename(&folder, folder.with_file_name("0123456789abcdef")).unwrap();
+    let weft = start();
+    assert_eq!((cached(&weft, "miss").await, cached(&weft, "hit").await), (1, 0));
+    assert_eq!(weft.get("/plain").await.status, 200);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod density;
 mod faults;
 mod files;
 mod fuzz;
+mod hostile;
 mod http;
 mod operate;
 mod overload;

@@ -33,6 +33,7 @@ pub(crate) mod guests {
     pub(crate) const HELLO: &str = "hello";
     pub(crate) const HELLO_JS: &str = "hello-js";
     pub(crate) const HELLO_PYTHON: &str = "hello-python";
+    pub(crate) const HOSTILE: &str = "hostile";
     pub(crate) const KV: &str = "kv";
     pub(crate) const KV2: &str = "kv2";
     pub(crate) const LOGGER: &str = "logger";
@@ -258,6 +259,29 @@ impl Weft {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+    }
+
+    /// Files and sockets that it has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        files.count()
+    }
+
+    /// Processes that it has started and that run, whose arguments name `what`.
+    pub(crate) fn children(&self, what: &str) -> Vec<u32> {
+        let own = self.child.id().to_string();
+        let of_ours = |pid: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            // After the name in brackets: the state, then the parent.
+            let parent = stat
+                .rsplit_once(')')
+                .and_then(|(_, rest)| rest.split_whitespace().nth(1));
+            parent == Some(own.as_str()) && arguments.contains(what)
+        };
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(of_ours).collect()
     }
 
     /// Instances that are live now.

@@ -23,6 +23,7 @@ pub(super) enum Kind {
     WasmtimeTuned,
     Weft,
     Shop,
+    Arena,
 }
 
 impl Kind {
@@ -33,6 +34,7 @@ impl Kind {
             Self::WasmtimeTuned => "wasmtime serve tuned",
             Self::Weft => "weft",
             Self::Shop => "weft with the shop",
+            Self::Arena => "weft with an attacker",
         }
     }
 
@@ -40,6 +42,7 @@ impl Kind {
     fn path(self) -> &'static str {
         match self {
             Self::Shop => "/",
+            Self::Arena => "/hello/plain",
             _ => "/plain",
         }
     }
@@ -61,9 +64,10 @@ impl Kind {
                 command.arg(subjects.guest("hello"));
                 command
             }
-            Self::Weft | Self::Shop => {
+            Self::Weft | Self::Shop | Self::Arena => {
                 let (file, data) = match self {
                     Self::Shop => (subjects.shop.join("app.yaml"), "shop-data"),
+                    Self::Arena => (subjects.arena(), "arena-data"),
                     _ => (subjects.guest("hello"), "data"),
                 };
                 let mut command = Command::new(&subjects.weft);
