@@ -2,6 +2,7 @@
 
 mod codec;
 mod envelope;
+mod simulation;
 mod vectors;
 mod wire_doc;
 
