@@ -1,4 +1,4 @@
-//! What goes around a call between hosts: the request and the reply, as CBOR.
+//! What hosts say to each other, as CBOR: the request and the reply of a call, control, frames of streams, membership.
 //!
 //! Owns the fields, their bounds and the version. Must not know what the arguments are: they are bytes that `codec`
 //! made. `docs/wire.md` has both with a vector each.
@@ -7,12 +7,21 @@
 //! order, and refuses a version that it does not know: what an old reader may ignore is a new field, everything else is
 //! a new version.
 
+mod control;
+mod frame;
 mod map;
+mod membership;
 
 use bytes::Bytes;
 
+pub use self::control::{Control, ControlReply};
+pub use self::frame::{Frame, FrameKind, Side};
+
 pub use self::map::FieldError;
 use self::map::{Reader, Writer};
+pub(crate) use self::membership::DETAILS_LEN_MAX;
+pub use self::membership::{Digest, Heartbeat, Record, Standing};
+use crate::subject::Address;
 
 /// The version that is written, and the only one that is read.
 pub const VERSION: u64 = 1;
@@ -23,6 +32,24 @@ pub const TEXT_LEN_MAX: usize = 1024;
 /// An invocation's name, random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InvocationId(pub [u8; 16]);
+
+impl InvocationId {
+    /// A new name.
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
+/// A stream's name, random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub [u8; 16]);
+
+impl StreamId {
+    /// A new name.
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}
 
 /// W3C trace context.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +76,12 @@ pub struct Request {
     /// When the caller sent it, in milliseconds of the sending host's monotonic clock: it is compared only with other
     /// stamps of that host.
     pub sent_ms: u64,
+    /// Who sends it, and whose clock the stamp is of; none for a client that is no host.
+    pub from: Option<Address>,
+    /// The callee's stamp that the sender was last asked for ([`Reply::clock_ms`]).
+    pub echo_ms: Option<u64>,
+    /// The stream that goes with the call, both ways.
+    pub stream: Option<StreamId>,
     /// Calls between the root call and this one.
     pub hops: u8,
     /// The trace that it belongs to, if it is traced.
@@ -70,6 +103,11 @@ pub struct Reply {
     pub outcome: Result<Bytes, Failure>,
     /// How busy the callee's host is: 0 idle, 1,000 full, more if calls wait.
     pub load: u32,
+    /// A stamp of the callee's clock, to be sent as [`Request::echo_ms`] with the next request to it. If the call did
+    /// not start, that is this one again: the callee does not know the caller's clock.
+    pub clock_ms: Option<u64>,
+    /// The callee takes no more calls: choose others from now on.
+    pub leaving: bool,
 }
 
 /// Why a call has no result.
@@ -163,8 +201,15 @@ impl Request {
         let state = trace
             .map(|trace| trace.state.as_str())
             .filter(|state| !state.is_empty());
-        let len =
-            10 + u64::from(self.revision.is_some()) + u64::from(trace.is_some()) + u64::from(state.is_some());
+        let optional = [
+            self.revision.is_some(),
+            self.from.is_some(),
+            self.echo_ms.is_some(),
+            self.stream.is_some(),
+            trace.is_some(),
+            state.is_some(),
+        ];
+        let len = 10 + optional.into_iter().map(u64::from).sum::<u64>();
         // In the order of the encoded keys: the shorter ones first.
         let mut out = Writer::new(len, self.body.len());
         out.number("v", VERSION);
@@ -176,6 +221,10 @@ impl Request {
         self.revision.inspect(|revision| out.number("rev", *revision));
         out.number("ttl", self.remaining_ms);
         out.bytes("args", &self.body);
+        self.echo_ms.inspect(|echo| out.number("echo", *echo));
+        if let Some(from) = &self.from {
+            out.text("from", from.as_str())?;
+        }
         out.number("hops", u64::from(self.hops));
         out.number("sent", self.sent_ms);
         if let Some(state) = state {
@@ -183,6 +232,9 @@ impl Request {
         }
         if let Some(trace) = trace {
             out.text("trace", &trace.parent)?;
+        }
+        if let Some(stream) = &self.stream {
+            out.bytes("stream", &stream.0);
         }
         Ok(out.finish())
     }
@@ -202,6 +254,9 @@ impl Request {
             function: fields.needed("fn", fields.text("fn")?)?,
             remaining_ms: fields.needed("ttl", fields.number("ttl")?)?,
             sent_ms: fields.needed("sent", fields.number("sent")?)?,
+            from: fields.address("from")?,
+            echo_ms: fields.number("echo")?,
+            stream: fields.id_if_there("stream")?.map(StreamId),
             hops: fields.needed("hops", fields.number("hops")?)?,
             trace: fields.text("trace")?.map(trace),
             caller: fields.needed("by", fields.text("by")?)?,
@@ -214,26 +269,32 @@ impl Request {
 impl Reply {
     /// The bytes to send. A detail that is too long is cut.
     pub fn encode(&self) -> Bytes {
-        match &self.outcome {
-            Ok(body) => {
-                let mut out = Writer::new(4, body.len());
-                out.number("v", VERSION);
-                out.bytes("id", &self.id.0);
-                out.bytes("ok", body);
-                out.number("load", u64::from(self.load));
-                out.finish()
-            }
-            Err(failure) => {
-                let mut out = Writer::new(6, 0);
-                out.number("v", VERSION);
-                out.bytes("id", &self.id.0);
-                out.cut_text("err", failure.kind.as_str());
-                out.number("load", u64::from(self.load));
-                out.cut_text("detail", &failure.detail);
-                out.flag("started", failure.may_have_started);
-                out.finish()
-            }
+        let optional = u64::from(self.clock_ms.is_some()) + u64::from(self.leaving);
+        let (fields, body_len) = match &self.outcome {
+            Ok(body) => (4, body.len()),
+            Err(_) => (6, 0),
+        };
+        let mut out = Writer::new(fields + optional, body_len);
+        out.number("v", VERSION);
+        out.bytes("id", &self.id.0);
+        if let Ok(body) = &self.outcome {
+            out.bytes("ok", body);
         }
+        self.clock_ms.inspect(|stamp| out.number("clk", *stamp));
+        if let Err(failure) = &self.outcome {
+            out.cut_text("err", failure.kind.as_str());
+        }
+        out.number("load", u64::from(self.load));
+        if let Err(failure) = &self.outcome {
+            out.cut_text("detail", &failure.detail);
+        }
+        if self.leaving {
+            out.flag("leaving", true);
+        }
+        if let Err(failure) = &self.outcome {
+            out.flag("started", failure.may_have_started);
+        }
+        out.finish()
     }
 
     /// Reads what [`Reply::encode`] of this or another version made. The body is a part of `bytes`, not a copy.
@@ -257,6 +318,8 @@ impl Reply {
             id: InvocationId(fields.id("id")?),
             outcome,
             load: fields.needed("load", fields.number("load")?)?,
+            clock_ms: fields.number("clk")?,
+            leaving: fields.flag("leaving")?.unwrap_or_default(),
         })
     }
 }

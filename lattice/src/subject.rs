@@ -1,7 +1,8 @@
 //! Every subject name of a lattice, made in one place.
 //!
 //! Owns the grammar: `weft.<lattice>.` and then tokens of letters, digits, `-` and `_`, so that no name can be read as
-//! a wildcard or as two tokens. Must not know what is said on a subject.
+//! a wildcard or as two tokens. Must not know what is said on a subject. Also owns [`Address`], the token that names one
+//! run of one host.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +16,11 @@ pub const TOKEN_LEN_MAX: usize = 64;
 /// A subject to send to or to listen on.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject(Arc<str>);
+
+/// One run of one host: what others send to, and whose clock a stamp is of. A host that starts again has another, so
+/// that nothing that was meant for the run before reaches it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(Arc<str>);
 
 /// A name that can't be part of a subject.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,14 +57,24 @@ impl Subjects {
         self.subject(&["h", host, "ctl"])
     }
 
-    /// Heartbeats of `region`.
+    /// Heartbeats of one host in `region`: itself listens there, to know that it is heard.
+    pub fn heartbeat(&self, region: &str, host: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["hb", region, host])
+    }
+
+    /// Heartbeats of all hosts in `region`, to listen on.
     pub fn heartbeats(&self, region: &str) -> Result<Subject, SubjectError> {
-        self.subject(&["hb", region])
+        self.subject(&["hb", region]).map(|subject| subject.below())
     }
 
     /// Digests of who is in `region`.
     pub fn view(&self, region: &str) -> Result<Subject, SubjectError> {
         self.subject(&["view", region])
+    }
+
+    /// Digests of all regions, to listen on.
+    pub fn views(&self) -> Subject {
+        Subject(format!("weft.{}.view", self.lattice).into()).below()
     }
 
     /// Calls to an actor by clients that have no view of the lattice.
@@ -110,10 +126,72 @@ fn check(token: &str) -> Result<(), SubjectError> {
     Err(SubjectError(token.chars().take(TOKEN_LEN_MAX).collect()))
 }
 
+impl Address {
+    /// The address of the run `start` (random) of the host named `host`.
+    ///
+    /// # Errors
+    /// A host's name that can't be a token, or has more than 47 characters.
+    pub fn new(host: &str, start: u64) -> Result<Self, SubjectError> {
+        check(host)?;
+        Self::parse(&format!("{host}-{start:016x}"))
+    }
+
+    /// Reads what [`Address::as_str`] gave.
+    ///
+    /// # Errors
+    /// It can't be a token.
+    pub fn parse(text: &str) -> Result<Self, SubjectError> {
+        check(text).map(|()| Self(text.into()))
+    }
+
+    /// The address as text, a token.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host that it is a run of.
+    pub fn host(&self) -> &str {
+        self.0.rsplit_once('-').map_or(&*self.0, |(host, _)| host)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl Subject {
     /// The subject as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it stands for many, and so is only there to listen on.
+    pub fn is_wildcard(&self) -> bool {
+        self.0.ends_with(".*")
+    }
+
+    /// An inbox, of which the transport checks the form.
+    pub(crate) fn of_inbox(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// All that are one token longer.
+    fn below(&self) -> Self {
+        Self(format!("{}.*", self.0).into())
+    }
+
+    /// What stands for this one and all that differ from it in the last token; nothing for one that is that already.
+    pub(crate) fn wide(&self) -> Option<Self> {
+        let (parent, _) = self.0.rsplit_once('.').filter(|_| !self.is_wildcard())?;
+        Some(Self(format!("{parent}.*").into()))
     }
 }
 
@@ -141,8 +219,10 @@ mod tests {
             (of.call("h1", "default"), "weft.prod.h.h1.call.default"),
             (of.stream("h1"), "weft.prod.h.h1.stream"),
             (of.control("h1"), "weft.prod.h.h1.ctl"),
-            (of.heartbeats("eu"), "weft.prod.hb.eu"),
+            (of.heartbeat("eu", "h1"), "weft.prod.hb.eu.h1"),
+            (of.heartbeats("eu"), "weft.prod.hb.eu.*"),
             (of.view("eu"), "weft.prod.view.eu"),
+            (Ok(of.views()), "weft.prod.view.*"),
             (
                 of.front("default", "shop", "catalog"),
                 "weft.prod.front.default.shop.catalog",
@@ -155,6 +235,24 @@ mod tests {
         ] {
             assert_eq!(made.unwrap().as_str(), text);
         }
+    }
+
+    #[test]
+    fn a_wide_subject_stands_for_those_that_differ_in_the_last_token() {
+        let of = Subjects::new("prod").unwrap();
+        let wide = of.heartbeat("eu", "h1").unwrap().wide();
+        assert_eq!(wide, Some(of.heartbeats("eu").unwrap()));
+        assert_eq!(of.views().wide(), None);
+    }
+
+    #[test]
+    fn an_address_names_its_host_and_one_run_of_it() {
+        let address = Address::new("eu-1", 0xc0ffee).unwrap();
+        assert_eq!(address.as_str(), "eu-1-0000000000c0ffee");
+        assert_eq!(address.host(), "eu-1");
+        assert_eq!(Address::parse(address.as_str()), Ok(address));
+        assert!(Address::new(&"a".repeat(60), 1).is_err());
+        assert!(Address::parse("a.b-1").is_err());
     }
 
     #[test]

@@ -1,3 +1,5 @@
 //! What tests of this crate and of others need.
 
 pub mod power_loss;
+pub mod scenario;
+pub mod sim;

@@ -1,12 +1,15 @@
 //! Messages between the hosts of a lattice: requests with a reply, and publishing.
 //!
 //! Owns the trait that all that crosses machines is written against, shaped so that a request is two messages, with no
-//! subscription and no task of its own. Must not know what is in a message: it carries bytes, and no headers. There is
-//! one implementation within a process, [`memory::Hub`].
+//! subscription and no task of its own. Must not know what is in a message: it carries bytes, and no headers. There are
+//! three implementations: within a process ([`memory::Hub`]), NATS ([`nats::NatsTransport`]), and for tests a network
+//! with faults (`testing::sim`).
 //!
 //! A request is made at most once. It is never queued while there is no connection, and never repeated here.
 
 pub mod memory;
+pub mod nats;
+pub(crate) mod replies;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +24,10 @@ use crate::subject::Subject;
 
 /// The longest message, in bytes: the default of NATS. What is longer is a stream.
 pub const PAYLOAD_LEN_MAX: usize = 1 << 20;
+
+/// Requests of one connection that may wait for replies at once. Each holds some 200 bytes; there are fewer places in a
+/// host to call from.
+pub const WAITING_MAX: usize = 65_536;
 
 /// Why a request has no reply, or a message was not sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,13 +46,21 @@ pub enum TransportError {
     /// There is no connection. It was not sent.
     #[error("not connected to the lattice: is its server up?")]
     Disconnected,
-    /// Longer than [`PAYLOAD_LEN_MAX`]. It was not sent, or the reply is known to be too long.
-    #[error("a message of {len} bytes on `{subject}` is longer than {PAYLOAD_LEN_MAX}: send it as a stream")]
+    /// The connection went while the reply was awaited, which is lost with it.
+    #[error("the connection to the lattice was lost before the reply on `{0}` came")]
+    ConnectionLost(Subject),
+    /// Too many requests of this host wait for their replies. It was not sent.
+    #[error("{WAITING_MAX} requests wait for replies already: try again when some have come")]
+    Full,
+    /// Longer than the connection takes. It was not sent, or the reply is known to be too long.
+    #[error("a message of {len} bytes on `{subject}` is longer than {len_max}: send it as a stream")]
     TooLarge {
         /// Where it was to be sent.
         subject: Subject,
         /// Its length.
         len: usize,
+        /// The longest that goes.
+        len_max: usize,
         /// Whether the callee has run: it is the reply that is too long.
         may_have_started: bool,
     },
@@ -55,7 +70,8 @@ impl TransportError {
     /// Whether the callee may have run.
     pub fn may_have_started(&self) -> bool {
         match self {
-            Self::NoResponders(_) | Self::Disconnected => false,
+            Self::NoResponders(_) | Self::Disconnected | Self::Full => false,
+            Self::ConnectionLost(_) => true,
             Self::Timeout { may_have_started, .. } | Self::TooLarge { may_have_started, .. } => {
                 *may_have_started
             }
@@ -65,12 +81,16 @@ impl TransportError {
 
 /// Whoever answers the requests on a subject.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request. The future is dropped when nobody waits for the answer any more, if that is known.
-    fn handle(&self, request: Bytes) -> BoxFuture<'static, Bytes>;
+    /// Answers one request; `None` is no answer at all. The future is dropped when nobody waits for the answer any
+    /// more, if that is known.
+    ///
+    /// A request that is answered in the first poll costs no task. So what computes for long gives way first: the
+    /// first poll may hold up the requests behind it.
+    fn handle(&self, request: Bytes) -> BoxFuture<'static, Option<Bytes>>;
 
     /// Answers a request that comes when [`Serving::concurrency`] others run: at once, and with an error that says
     /// that it did not start.
-    fn shed(&self, request: Bytes) -> Bytes;
+    fn shed(&self, request: Bytes) -> Option<Bytes>;
 }
 
 /// How a subject is served.
@@ -92,21 +112,43 @@ pub trait Transport: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>>;
 
-    /// Serves `subject` until what is returned is dropped; several who serve one share its requests.
+    /// Serves `subject` until what is returned is dropped; several who serve one share its requests. When it returns,
+    /// requests come.
     ///
-    /// After that no new request comes; those that run go on to their end.
+    /// After that no new request comes, and one that is on its way may be lost: who wants to lose none first says so
+    /// to its callers. Those that run go on to their end.
     fn serve(
         &self,
         subject: Subject,
         serving: Serving,
         handler: Arc<dyn Handler>,
-    ) -> Result<Served, TransportError>;
+    ) -> BoxFuture<'static, Result<Served, TransportError>>;
 
     /// Sends `payload` to all who are subscribed to `subject`. Nobody may be; a subscriber that is behind loses it.
     fn publish(&self, subject: &Subject, payload: Bytes) -> BoxFuture<'static, Result<(), TransportError>>;
 
-    /// Every message that is published on `subject` from now on, of which at most `queue_len` wait.
-    fn subscribe(&self, subject: Subject, queue_len: usize) -> Result<Subscription, TransportError>;
+    /// Every message that is published on `subject` from now on, of which at most `queue_len` wait. The subject may be
+    /// one that stands for many ([`Subject::is_wildcard`]).
+    fn subscribe(
+        &self,
+        subject: Subject,
+        queue_len: usize,
+    ) -> BoxFuture<'static, Result<Subscription, TransportError>>;
+
+    /// The longest message that goes, in bytes.
+    fn payload_len_max(&self) -> usize;
+}
+
+pub(crate) fn check_len(subject: &Subject, payload: &Bytes, len_max: usize) -> Result<(), TransportError> {
+    if payload.len() <= len_max {
+        return Ok(());
+    }
+    Err(TransportError::TooLarge {
+        subject: subject.clone(),
+        len: payload.len(),
+        len_max,
+        may_have_started: false,
+    })
 }
 
 /// A subject that is served, until this is dropped.
@@ -153,6 +195,11 @@ impl Subscriber {
             }
             Err(mpsc::error::TrySendError::Closed(_)) => false,
         }
+    }
+
+    /// Waits until nobody listens any more.
+    pub async fn unheard(&self) {
+        self.queue.closed().await;
     }
 
     /// Whether anybody still listens.

@@ -7,6 +7,7 @@ use minicbor::encode::Error;
 use minicbor::{Decoder, Encoder};
 
 use super::{EnvelopeError, TEXT_LEN_MAX, VERSION};
+use crate::subject::Address;
 
 /// The most fields of an envelope: twice what there are, for those of later versions.
 const FIELDS_MAX: u64 = 32;
@@ -114,6 +115,51 @@ impl<'b> Reader<'b> {
         Ok(bytes.map(|bytes| self.whole.slice_ref(bytes)))
     }
 
+    /// Bytes that are no longer than `len_max`, as a copy: what is kept should not keep its message.
+    pub(super) fn short_bytes(
+        &self,
+        name: &'static str,
+        len_max: usize,
+    ) -> Result<Option<Bytes>, EnvelopeError> {
+        match self.bytes(name)? {
+            Some(bytes) if bytes.len() > len_max => Err(field(name, FieldError::Kind("shorter"))),
+            bytes => Ok(bytes.map(|bytes| Bytes::copy_from_slice(&bytes))),
+        }
+    }
+
+    pub(super) fn address(&self, name: &'static str) -> Result<Option<Address>, EnvelopeError> {
+        let wrong = |_| field(name, FieldError::Kind("an address: letters, digits, `-` or `_`"));
+        let text = self.text(name)?;
+        text.map(|text| Address::parse(&text).map_err(wrong)).transpose()
+    }
+
+    pub(super) fn id_if_there(&self, name: &'static str) -> Result<Option<[u8; 16]>, EnvelopeError> {
+        let there = self.at(name)?.is_some();
+        there.then(|| self.id(name)).transpose()
+    }
+
+    /// The elements of an array, each read by `element`; an absent one is empty.
+    pub(super) fn array<T>(
+        &self,
+        name: &'static str,
+        len_max: u64,
+        mut element: impl FnMut(&mut Decoder<'b>) -> Option<T>,
+    ) -> Result<Vec<T>, EnvelopeError> {
+        let Some(mut cbor) = self.at(name)? else {
+            return Ok(Vec::new());
+        };
+        let wrong = || {
+            field(
+                name,
+                FieldError::Kind("an array that is not too long, of its elements"),
+            )
+        };
+        let len = cbor.array().ok().flatten().filter(|len| *len <= len_max);
+        (0..len.ok_or_else(wrong)?)
+            .map(|_| element(&mut cbor).ok_or_else(wrong))
+            .collect()
+    }
+
     pub(super) fn id(&self, name: &'static str) -> Result<[u8; 16], EnvelopeError> {
         let bytes = self.needed(name, self.bytes(name)?)?;
         let wrong = |_| field(name, FieldError::Kind("16 bytes"));
@@ -168,6 +214,22 @@ impl Writer {
     pub(super) fn cut_text(&mut self, name: &'static str, text: &str) {
         let text = &text[..text.floor_char_boundary(TEXT_LEN_MAX)];
         put(self.0.str(name).and_then(|cbor| cbor.str(text)));
+    }
+
+    /// An array, each element written by `element`.
+    pub(super) fn array<T>(
+        &mut self,
+        name: &'static str,
+        elements: &[T],
+        mut element: impl FnMut(&mut Encoder<Vec<u8>>, &T) -> Result<(), Error<Infallible>>,
+    ) {
+        put(self
+            .0
+            .str(name)
+            .and_then(|cbor| cbor.array(elements.len() as u64)));
+        for each in elements {
+            put(element(&mut self.0, each));
+        }
     }
 
     pub(super) fn finish(self) -> Bytes {

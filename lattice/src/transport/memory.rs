@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Handler, PAYLOAD_LEN_MAX, Served, Serving, Subscriber, Subscription, Transport, TransportError,
-    subscription,
+    check_len, subscription,
 };
 use crate::subject::Subject;
 
@@ -90,7 +90,7 @@ impl MemoryTransport {
         if self.left.is_cancelled() {
             return Err(TransportError::Disconnected);
         }
-        fits(subject, payload, false)
+        check_len(subject, payload, PAYLOAD_LEN_MAX)
     }
 
     fn server(&self, subject: &Subject) -> Option<Arc<Server>> {
@@ -101,30 +101,22 @@ impl MemoryTransport {
     }
 }
 
-fn fits(subject: &Subject, payload: &Bytes, may_have_started: bool) -> Result<(), TransportError> {
-    if payload.len() <= PAYLOAD_LEN_MAX {
-        return Ok(());
-    }
-    Err(TransportError::TooLarge {
-        subject: subject.clone(),
-        len: payload.len(),
-        may_have_started,
-    })
-}
-
 impl Server {
-    /// The reply, or nothing for ever if the host leaves.
+    /// The reply, or nothing for ever if there is none or the host leaves.
     async fn answer(self: Arc<Self>, payload: Bytes) -> Bytes {
-        let Ok(_place) = self.places.try_acquire() else {
-            return self.handler.shed(payload);
-        };
-        let left = pin!(self.left.cancelled());
-        match future::select(self.handler.handle(payload), left).await {
-            Either::Left((reply, _)) => reply,
-            Either::Right(((), running)) => {
-                drop(running);
-                future::pending().await
+        let reply = match self.places.try_acquire() {
+            Err(_) => self.handler.shed(payload),
+            Ok(_place) => {
+                let left = pin!(self.left.cancelled());
+                match future::select(self.handler.handle(payload), left).await {
+                    Either::Left((reply, _)) => reply,
+                    Either::Right(_) => None,
+                }
             }
+        };
+        match reply {
+            Some(reply) => reply,
+            None => future::pending().await,
         }
     }
 }
@@ -145,7 +137,13 @@ impl Transport for MemoryTransport {
         let subject = subject.clone();
         async move {
             match tokio::time::timeout(timeout, server.answer(payload)).await {
-                Ok(reply) => fits(&subject, &reply, true).map(|()| reply),
+                Ok(reply) if reply.len() > PAYLOAD_LEN_MAX => Err(TransportError::TooLarge {
+                    subject,
+                    len: reply.len(),
+                    len_max: PAYLOAD_LEN_MAX,
+                    may_have_started: true,
+                }),
+                Ok(reply) => Ok(reply),
                 Err(_) => Err(TransportError::Timeout {
                     subject,
                     may_have_started: true,
@@ -156,6 +154,39 @@ impl Transport for MemoryTransport {
     }
 
     fn serve(
+        &self,
+        subject: Subject,
+        serving: Serving,
+        handler: Arc<dyn Handler>,
+    ) -> BoxFuture<'static, Result<Served, TransportError>> {
+        future::ready(self.serve_now(subject, serving, handler)).boxed()
+    }
+
+    fn publish(&self, subject: &Subject, payload: Bytes) -> BoxFuture<'static, Result<(), TransportError>> {
+        let sent = self.check(subject, &payload).map(|()| {
+            self.hub.publish(subject, &payload);
+            if let Some(wide) = subject.wide() {
+                self.hub.publish(&wide, &payload);
+            }
+        });
+        future::ready(sent).boxed()
+    }
+
+    fn subscribe(
+        &self,
+        subject: Subject,
+        queue_len: usize,
+    ) -> BoxFuture<'static, Result<Subscription, TransportError>> {
+        future::ready(self.subscribe_now(subject, queue_len)).boxed()
+    }
+
+    fn payload_len_max(&self) -> usize {
+        PAYLOAD_LEN_MAX
+    }
+}
+
+impl MemoryTransport {
+    fn serve_now(
         &self,
         subject: Subject,
         serving: Serving,
@@ -183,27 +214,7 @@ impl Transport for MemoryTransport {
         }))
     }
 
-    fn publish(&self, subject: &Subject, payload: Bytes) -> BoxFuture<'static, Result<(), TransportError>> {
-        let sent = self.check(subject, &payload).map(|()| {
-            let all_listen = self
-                .hub
-                .read()
-                .subscribers
-                .get(subject)
-                .is_none_or(|subscribers| {
-                    // Not `all`, which would stop at the first that is gone.
-                    subscribers.iter().fold(true, |listen, (_, subscriber)| {
-                        subscriber.send(payload.clone()) && listen
-                    })
-                });
-            if !all_listen {
-                self.hub.forget_gone(subject);
-            }
-        });
-        future::ready(sent).boxed()
-    }
-
-    fn subscribe(&self, subject: Subject, queue_len: usize) -> Result<Subscription, TransportError> {
+    fn subscribe_now(&self, subject: Subject, queue_len: usize) -> Result<Subscription, TransportError> {
         let mut table = self.hub.write();
         if self.left.is_cancelled() {
             return Err(TransportError::Disconnected);
@@ -217,6 +228,19 @@ impl Transport for MemoryTransport {
 }
 
 impl Hub {
+    /// Gives `payload` to those who subscribed to `subject` as it is written.
+    fn publish(&self, subject: &Subject, payload: &Bytes) {
+        let all_listen = self.read().subscribers.get(subject).is_none_or(|subscribers| {
+            // Not `all`, which would stop at the first that is gone.
+            subscribers.iter().fold(true, |listen, (_, subscriber)| {
+                subscriber.send(payload.clone()) && listen
+            })
+        });
+        if !all_listen {
+            self.forget_gone(subject);
+        }
+    }
+
     fn forget_gone(&self, subject: &Subject) {
         let mut table = self.write();
         if let Some(subscribers) = table.subscribers.get_mut(subject) {
@@ -268,22 +292,22 @@ mod tests {
     }
 
     impl Handler for Arc<Named> {
-        fn handle(&self, request: Bytes) -> BoxFuture<'static, Bytes> {
+        fn handle(&self, request: Bytes) -> BoxFuture<'static, Option<Bytes>> {
             let named = self.clone();
             async move {
                 named.1.fetch_add(1, Ordering::Relaxed);
                 let _running = Running(named.clone());
-                match request.as_ref() {
+                Some(match request.as_ref() {
                     b"wait" => future::pending().await,
                     b"large" => Bytes::from(vec![0; PAYLOAD_LEN_MAX + 1]),
                     _ => Bytes::from_static(named.0.as_bytes()),
-                }
+                })
             }
             .boxed()
         }
 
-        fn shed(&self, _: Bytes) -> Bytes {
-            Bytes::from_static(b"shed")
+        fn shed(&self, _: Bytes) -> Option<Bytes> {
+            Some(Bytes::from_static(b"shed"))
         }
     }
 
@@ -296,7 +320,7 @@ mod tests {
     }
 
     fn serve(host: &MemoryTransport, handler: &Arc<Named>, concurrency: usize) -> Served {
-        host.serve(subject(), Serving { concurrency }, Arc::new(handler.clone()))
+        host.serve_now(subject(), Serving { concurrency }, Arc::new(handler.clone()))
             .unwrap()
     }
 
@@ -363,7 +387,7 @@ mod tests {
         let (a, b) = (hub.join(), hub.join());
         let handler = named("b");
         let _served = serve(&b, &handler, 1);
-        let mut listens = b.subscribe(subject(), 1).unwrap();
+        let mut listens = b.subscribe_now(subject(), 1).unwrap();
         let mut waits = request(&a, "wait").boxed();
         assert!((&mut waits).now_or_never().is_none());
         b.leave();
@@ -375,7 +399,7 @@ mod tests {
         );
         assert_eq!(request(&b, "x").await, Err(TransportError::Disconnected));
         assert_eq!(listens.next().await, None);
-        assert!(b.subscribe(subject(), 1).is_err());
+        assert!(b.subscribe_now(subject(), 1).is_err());
     }
 
     #[tokio::test]
@@ -406,9 +430,9 @@ mod tests {
     async fn all_subscribers_get_what_is_published_until_they_are_full() {
         let hub = Hub::new();
         let (a, b) = (hub.join(), hub.join());
-        let mut wide = a.subscribe(subject(), 3).unwrap();
-        let mut narrow = b.subscribe(subject(), 1).unwrap();
-        let gone = b.subscribe(subject(), 1).unwrap();
+        let mut wide = a.subscribe_now(subject(), 3).unwrap();
+        let mut narrow = b.subscribe_now(subject(), 1).unwrap();
+        let gone = b.subscribe_now(subject(), 1).unwrap();
         drop(gone);
         for payload in ["1", "2", "3"] {
             a.publish(&subject(), Bytes::from_static(payload.as_bytes()))

@@ -4,8 +4,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use weft_lattice::codec::{Type, Value, encode_all};
 use weft_lattice::envelope::{
-    EnvelopeError, Failure, FailureKind, FieldError, InvocationId, Reply, Request, TEXT_LEN_MAX, Trace,
+    EnvelopeError, Failure, FailureKind, FieldError, InvocationId, Reply, Request, StreamId, TEXT_LEN_MAX,
+    Trace,
 };
+use weft_lattice::subject::Address;
 
 use crate::{from_hex, golden, to_hex};
 
@@ -27,6 +29,9 @@ pub(crate) fn request() -> Request {
         function: "reserve".to_owned(),
         remaining_ms: 1_500,
         sent_ms: 86_400_000,
+        from: None,
+        echo_ms: None,
+        stream: None,
         hops: 1,
         trace: Some(Trace {
             parent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
@@ -53,6 +58,8 @@ pub(crate) fn reply() -> Reply {
         id: ID,
         outcome: Ok(results.expect("results of their types").into()),
         load: 250,
+        clock_ms: None,
+        leaving: false,
     }
 }
 
@@ -65,6 +72,8 @@ pub(crate) fn failed_reply() -> Reply {
             detail: "the queue of `default/shop/catalog` is full".to_owned(),
         }),
         load: 1_000,
+        clock_ms: None,
+        leaving: false,
     }
 }
 
@@ -215,6 +224,9 @@ fn requests() -> impl Strategy<Value = Request> {
             function,
             remaining_ms,
             sent_ms,
+            from: traced.then(|| Address::new("h1", sent_ms).unwrap()),
+            echo_ms: revision,
+            stream: traced.then_some(StreamId(id)),
             hops,
             trace: traced.then_some(Trace { parent, state }),
             caller,
@@ -237,6 +249,8 @@ fn replies() -> impl Strategy<Value = Reply> {
         id: InvocationId(id),
         outcome,
         load,
+        clock_ms: (load % 2 == 0).then_some(load.into()),
+        leaving: load % 3 == 0,
     })
 }
 

@@ -3,6 +3,7 @@
 mod codec;
 mod envelope;
 mod fuzz;
+mod simulation;
 mod vectors;
 mod wire_doc;
 

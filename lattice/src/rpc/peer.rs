@@ -1,0 +1,172 @@
+//! What a client knows of one host that it calls.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::subject::{Address, Subject};
+
+/// Calls in a row without an answer after which a host is passed over.
+const UNANSWERED_MAX: u32 = 2;
+
+/// A host that is this busy is passed over if another is not.
+const LOAD_FULL: u32 = 1_000;
+
+/// What a load number that was heard is halved after: it says less and less.
+const LOAD_HALVED_MS: u64 = 100;
+
+/// What one call of ours that runs there counts, beside a load of 0 to 1,000: others call it too.
+const IN_FLIGHT_WEIGHT: u32 = 8;
+
+pub(super) struct Peer {
+    pub(super) address: Address,
+    pub(super) control: Subject,
+    in_flight: AtomicU32,
+    load: AtomicU32,
+    unanswered: AtomicU32,
+    /// Since when nothing was heard of it, or since when there is something to hear.
+    quiet_since_ms: AtomicU64,
+    heard_ms: AtomicU64,
+    /// When it was asked last whether it lives.
+    asked_ms: AtomicU64,
+    ejected: AtomicBool,
+    leaving: AtomicBool,
+    suspect: AtomicBool,
+    /// The stamp that it asked for, plus one; 0 is none.
+    echo: AtomicU64,
+}
+
+/// Whether to choose a host, from the best to the last resort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Health {
+    Ready,
+    Full,
+    Silent,
+    Leaving,
+}
+
+/// A call that runs at a peer, until this is dropped.
+pub(super) struct InFlight<'p>(&'p Peer);
+
+impl Peer {
+    pub(super) fn new(address: Address, control: Subject) -> Self {
+        Self {
+            address,
+            control,
+            in_flight: AtomicU32::new(0),
+            load: AtomicU32::new(0),
+            unanswered: AtomicU32::new(0),
+            quiet_since_ms: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
+            asked_ms: AtomicU64::new(0),
+            ejected: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
+            echo: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn begin(&self, now_ms: u64) -> InFlight<'_> {
+        if self.in_flight.fetch_add(1, Relaxed) == 0 {
+            self.quiet_since_ms.store(now_ms, Relaxed);
+        }
+        InFlight(self)
+    }
+
+    /// It answered.
+    pub(super) fn heard(&self, load: u32, leaving: bool, now_ms: u64) {
+        self.load.store(load, Relaxed);
+        self.heard_ms.store(now_ms, Relaxed);
+        self.quiet_since_ms.store(now_ms, Relaxed);
+        self.unanswered.store(0, Relaxed);
+        if self.ejected.load(Relaxed) {
+            self.ejected.store(false, Relaxed);
+        }
+        if leaving {
+            self.leaving.store(true, Relaxed);
+        }
+    }
+
+    /// It did not answer what was sent at `sent_ms`; whether it is passed over from now on and was not before.
+    pub(super) fn unanswered(&self, sent_ms: u64) -> bool {
+        // It answered something else since: it is slow with that one only.
+        if self.quiet_since_ms.load(Relaxed) > sent_ms {
+            return false;
+        }
+        self.unanswered.fetch_add(1, Relaxed) + 1 >= UNANSWERED_MAX && self.eject()
+    }
+
+    /// Passes it over until it answers; whether it was not before.
+    pub(super) fn eject(&self) -> bool {
+        !self.ejected.swap(true, Relaxed)
+    }
+
+    pub(super) fn is_ejected(&self) -> bool {
+        self.ejected.load(Relaxed)
+    }
+
+    pub(super) fn set_suspect(&self, suspect: bool) {
+        self.suspect.store(suspect, Relaxed);
+    }
+
+    pub(super) fn set_leaving(&self) {
+        self.leaving.store(true, Relaxed);
+    }
+
+    /// For how long calls have waited there and nothing was heard; nothing if none waits.
+    pub(super) fn quiet_ms(&self, now_ms: u64) -> Option<u64> {
+        let waits = self.in_flight.load(Relaxed) > 0;
+        waits.then(|| now_ms.saturating_sub(self.quiet_since_ms.load(Relaxed)))
+    }
+
+    pub(super) fn asked_at(&self, now_ms: u64) -> u64 {
+        // Stamps begin anywhere, and may be less than 0 ms ago only by a race.
+        self.asked_ms.load(Relaxed).min(now_ms)
+    }
+
+    pub(super) fn note_asked(&self, now_ms: u64) -> bool {
+        self.asked_ms.store(now_ms, Relaxed);
+        true
+    }
+
+    fn load_at(&self, now_ms: u64) -> u32 {
+        let halvings = now_ms.saturating_sub(self.heard_ms.load(Relaxed)) / LOAD_HALVED_MS;
+        let halvings = u32::try_from(halvings).unwrap_or(u32::MAX);
+        self.load.load(Relaxed).checked_shr(halvings).unwrap_or(0)
+    }
+
+    pub(super) fn health(&self, now_ms: u64) -> Health {
+        if self.leaving.load(Relaxed) {
+            Health::Leaving
+        } else if self.ejected.load(Relaxed) || self.suspect.load(Relaxed) {
+            Health::Silent
+        } else if self.load_at(now_ms) >= LOAD_FULL {
+            Health::Full
+        } else {
+            Health::Ready
+        }
+    }
+
+    /// How busy it is, to compare with others.
+    pub(super) fn score(&self, now_ms: u64) -> u32 {
+        let mine = self.in_flight.load(Relaxed).saturating_mul(IN_FLIGHT_WEIGHT);
+        mine.saturating_add(self.load_at(now_ms))
+    }
+
+    pub(super) fn asked(&self, stamp_ms: u64) {
+        self.echo.store(stamp_ms.wrapping_add(1), Relaxed);
+    }
+
+    /// The stamp to send along, once.
+    pub(super) fn take_echo(&self) -> Option<u64> {
+        // Mostly there is none, and reading is cheaper than swapping.
+        if self.echo.load(Relaxed) == 0 {
+            return None;
+        }
+        self.echo.swap(0, Relaxed).checked_sub(1)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}

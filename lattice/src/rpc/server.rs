@@ -1,0 +1,485 @@
+//! The callee's side: what arrives is new and in time, or it does not run.
+//!
+//! Owns what was seen and what runs. A request costs no task here if its call is answered in the first poll.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{self, AbortHandle, Abortable, BoxFuture};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::clocks::{Clocks, Judged, Times};
+use super::ids::{Ids, LATE_MAX_MS, Seen};
+use super::{DRAIN_LINGER, HOPS_MAX, Invocation, Service, Stamps};
+use crate::envelope::{
+    Control, ControlReply, EnvelopeError, Failure, FailureKind, InvocationId, Reply, Request, StreamId,
+};
+use crate::stream::{Duplex, Streams};
+use crate::subject::{Address, SubjectError, Subjects};
+use crate::transport::{Handler, Served, Serving, Transport, TransportError};
+
+/// Calls from other hosts that run at once. The service has limits of its own; this one bounds what it is asked.
+const RUNNING_MAX: usize = 16_384;
+
+/// Cancels and questions that are looked at at once. Each is answered at once.
+const CONTROL_MAX: usize = 1_024;
+
+/// Serves the calls to one host. Clones are the same.
+#[derive(Clone)]
+pub struct Server(Arc<Inner>);
+
+struct Inner {
+    address: Address,
+    stamps: Stamps,
+    service: Arc<dyn Service>,
+    streams: Option<Streams>,
+    book: Mutex<Book>,
+    draining: AtomicBool,
+    ended: Notify,
+    /// What a reply may have at most, over all transports.
+    reply_len_max: AtomicUsize,
+    stats: Counters,
+}
+
+#[derive(Default)]
+struct Book {
+    ids: Ids,
+    clocks: Clocks,
+    running: HashMap<InvocationId, Running>,
+}
+
+struct Running {
+    abort: AbortHandle,
+    from: Option<Address>,
+}
+
+#[derive(Default)]
+struct Counters {
+    started: AtomicU64,
+    repeated: AtomicU64,
+    late: AtomicU64,
+    asked: AtomicU64,
+    shed: AtomicU64,
+    cancelled: AtomicU64,
+    malformed: AtomicU64,
+    refused_draining: AtomicU64,
+}
+
+/// Numbers since the start, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServerStats {
+    /// Calls that were run.
+    pub started: u64,
+    /// Requests that came again and were dropped.
+    pub repeated: u64,
+    /// Requests that came when their caller had given up, and were refused.
+    pub late: u64,
+    /// Requests that were sent back for the clock of their sender.
+    pub asked: u64,
+    /// Requests beyond the bounds, refused.
+    pub shed: u64,
+    /// Calls that ended as their caller had gone.
+    pub cancelled: u64,
+    /// Messages that were no request.
+    pub malformed: u64,
+    /// Requests that were refused as this host drains.
+    pub refused_draining: u64,
+    /// Calls that run now.
+    pub running: u64,
+}
+
+/// What becomes of a request.
+enum Admitted {
+    Run(Box<Request>, Instant, Option<u64>),
+    Answer(Reply),
+    Drop,
+}
+
+impl Server {
+    /// A server of the host at `address` for `service`, with `streams` for the calls that have one. Its clock is
+    /// `stamps`.
+    pub fn new(
+        address: Address,
+        stamps: Stamps,
+        service: Arc<dyn Service>,
+        streams: Option<Streams>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            address,
+            stamps,
+            service,
+            streams,
+            book: Mutex::default(),
+            draining: AtomicBool::new(false),
+            ended: Notify::new(),
+            reply_len_max: AtomicUsize::new(usize::MAX),
+            stats: Counters::default(),
+        }))
+    }
+
+    /// Serves the calls of `namespace` that come over `transport`, until what is returned is dropped: after
+    /// [`Server::drain`], or calls are lost.
+    ///
+    /// # Errors
+    /// There is no connection, or the namespace can't be part of a subject.
+    pub async fn serve(
+        &self,
+        transport: &dyn Transport,
+        subjects: &Subjects,
+        namespace: &str,
+    ) -> Result<Served, ServeError> {
+        let subject = subjects.call(self.0.address.as_str(), namespace)?;
+        let concurrency = RUNNING_MAX;
+        self.0
+            .reply_len_max
+            .fetch_min(transport.payload_len_max(), Relaxed);
+        let served = transport.serve(subject, Serving { concurrency }, Arc::new(self.clone()));
+        Ok(served.await?)
+    }
+
+    /// Serves cancels, and the question whether this host lives, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub async fn serve_control(
+        &self,
+        transport: &dyn Transport,
+        subjects: &Subjects,
+    ) -> Result<Served, ServeError> {
+        let subject = subjects.control(self.0.address.as_str())?;
+        let concurrency = CONTROL_MAX;
+        let handler = Arc::new(ControlHandler(self.clone()));
+        Ok(transport.serve(subject, Serving { concurrency }, handler).await?)
+    }
+
+    /// Takes no call any more, and says so to who calls, so that it calls another; returns when those that run have
+    /// ended and callers had the time to hear of it, or after `limit`. Whether all have ended.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        self.0.draining.store(true, Relaxed);
+        let ended = async {
+            loop {
+                let ended = self.0.ended.notified();
+                if self.book().running.is_empty() {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        let deadline = Instant::now() + limit;
+        let all = tokio::time::timeout_at(deadline, ended).await.is_ok();
+        if all {
+            tokio::time::sleep_until(deadline.min(Instant::now() + DRAIN_LINGER)).await;
+        }
+        all
+    }
+
+    /// Whether it takes no call any more.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Relaxed)
+    }
+
+    /// Ends what runs for a host that has gone.
+    pub fn peer_gone(&self, peer: &Address) {
+        let mut book = self.book();
+        book.clocks.forget(peer);
+        for running in book.running.values() {
+            if running.from.as_ref() == Some(peer) {
+                running.abort.abort();
+                self.0.stats.cancelled.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// Numbers since the start.
+    pub fn stats(&self) -> ServerStats {
+        let stats = &self.0.stats;
+        ServerStats {
+            started: stats.started.load(Relaxed),
+            repeated: stats.repeated.load(Relaxed),
+            late: stats.late.load(Relaxed),
+            asked: stats.asked.load(Relaxed),
+            shed: stats.shed.load(Relaxed),
+            cancelled: stats.cancelled.load(Relaxed),
+            malformed: stats.malformed.load(Relaxed),
+            refused_draining: stats.refused_draining.load(Relaxed),
+            running: self.book().running.len() as u64,
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reply(&self, id: InvocationId, outcome: Result<Bytes, Failure>, clock_ms: Option<u64>) -> Reply {
+        Reply {
+            id,
+            outcome,
+            load: self.0.service.load(),
+            clock_ms,
+            leaving: self.is_draining(),
+        }
+    }
+
+    /// The message of a reply, or of why it can't be sent.
+    fn reply_that_fits(
+        &self,
+        id: InvocationId,
+        outcome: Result<Bytes, Failure>,
+        clock_ms: Option<u64>,
+    ) -> Bytes {
+        let reply = self.reply(id, outcome, clock_ms).encode();
+        let len_max = self.0.reply_len_max.load(Relaxed);
+        if reply.len() <= len_max {
+            return reply;
+        }
+        let detail = format!(
+            "the reply of {} bytes is longer than {len_max}: send it as a stream",
+            reply.len()
+        );
+        let failure = Failure::started(FailureKind::Unavailable, detail);
+        self.reply(id, Err(failure), clock_ms).encode()
+    }
+
+    fn refuse(&self, id: InvocationId, kind: FailureKind, detail: impl Into<String>) -> Admitted {
+        Admitted::Answer(self.reply(id, Err(Failure::not_started(kind, detail)), None))
+    }
+
+    /// Looks at a request. Whatever is answered that did not start, is said for good: a repeat of it gets no answer.
+    fn admit(&self, request: Bytes, room: bool) -> Admitted {
+        let request = match Request::decode(&request) {
+            Ok(request) => request,
+            Err(error) => return self.malformed(&error),
+        };
+        let stats = &self.0.stats;
+        let (id, now) = (request.id, self.0.stamps.now_ms());
+        let mut book = self.book();
+        let seen = book
+            .ids
+            .see(id, request.echo_ms.is_some(), request.remaining_ms, now);
+        match seen {
+            Seen::New | Seen::Again => {}
+            Seen::Repeat => {
+                stats.repeated.fetch_add(1, Relaxed);
+                return Admitted::Drop;
+            }
+            Seen::Full => {
+                stats.shed.fetch_add(1, Relaxed);
+                return self.refuse(id, FailureKind::Overloaded, "too many calls to remember");
+            }
+        }
+        let mut ask = false;
+        let mut left = Duration::from_millis(request.remaining_ms);
+        if let Some(from) = &request.from {
+            let times = Times {
+                sent: request.sent_ms,
+                remaining: request.remaining_ms,
+                echo: request.echo_ms,
+            };
+            let failure = match book.clocks.judge(from, times, now, LATE_MAX_MS) {
+                Judged::Left {
+                    left: rest,
+                    ask: asks,
+                } => {
+                    (left, ask) = (rest, asks);
+                    None
+                }
+                Judged::Late => {
+                    stats.late.fetch_add(1, Relaxed);
+                    Some((FailureKind::Deadline, "the request came too late"))
+                }
+                Judged::Unknown => Some((FailureKind::Unavailable, "the caller's clock is not known here")),
+            };
+            if let Some((kind, detail)) = failure {
+                // If the caller still waits, it was not late: then it is sent again with an echo. Once, so that what is
+                // said then is said for good.
+                let asks = seen == Seen::New;
+                if asks {
+                    stats.asked.fetch_add(1, Relaxed);
+                    book.ids.asked(id);
+                }
+                let failure = Failure::not_started(kind, detail);
+                return Admitted::Answer(self.reply(id, Err(failure), asks.then_some(now)));
+            }
+        }
+        drop(book);
+        if left.is_zero() {
+            return self.refuse(id, FailureKind::Deadline, "the request has no time left");
+        }
+        if self.is_draining() {
+            stats.refused_draining.fetch_add(1, Relaxed);
+            return self.refuse(id, FailureKind::Unavailable, "this host drains");
+        }
+        if !room {
+            stats.shed.fetch_add(1, Relaxed);
+            let detail = format!("{RUNNING_MAX} calls from other hosts run already");
+            return self.refuse(id, FailureKind::Overloaded, detail);
+        }
+        if request.hops > HOPS_MAX {
+            let detail = format!("a chain of more than {HOPS_MAX} calls: does it call itself?");
+            return self.refuse(id, FailureKind::Denied, detail);
+        }
+        // A time of centuries is no reason to fail.
+        let deadline = Instant::now() + left.min(Duration::from_hours(24));
+        Admitted::Run(Box::new(request), deadline, ask.then_some(now))
+    }
+
+    fn malformed(&self, error: &EnvelopeError) -> Admitted {
+        self.0.stats.malformed.fetch_add(1, Relaxed);
+        debug!(%error, "refused a message that is no request");
+        // Whose it is can't be said; its caller knows by where the answer comes.
+        self.refuse(InvocationId([0; 16]), FailureKind::Unavailable, error.to_string())
+    }
+
+    fn attach(&self, id: Option<StreamId>, from: Option<&Address>) -> Result<Option<Duplex>, Failure> {
+        let Some(id) = id else { return Ok(None) };
+        let refused = |detail: String| Failure::not_started(FailureKind::Overloaded, detail);
+        let (Some(streams), Some(from)) = (&self.0.streams, from) else {
+            return Err(refused("streams are not taken here".to_owned()));
+        };
+        streams
+            .accept(id, from)
+            .map(Some)
+            .map_err(|error| refused(error.to_string()))
+    }
+
+    fn run(
+        &self,
+        request: Request,
+        deadline: Instant,
+        asks_ms: Option<u64>,
+    ) -> BoxFuture<'static, Option<Bytes>> {
+        let id = request.id;
+        let stream = match self.attach(request.stream, request.from.as_ref()) {
+            Ok(stream) => stream,
+            Err(failure) => return future::ready(Some(self.reply(id, Err(failure), None).encode())).boxed(),
+        };
+        let (abort, registration) = AbortHandle::new_pair();
+        let from = request.from.clone();
+        self.book().running.insert(id, Running { abort, from });
+        self.0.stats.started.fetch_add(1, Relaxed);
+        let ends = Ends {
+            server: self.clone(),
+            id,
+        };
+        let call = self.0.service.call(Invocation {
+            id,
+            target: request.target,
+            interface: request.interface,
+            function: request.function,
+            revision: request.revision,
+            body: request.body,
+            deadline,
+            hops: request.hops,
+            trace: request.trace,
+            caller: request.caller,
+            from: request.from,
+            stream,
+        });
+        let server = self.clone();
+        async move {
+            let call = tokio::time::timeout_at(deadline, call);
+            let outcome = match Abortable::new(call, registration).await {
+                // Nobody waits for an answer.
+                Err(_) => return None,
+                Ok(Err(_)) => Err(Failure::started(
+                    FailureKind::Deadline,
+                    "the call ran out of time",
+                )),
+                Ok(Ok(outcome)) => outcome,
+            };
+            drop(ends);
+            Some(server.reply_that_fits(id, outcome, asks_ms))
+        }
+        .boxed()
+    }
+
+    fn cancel(&self, id: InvocationId) {
+        let mut book = self.book();
+        if let Some(running) = book.running.get(&id) {
+            running.abort.abort();
+            self.0.stats.cancelled.fetch_add(1, Relaxed);
+        }
+        // It may have overtaken its call, which then is a repeat.
+        let now = self.0.stamps.now_ms();
+        book.ids.see(id, false, LATE_MAX_MS, now);
+    }
+}
+
+impl Handler for Server {
+    fn handle(&self, request: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        match self.admit(request, true) {
+            Admitted::Run(request, deadline, asks_ms) => self.run(*request, deadline, asks_ms),
+            Admitted::Answer(reply) => future::ready(Some(reply.encode())).boxed(),
+            Admitted::Drop => future::ready(None).boxed(),
+        }
+    }
+
+    fn shed(&self, request: Bytes) -> Option<Bytes> {
+        match self.admit(request, false) {
+            Admitted::Answer(reply) => Some(reply.encode()),
+            // It is never run without room.
+            Admitted::Run(..) | Admitted::Drop => None,
+        }
+    }
+}
+
+struct ControlHandler(Server);
+
+impl Handler for ControlHandler {
+    fn handle(&self, request: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        let reply = match Control::decode(&request) {
+            Ok(control) => {
+                control.cancel.inspect(|id| self.0.cancel(*id));
+                let reply = ControlReply {
+                    load: self.0.0.service.load(),
+                    leaving: self.0.is_draining(),
+                };
+                Some(reply.encode())
+            }
+            Err(_) => {
+                self.0.0.stats.malformed.fetch_add(1, Relaxed);
+                None
+            }
+        };
+        future::ready(reply).boxed()
+    }
+
+    fn shed(&self, _: Bytes) -> Option<Bytes> {
+        None
+    }
+}
+
+/// Strikes a call out when it has ended, however it did.
+struct Ends {
+    server: Server,
+    id: InvocationId,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let mut book = self.server.book();
+        book.running.remove(&self.id);
+        let none = book.running.is_empty();
+        drop(book);
+        if none {
+            self.server.0.ended.notify_waiters();
+        }
+    }
+}
+
+/// A subject that can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A name can't be part of a subject.
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
+    /// The transport refused.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}
