@@ -57,12 +57,7 @@ pub struct Actor {
 
 impl Actor {
     /// Makes an actor of a component.
-    pub fn new(
-        info: Arc<ActorInfo>,
-        revision: u64,
-        component: Arc<LazyComponent>,
-        root: RootPlaces,
-    ) -> Self {
+    pub fn new(info: Arc<ActorInfo>, revision: u64, component: Arc<LazyComponent>, root: RootPlaces) -> Self {
         let admission = Admission::new(&info.limits, root);
         Self {
             info,

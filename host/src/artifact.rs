@@ -200,7 +200,11 @@ impl Components {
         *slot = Arc::downgrade(&found);
         let path = self.path(digest, "wasm");
         if !path.exists() {
-            write_whole(&path, &component.bytes).map_err(|source| ArtifactError::Write { digest, path, source })?;
+            write_whole(&path, &component.bytes).map_err(|source| ArtifactError::Write {
+                digest,
+                path,
+                source,
+            })?;
         }
         Ok(found)
     }

@@ -214,7 +214,13 @@ pub struct LoadedComponent {
 impl LoadedComponent {
     /// What it takes and gives; `len` is its size in bytes, as wasm.
     pub fn describe(&self, engine: &Engine, len: usize) -> Description {
-        Description::of(engine, self.pre.component(), &self.imports, self.http.is_some(), len)
+        Description::of(
+            engine,
+            self.pre.component(),
+            &self.imports,
+            self.http.is_some(),
+            len,
+        )
     }
 
     /// Whether links that were made by `description` are right for it. Types are compared again when it is called.

@@ -12,17 +12,17 @@ use tokio::sync::watch;
 use weft_compose::deploy::{self, Change, CurrentApp, Stored};
 use weft_compose::diff::{Line, Sign};
 use weft_compose::fault::Collector;
-use weft_compose::manifest::{Actor as ActorManifest, ComponentRef};
 use weft_compose::key::Key;
+use weft_compose::manifest::{Actor as ActorManifest, ComponentRef};
 use weft_compose::record::{AppRecord, LinkTarget, decode, encode};
 use weft_compose::{ActorName, AppName, FaultKind, Faults, InterfacePattern, Manifest, key};
 use weft_lattice::control::{CommitError, ControlStore, Entry, Expected, Index, ReadError, Transaction};
 use weft_observability::HostMetrics;
 
 use crate::artifact::{ArtifactError, Components};
+use crate::component::ComponentBytes;
 use crate::component::description::Interface;
 use crate::component::inspect::{self, Provision, provision};
-use crate::component::ComponentBytes;
 use crate::component::lazy::LazyComponent;
 use crate::config::Deployment;
 use crate::desired::{Desired, read_all};
@@ -253,7 +253,8 @@ impl Deployer {
         let (entries, _) = read_all(&*self.control, &[key::APPS]).await?;
         for Entry { key, value, .. } in &entries {
             // One that can't be read is told by the reconciler.
-            let (Some(Key::App(name)), Ok(record)) = (key::parse(key), decode::<AppRecord>(key, value)) else {
+            let (Some(Key::App(name)), Ok(record)) = (key::parse(key), decode::<AppRecord>(key, value))
+            else {
                 continue;
             };
             let named = deployments

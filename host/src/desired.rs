@@ -92,15 +92,12 @@ impl Desired {
             Key::Provider(name) => put(&mut self.providers, name, key, value),
             Key::Route(_) => put(&mut self.routes, key.to_owned(), key, value),
             Key::Link(actor, interface) => {
-                let record = value
-                    .map(|value| decode::<LinkRecord>(key, value))
-                    .transpose()?;
+                let record = value.map(|value| decode::<LinkRecord>(key, value)).transpose()?;
                 let links = self.links.remove(&actor).unwrap_or_default();
                 let mut links = Arc::unwrap_or_clone(links);
                 links.retain(|link| link.interface != interface);
                 if let Some(record) = record {
-                    let before =
-                        |link: &LinkRecord| key::link(&actor, &link.interface).as_str() < key;
+                    let before = |link: &LinkRecord| key::link(&actor, &link.interface).as_str() < key;
                     links.insert(links.partition_point(before), record);
                 }
                 if !links.is_empty() {

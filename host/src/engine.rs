@@ -273,7 +273,10 @@ fn slots_granted(profile: Profile, facts: &SystemFacts, advice: &mut Vec<String>
 /// What else bounds the instances in flight, where that is less than the pool has room for.
 fn resource_advice(slots: u32, facts: &SystemFacts) -> Vec<String> {
     let mut advice = Vec::new();
-    if let Some(memory) = facts.memory.filter(|memory| *memory < u64::from(slots) * BYTES_PER_INSTANCE) {
+    if let Some(memory) = facts
+        .memory
+        .filter(|memory| *memory < u64::from(slots) * BYTES_PER_INSTANCE)
+    {
         advice.push(format!(
             "{} MiB of memory are enough for {} live instances of a small actor, and the pool has {slots} slots; \
              more memory would allow them, `--instances` fewer slots",
@@ -370,7 +373,10 @@ mod tests {
         let mut facts = facts(Some(1 << 20));
         (facts.memory, facts.open_files) = (Some(1 << 30), Some(1_024));
         let advice = resource_advice(100_000, &facts);
-        assert!(advice[0].contains("enough for 26214 live instances"), "{advice:?}");
+        assert!(
+            advice[0].contains("enough for 26214 live instances"),
+            "{advice:?}"
+        );
         assert!(advice[1].contains("may open 1024 files"), "{advice:?}");
         (facts.memory, facts.open_files) = (None, None);
         assert!(resource_advice(100_000, &facts).is_empty());

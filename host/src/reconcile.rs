@@ -337,8 +337,13 @@ impl Reconciler {
         };
         let states = self.actors.iter().map(|(name, (record, actor))| {
             let links = desired.links_of(name);
-            let (links, faults) =
-                LinkTable::resolve(name, &actor.component.description, record.config.clone(), links, &targets);
+            let (links, faults) = LinkTable::resolve(
+                name,
+                &actor.component.description,
+                record.config.clone(),
+                links,
+                &targets,
+            );
             let failed = |fault| Found::of(name.app_name(), format!("links of {name}"), fault);
             found.extend(faults.into_iter().map(failed));
             ActorState {

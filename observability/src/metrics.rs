@@ -70,7 +70,9 @@ mod tests {
         CacheResult::ALL
             .into_iter()
             .for_each(|result| metrics.artifact_cache(result));
-        [false, true].into_iter().for_each(|ok| metrics.component_load(ok));
+        [false, true]
+            .into_iter()
+            .for_each(|ok| metrics.component_load(ok));
         Eviction::ALL
             .into_iter()
             .for_each(|why| metrics.component_evicted(why));

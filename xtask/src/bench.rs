@@ -144,7 +144,10 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
     {
         cargo.args(["--example", "native_hello"]);
     }
-    if parts.iter().any(|part| part.in_process() || *part == Part::Density) {
+    if parts
+        .iter()
+        .any(|part| part.in_process() || *part == Part::Density)
+    {
         cargo.args(["--package", "weft-bench", "--bin", "weft-bench"]);
     }
     sh::run(

@@ -99,7 +99,9 @@ pub(super) async fn call(
     let revision = actor.revision;
     let component = &actor.component.description;
     let (interface, position) = find(component, &request.interface, &request.function)?;
-    let timeout = request.timeout_ms.map_or(actor.info.limits.timeout, Duration::from_millis);
+    let timeout = request
+        .timeout_ms
+        .map_or(actor.info.limits.timeout, Duration::from_millis);
     let due = arrived + timeout.min(actor.info.limits.timeout);
     let export = export(&admin, &actor.component, interface, &request.function, due).await?;
     let step = Reflected {
@@ -218,7 +220,11 @@ async fn export(
     let unavailable = |detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
     let loaded = match tokio::time::timeout_at(due.into(), component.get()).await {
         Ok(loaded) => loaded.map_err(|error| unavailable(error.to_string()))?,
-        Err(_) => return Err(unavailable("its component is still being loaded: try again".to_owned())),
+        Err(_) => {
+            return Err(unavailable(
+                "its component is still being loaded: try again".to_owned(),
+            ));
+        }
     };
     exported_functions(&admin.status.engine, loaded.pre.component(), interface)
         .into_iter()

@@ -201,9 +201,15 @@ fn by_app<'a, T: 'a, A: Eq + std::hash::Hash>(
 /// Those of an app, each once.
 fn shown(all: &[&Arc<RouteRecord>]) -> Vec<Value> {
     let mut seen = HashSet::new();
-    let routes = all
-        .iter()
-        .filter(|route| seen.insert((&route.host, &route.path, &route.methods, &route.headers, &route.actor)));
+    let routes = all.iter().filter(|route| {
+        seen.insert((
+            &route.host,
+            &route.path,
+            &route.methods,
+            &route.headers,
+            &route.actor,
+        ))
+    });
     let shown = routes.map(|route| {
         json!({
             "actor": route.actor, "host": route.host, "path": route.path,
@@ -231,10 +237,16 @@ fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
         LinkTarget::Actor { name } => {
             let target = state.find(name);
             // An import for which another link says more is that one's.
-            let mut imports = actor.component.description.actor_imports.iter().enumerate().filter(|(_, import)| {
-                link.interface.matches(&import.interface)
-                    && linked(all, &import.interface) == Some(&link.target)
-            });
+            let mut imports = actor
+                .component
+                .description
+                .actor_imports
+                .iter()
+                .enumerate()
+                .filter(|(_, import)| {
+                    link.interface.matches(&import.interface)
+                        && linked(all, &import.interface) == Some(&link.target)
+                });
             target.is_some()
                 && imports.all(|(import, _)| links.function(import, 0).map(|(target, _)| target) == target)
         }

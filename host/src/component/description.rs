@@ -90,16 +90,18 @@ impl Description {
                 functions: functions.map(|f| Function::new(&f.name, &f.ty)).collect(),
             }
         });
-        let exports = exported_interfaces(engine, component).into_iter().map(|interface| {
-            let functions = exported_functions(engine, component, &interface);
-            Interface {
-                functions: functions
-                    .iter()
-                    .map(|(name, export)| Function::new(name, &export.ty))
-                    .collect(),
-                interface,
-            }
-        });
+        let exports = exported_interfaces(engine, component)
+            .into_iter()
+            .map(|interface| {
+                let functions = exported_functions(engine, component, &interface);
+                Interface {
+                    functions: functions
+                        .iter()
+                        .map(|(name, export)| Function::new(name, &export.ty))
+                        .collect(),
+                    interface,
+                }
+            });
         Self {
             v: VERSION,
             len,

@@ -10,8 +10,8 @@ use wasmtime::component::{Component, types::ComponentItem};
 use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{Resolve, WorldItem, WorldKey};
 
-use super::imports::ActorImport;
 use super::ComponentBytes;
+use super::imports::ActorImport;
 use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::front;

@@ -186,7 +186,8 @@ impl LazyComponent {
 
     /// Puts a component in place. `false` if one was there.
     pub(crate) fn put(&self, component: Arc<LoadedComponent>) -> bool {
-        self.used.store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.used
+            .store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
         self.loaded.swap(Some(component)).is_none()
     }
 

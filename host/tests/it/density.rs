@@ -112,7 +112,9 @@ async fn a_component_that_cant_be_loaded_is_unavailable_not_tried_at_each_call_a
     let wasm = files(&data, "artifacts", "wasm");
     fs::copy(&wasm[0], taken.path().join("kept")).unwrap();
     let code = files(&data, "aot", "cwasm");
-    wasm.iter().chain(&code).for_each(|path| fs::remove_file(path).unwrap());
+    wasm.iter()
+        .chain(&code)
+        .for_each(|path| fs::remove_file(path).unwrap());
 
     let weft = again(data, &[]);
     assert_eq!(
@@ -120,7 +122,11 @@ async fn a_component_that_cant_be_loaded_is_unavailable_not_tried_at_each_call_a
         (503, "unavailable".to_owned())
     );
     weft.wait_for_log("failed to load a component").await;
-    assert!(weft.log().contains("failed to read the component"), "{}", weft.log());
+    assert!(
+        weft.log().contains("failed to read the component"),
+        "{}",
+        weft.log()
+    );
     let failed = metric(&weft, FAILED).await;
     let replies = join_all((0..20).map(|_| weft.get("/hello/plain"))).await;
     assert!(replies.iter().all(|reply| reply.status == 503));
@@ -162,7 +168,10 @@ routes:
     let weft = again(data, &[]);
     assert_eq!(metric(&weft, LOADED).await, 0);
     assert_eq!(metric(&weft, "weft_condition_count ").await, 0);
-    assert_eq!(weft.send("POST", "/text", "over the link").await.text(), "over the link\n");
+    assert_eq!(
+        weft.send("POST", "/text", "over the link").await.text(),
+        "over the link\n"
+    );
     assert_eq!(metric(&weft, LOADED).await, 2);
 
     let data = weft.stop();

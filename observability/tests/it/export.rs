@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use weft_observability::attributes::{METRICS, WEFT_POOL_SLOTS, WEFT_TLS_RELOAD};
 use weft_observability::metrics::{
-    CacheResult, CallPath, CompileOutcome, Eviction, Operation, OperationOutcome, PoolState, ShedReason, StateReport,
+    CacheResult, CallPath, CompileOutcome, Eviction, Operation, OperationOutcome, PoolState, ShedReason,
+    StateReport,
 };
 use weft_observability::test_collector::{SpanKind, TestCollector};
 use weft_observability::{InvocationRecord, LogFormat, Outcome, TraceContext, context_of, set_parent};

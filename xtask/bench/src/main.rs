@@ -23,8 +23,7 @@ use crate::weft::Weft;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str =
-    "usage: weft-bench invocation|calls|capabilities WEFT GUEST_FOLDER DATA_FOLDER ROUNDS\n       weft-bench hold ADDRESS/PATH REQUESTS";
+const USAGE: &str = "usage: weft-bench invocation|calls|capabilities WEFT GUEST_FOLDER DATA_FOLDER ROUNDS\n       weft-bench hold ADDRESS/PATH REQUESTS";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -34,7 +33,7 @@ fn main() -> Result<()> {
     if let [part, url, requests] = &args[..]
         && part == "hold"
     {
-        let requests = requests.parse().context(USAGE)?;
+        let requests = requests.parse::<usize>().context(USAGE)?;
         println!("{}", runtime.block_on(hold::measure(url, requests))?);
         return Ok(());
     }

@@ -198,7 +198,10 @@ fn deployed(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
         first_ms.push(millis(started));
     }
     let loads = host.metric("weft_component_loads_total{weft_outcome=\"ok\"}")?;
-    ensure!(loads >= FIRST_CALLS as f64, "only {loads} of the calls had to load");
+    ensure!(
+        loads >= FIRST_CALLS as f64,
+        "only {loads} of the calls had to load"
+    );
 
     let (change, reconcile, first) = (median(change_ms), median(reconcile_ms), median(first_ms));
     rows.push(row(
