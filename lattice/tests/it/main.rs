@@ -2,7 +2,11 @@
 
 mod codec;
 mod envelope;
+mod hosts;
+mod messages;
+mod nats;
 mod simulation;
+mod transport;
 mod vectors;
 mod wire_doc;
 
