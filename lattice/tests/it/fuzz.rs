@@ -55,6 +55,19 @@ const ENVELOPES: &[&str] = &[
     "reply-newer.hex",
 ];
 
+const MESSAGES: &[&str] = &[
+    "asking-reply.hex",
+    "cancel.hex",
+    "control-reply.hex",
+    "credit-frame.hex",
+    "data-frame.hex",
+    "digest.hex",
+    "end-frame.hex",
+    "heartbeat.hex",
+    "host-request.hex",
+    "reset-frame.hex",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
@@ -68,6 +81,13 @@ proptest! {
         file in prop::sample::select(ENVELOPES), damages in damages(),
     ) {
         checks::envelope(&damaged(&golden(file), WORDS, &damages));
+    }
+
+    #[test]
+    fn a_damaged_message_is_refused_or_written_as_it_is_read(
+        file in prop::sample::select(MESSAGES), damages in damages(),
+    ) {
+        checks::message(&damaged(&golden(file), WORDS, &damages));
     }
 
     #[test]

@@ -3,7 +3,11 @@
 mod codec;
 mod envelope;
 mod fuzz;
+mod hosts;
+mod messages;
+mod nats;
 mod simulation;
+mod transport;
 mod vectors;
 mod wire_doc;
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use weft_lattice::codec::{Limits, decode, encode};
 use weft_lattice::envelope::{FailureKind, Reply, Request};
 
+use crate::messages::messages;
 use crate::vectors::vectors;
 use crate::{envelope, from_hex, path, to_hex};
 
@@ -77,6 +78,14 @@ fn the_envelopes_are_what_is_written_and_read() {
         let bytes = reply.encode();
         assert_eq!(to_hex(&block(&doc, name)), to_hex(&bytes), "{name}");
         assert_eq!(Reply::decode(&bytes).unwrap(), reply);
+    }
+}
+
+#[test]
+fn the_other_messages_are_what_is_written_and_read() {
+    let doc = doc();
+    for (name, bytes) in messages() {
+        assert_eq!(to_hex(&block(&doc, name)), to_hex(&bytes), "{name}");
     }
 }
 

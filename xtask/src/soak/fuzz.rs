@@ -67,6 +67,11 @@ const TARGETS: &[Target] = &[
     },
     Target {
         krate: "lattice",
+        name: "messages",
+        seeds: &["lattice/tests/golden"],
+    },
+    Target {
+        krate: "lattice",
         name: "subject",
         seeds: &[],
     },
