@@ -6,6 +6,7 @@ pub(crate) mod bench;
 mod debian;
 pub(crate) mod js;
 pub(crate) mod python;
+mod servers;
 pub(crate) mod wasm;
 
 use crate::cache::Cache;
@@ -21,6 +22,8 @@ pub(crate) enum What {
     Python,
     /// What the benchmarks compare with and measure by: wasmtime's command and wrk
     Bench,
+    /// Redis and Postgres, which tests start
+    Servers,
     /// wasm, js and python
     Guests,
 }
@@ -33,6 +36,7 @@ pub(crate) fn run(project: &Project, what: &[What]) -> anyhow::Result<()> {
             What::Js => js(project, &cache)?,
             What::Python => python(project, &cache)?,
             What::Bench => bench(&cache)?,
+            What::Servers => servers(&cache)?,
             What::Guests => guests(project, &cache)?,
         }
     }
@@ -70,5 +74,16 @@ fn python(project: &Project, cache: &Cache) -> anyhow::Result<()> {
 fn bench(cache: &Cache) -> anyhow::Result<()> {
     let tools = bench::ensure(cache)?;
     eprintln!("ready: {}, {}", tools.wasmtime.display(), tools.wrk.display());
+    Ok(())
+}
+
+/// What the tests start.
+pub(crate) fn servers(cache: &Cache) -> anyhow::Result<()> {
+    let servers = servers::ensure(cache)?;
+    eprintln!(
+        "ready: {}, {}",
+        servers.redis.display(),
+        servers.postgres.display()
+    );
     Ok(())
 }

@@ -17,7 +17,9 @@ const LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
 pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode> {
     // In a block of its own, as the lock on the cache must be let go: the tests may run xtask.
     {
-        setup::guests(project, &Cache::open()?)?;
+        let cache = Cache::open()?;
+        setup::guests(project, &cache)?;
+        setup::servers(&cache)?;
     }
     actors::run(project, &[] as &[&str])?;
     let guests = match args {
