@@ -37,3 +37,6 @@ async fn keeps_the_contract() {
     };
     conformance::sql(open, dialect).await;
 }
+
+mod faults;
+mod types;
