@@ -44,29 +44,90 @@ pub struct Backend {
     pub capability: Capability,
     /// Its name in a manifest.
     pub name: &'static str,
-    /// What can be set in `config`. All options are whole numbers, so far.
+    /// What can be set in `config`.
     pub options: &'static [BackendOption],
 }
 
-/// A whole number that can be set on a backend.
+/// What can be set on a backend.
 #[derive(Debug)]
 pub struct BackendOption {
     /// Its name in a manifest.
     pub name: &'static str,
     /// What it means, for people.
     pub about: &'static str,
-    /// The smallest value.
-    pub min: u64,
-    /// The largest value.
-    pub max: u64,
+    /// What it may be.
+    pub value: OptionValue,
+}
+
+/// What an option may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptionValue {
+    /// A whole number.
+    Number {
+        /// The smallest.
+        min: u64,
+        /// The largest.
+        max: u64,
+    },
+    /// A text, which the backend reads when it is opened.
+    Text,
 }
 
 const CACHE: BackendOption = BackendOption {
     name: "cacheMiB",
     about: "Memory that the store may hold pages in, in MiB.",
-    min: 1,
-    max: 65_536,
+    value: OptionValue::Number { min: 1, max: 65_536 },
 };
+
+const CA_FILE: BackendOption = BackendOption {
+    name: "caFile",
+    about: "A file of PEM on each host with the certificates to trust; by default the system's trust.",
+    value: OptionValue::Text,
+};
+
+const REDIS: &[BackendOption] = &[
+    BackendOption {
+        name: "url",
+        about: "redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS; several are parted by spaces.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "deployment",
+        about: "`server` (the default), `sentinel` (the addresses are sentinels) or `cluster`.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "service",
+        about: "What the sentinels call the service.",
+        value: OptionValue::Text,
+    },
+    CA_FILE,
+    BackendOption {
+        name: "timeoutMs",
+        about: "The longest that an operation takes, in milliseconds.",
+        value: OptionValue::Number { min: 1, max: 60_000 },
+    },
+];
+
+const POSTGRES: &[BackendOption] = &[
+    BackendOption {
+        name: "url",
+        about: "postgres://USER:PASSWORD@HOST:PORT/DATABASE, with ?sslmode=require for TLS.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "connections",
+        about: "Connections that each host opens, at most.",
+        value: OptionValue::Number { min: 1, max: 1_000 },
+    },
+    CA_FILE,
+    BackendOption {
+        name: "isolation",
+        about: "How much transactions see of each other: `serializable` (the default), `repeatable-read` or \
+                `read-committed`.",
+        value: OptionValue::Text,
+    },
+];
 
 /// All backends.
 pub const BACKENDS: &[Backend] = &[
@@ -81,9 +142,19 @@ pub const BACKENDS: &[Backend] = &[
         options: &[CACHE],
     },
     Backend {
+        capability: Capability::KeyValue,
+        name: "redis",
+        options: REDIS,
+    },
+    Backend {
         capability: Capability::Sql,
         name: "sqlite",
         options: &[CACHE],
+    },
+    Backend {
+        capability: Capability::Sql,
+        name: "postgres",
+        options: POSTGRES,
     },
 ];
 

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::capability::{BACKENDS, Capability};
+use crate::capability::{BACKENDS, Capability, OptionValue};
 use crate::manifest::{ACTOR_LINK, API_VERSION, HTTP_LINK, MANIFEST, Object, PROVIDER_LINK, Shape};
 use crate::route::{HEADER_LEN_MAX, METHODS, PATH_LEN_MAX};
 use crate::units::{duration_text, size_text};
@@ -101,9 +101,13 @@ fn named(item: &Object) -> Value {
     if item.keys.iter().any(|key| matches!(key.shape, Shape::Backend)) {
         let backends = BACKENDS.iter().map(|backend| {
             let options = backend.options.iter().map(|option| {
-                let value = json!({
-                    "type": "integer", "minimum": option.min, "maximum": option.max, "description": option.about,
-                });
+                let about = option.about;
+                let value = match option.value {
+                    OptionValue::Number { min, max } => {
+                        json!({ "type": "integer", "minimum": min, "maximum": max, "description": about })
+                    }
+                    OptionValue::Text => json!({ "type": "string", "description": about }),
+                };
                 (option.name.to_owned(), value)
             });
             json!({ "properties": {

@@ -5,11 +5,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use weft_capabilities::{KeyValue, MemoryKeyValue, Sql};
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
+use weft_postgres::{Isolation, PostgresOptions, PostgresSql};
 use weft_redb::RedbKeyValue;
+use weft_redis::{Deployment, RedisKeyValue, RedisOptions};
 use weft_sqlite::SqliteSql;
 
 /// The backend that has no file.
@@ -45,7 +48,8 @@ pub struct ProviderError {
 }
 
 impl Provider {
-    /// Opens the backend of `record`, whose files are below `folder`. Blocks while files are read.
+    /// Opens the backend of `record`, whose files are below `folder`. Blocks while files are read; connections to servers
+    /// live on the runtime that this is called on.
     ///
     /// # Errors
     /// [`ProviderError`].
@@ -101,6 +105,14 @@ fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::
             let store = RedbKeyValue::open(&file(record, folder, "redb")?, options)?;
             Ok(Backend::KeyValue(Arc::new(store)))
         }
+        (Capability::KeyValue, "redis") => {
+            let store = RedisKeyValue::open(&redis_options(record)?)?;
+            Ok(Backend::KeyValue(Arc::new(store)))
+        }
+        (Capability::Sql, "postgres") => {
+            let database = PostgresSql::open(&postgres_options(record)?)?;
+            Ok(Backend::Sql(Arc::new(database)))
+        }
         (Capability::Sql, "sqlite") => {
             let mut options = weft_sqlite::SqliteOptions::default();
             if let Some(bytes) = cache_bytes(record)? {
@@ -121,12 +133,68 @@ fn file(record: &ProviderRecord, folder: &Path, extension: &str) -> std::io::Res
     Ok(folder.join(format!("{}.{extension}", name.name())))
 }
 
-fn cache_bytes(record: &ProviderRecord) -> Result<Option<usize>, String> {
-    let Some(text) = record.config.get("cacheMiB") else {
+fn redis_options(record: &ProviderRecord) -> Result<RedisOptions, String> {
+    let mut options = RedisOptions::new("");
+    options.urls = url(record)?.split_whitespace().map(str::to_owned).collect();
+    options.deployment = match text(record, "deployment") {
+        None | Some("server") => Deployment::Server,
+        Some("cluster") => Deployment::Cluster,
+        Some("sentinel") => Deployment::Sentinel {
+            service: text(record, "service")
+                .ok_or("service is missing: it is what the sentinels call it")?
+                .to_owned(),
+        },
+        Some(other) => {
+            return Err(format!(
+                "deployment is `{other}`, expected server, sentinel or cluster"
+            ));
+        }
+    };
+    options.ca_file = text(record, "caFile").map(PathBuf::from);
+    if let Some(ms) = number(record, "timeoutMs")? {
+        options.timeout = Duration::from_millis(ms);
+    }
+    Ok(options)
+}
+
+fn postgres_options(record: &ProviderRecord) -> Result<PostgresOptions, String> {
+    let mut options = PostgresOptions::new(url(record)?);
+    options.ca_file = text(record, "caFile").map(PathBuf::from);
+    if let Some(connections) = number(record, "connections")? {
+        options.connections = usize::try_from(connections).unwrap_or(usize::MAX);
+    }
+    options.isolation = match text(record, "isolation") {
+        None | Some("serializable") => Isolation::Serializable,
+        Some("repeatable-read") => Isolation::RepeatableRead,
+        Some("read-committed") => Isolation::ReadCommitted,
+        Some(other) => {
+            return Err(format!(
+                "isolation is `{other}`, expected serializable, repeatable-read or read-committed"
+            ));
+        }
+    };
+    Ok(options)
+}
+
+fn text<'a>(record: &'a ProviderRecord, key: &str) -> Option<&'a str> {
+    record.config.get(key).map(String::as_str)
+}
+
+fn url(record: &ProviderRecord) -> Result<&str, String> {
+    text(record, "url").ok_or_else(|| "url is missing: set it in the provider's config".to_owned())
+}
+
+fn number(record: &ProviderRecord, key: &str) -> Result<Option<u64>, String> {
+    let Some(text) = text(record, key) else {
         return Ok(None);
     };
-    let mib: usize = text
-        .parse()
-        .map_err(|_| format!("cacheMiB is `{text}`, expected a whole number"))?;
-    Ok(Some(mib.saturating_mul(1 << 20)))
+    let number = text.parse();
+    number
+        .map(Some)
+        .map_err(|_| format!("{key} is `{text}`, expected a whole number"))
+}
+
+fn cache_bytes(record: &ProviderRecord) -> Result<Option<usize>, String> {
+    let mib = number(record, "cacheMiB")?;
+    Ok(mib.map(|mib| usize::try_from(mib).unwrap_or(usize::MAX).saturating_mul(1 << 20)))
 }

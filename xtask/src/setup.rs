@@ -7,6 +7,7 @@ mod debian;
 pub(crate) mod js;
 pub(crate) mod nats;
 pub(crate) mod python;
+mod servers;
 pub(crate) mod wasm;
 
 use crate::cache::Cache;
@@ -24,6 +25,8 @@ pub(crate) enum What {
     Bench,
     /// nats-server, from PyPI
     Nats,
+    /// Redis and Postgres, which tests start
+    Servers,
     /// wasm, js and python
     Guests,
 }
@@ -37,6 +40,7 @@ pub(crate) fn run(project: &Project, what: &[What]) -> anyhow::Result<()> {
             What::Python => python(project, &cache)?,
             What::Bench => bench(&cache)?,
             What::Nats => nats(&cache)?,
+            What::Servers => servers(&cache)?,
             What::Guests => guests(project, &cache)?,
         }
     }
@@ -80,5 +84,16 @@ fn bench(cache: &Cache) -> anyhow::Result<()> {
 fn nats(cache: &Cache) -> anyhow::Result<()> {
     let program = nats::ensure(cache)?;
     eprintln!("ready: {}", program.display());
+    Ok(())
+}
+
+/// What the tests start.
+pub(crate) fn servers(cache: &Cache) -> anyhow::Result<()> {
+    let servers = servers::ensure(cache)?;
+    eprintln!(
+        "ready: {}, {}",
+        servers.redis.display(),
+        servers.postgres.display()
+    );
     Ok(())
 }

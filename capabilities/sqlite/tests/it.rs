@@ -21,6 +21,7 @@ async fn keeps_the_contract() {
     let dialect = SqlDialect {
         blob: "BLOB",
         integer: "INTEGER",
+        transactions_conflict: false,
     };
     let open = || -> Arc<dyn Sql> {
         let name = count.fetch_add(1, Ordering::Relaxed).to_string();

@@ -8,7 +8,7 @@ mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::capability::{BACKENDS, Capability, backend};
+use crate::capability::{BACKENDS, Capability, OptionValue, backend};
 use crate::fault::{Collector, FaultKind, Faults, Near, Spanned, one_of, repeated};
 use crate::interface::InterfacePattern;
 use crate::key;
@@ -318,8 +318,13 @@ impl Reader {
         for entry in self.entries(fields.get("config")) {
             match backend.options.iter().find(|option| option.name == entry.key) {
                 Some(option) => {
-                    let number = self.count(entry, &(option.min..=option.max));
-                    config.extend(number.map(|n| (entry.key.clone(), n.to_string())));
+                    let value = match option.value {
+                        OptionValue::Number { min, max } => {
+                            self.count(entry, &(min..=max)).map(|number| number.to_string())
+                        }
+                        OptionValue::Text => self.text(option.name, &entry.node).map(str::to_owned),
+                    };
+                    config.extend(value.map(|value| (entry.key.clone(), value)));
                 }
                 None => self.unknown_key(
                     entry,

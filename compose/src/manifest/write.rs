@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use crate::capability::{self, OptionValue};
 use crate::fault::Spanned;
 use crate::limits::Limits;
 use crate::manifest::{API_VERSION, Actor, Manifest, Provider, Route};
@@ -169,12 +170,17 @@ fn of_provider(provider: &Provider) -> Yaml {
     let mut keys = Keys::default();
     keys.text("capability", &capability.to_string());
     keys.text("backend", &backend.value);
-    // All options are numbers, which the reader checked.
+    let options = capability::backend(*capability, &backend.value).map_or(&[][..], |backend| backend.options);
+    let is_number = |key: &str| {
+        let option = options.iter().find(|option| option.name == key);
+        option.is_some_and(|option| matches!(option.value, OptionValue::Number { .. }))
+    };
     keys.map(
         "config",
-        config
-            .iter()
-            .map(|(key, value)| (key.clone(), Raw(value.clone()))),
+        config.iter().map(|(key, value)| {
+            let value = value.clone();
+            (key.clone(), if is_number(key) { Raw(value) } else { Text(value) })
+        }),
     );
     Map(keys.0)
 }

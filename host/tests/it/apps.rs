@@ -7,6 +7,7 @@ mod crash;
 mod http_client;
 mod key_value;
 mod refused;
+mod servers;
 mod shop;
 mod sql;
 

@@ -70,7 +70,7 @@ fn wrk(cache: &Cache) -> anyhow::Result<PathBuf> {
     };
     let folder = cache.entry("wrk", |folder| {
         debian::unpack("wrk", &packages, &cache.path("apt"), &folder.join("root"))?;
-        debian::write_starter(&folder.join("wrk"), "root", "wrk")
+        debian::write_starter(&folder.join("wrk"), "root", "usr/bin/wrk")
     });
     let folder = folder.context("wrk is missing. Install it (Debian: apt-get install wrk)")?;
     Ok(folder.join("wrk"))

@@ -56,7 +56,8 @@ pub(crate) fn unpack(what: &str, packages: &Packages<'_>, work: &Path, to: &Path
     cache::remove(work)
 }
 
-/// Writes a script that starts `/usr/bin/{program}` of what was unpacked into `root`, beside which the script is.
+/// Writes a script that starts `program` of what was unpacked into `root`. Both are relative: `root` to the script's own
+/// folder, `program` to `root`.
 pub(crate) fn write_starter(script: &Path, root: &str, program: &str) -> anyhow::Result<()> {
     let folder = script.parent().context("a script is in a folder")?;
     let loader = loader(&folder.join(root))?;
@@ -64,7 +65,7 @@ pub(crate) fn write_starter(script: &Path, root: &str, program: &str) -> anyhow:
     let text = format!(
         "#!/bin/sh\n\
          root=\"${{0%/*}}/{root}\"\n\
-         exec \"$root/{loader}\" --library-path \"$root/usr/lib/{libraries}\" \"$root/usr/bin/{program}\" \"$@\"\n"
+         exec \"$root/{loader}\" --library-path \"$root/usr/lib/{libraries}\" \"$root/{program}\" \"$@\"\n"
     );
     write_script(script, &text)
 }

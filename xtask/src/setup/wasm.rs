@@ -108,7 +108,7 @@ fn add_from_debian(cache: &Cache) -> anyhow::Result<()> {
         let what = format!("Rust with {TARGET}");
         debian::unpack(&what, &packages, &cache.path("apt"), &folder.join("root"))?;
         remove_other_targets(&folder.join("root/usr/lib/rustlib"))?;
-        debian::write_starter(&folder.join("rustc"), "root", "rustc")?;
+        debian::write_starter(&folder.join("rustc"), "root", "usr/bin/rustc")?;
         let version = rustc_version(Command::new(folder.join("rustc")))?;
         std::fs::write(folder.join("version"), version).context("failed to note the version")
     })?;

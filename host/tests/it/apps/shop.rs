@@ -12,7 +12,7 @@ use super::{Load, again};
 use crate::support::{AppFile, Reply, Weft, full, guest, request, send};
 
 /// The example's own manifest, with another component behind `pricing` if one is named.
-fn manifest(pricing: &str) -> String {
+pub(super) fn manifest(pricing: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/apps/shop/app.yaml");
     let text = std::fs::read_to_string(path).unwrap();
     let guests = guest("storefront");

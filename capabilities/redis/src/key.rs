@@ -1,0 +1,93 @@
+//! What a bucket and a key are called in Redis.
+//!
+//! `weft:{NAMESPACE/APP/BUCKET}:v:KEY` has a value; `weft:{NAMESPACE/APP/BUCKET}:k` is the bucket's index, a sorted set
+//! of its keys. What stands in braces decides which slot of a cluster a key is in, so a bucket is in one.
+
+use std::fmt::Write as _;
+
+use weft_capabilities::{Bucket, KeyValueError};
+
+/// The names of one bucket.
+pub(crate) struct Names {
+    /// `weft:{...}:`
+    bucket: String,
+}
+
+impl Names {
+    /// # Errors
+    /// [`KeyValueError::NoSuchStore`].
+    pub(crate) fn of(bucket: &Bucket) -> Result<Self, KeyValueError> {
+        let mut name = "weft:{".to_owned();
+        let prefix = bucket.prefix()?;
+        for (n, part) in prefix.split_terminator('\0').enumerate() {
+            if n > 0 {
+                name.push('/');
+            }
+            escape(part, &mut name);
+        }
+        name.push_str("}:");
+        Ok(Self { bucket: name })
+    }
+
+    pub(crate) fn index(&self) -> Vec<u8> {
+        format!("{}k", self.bucket).into_bytes()
+    }
+
+    /// The name of a key's value, the limits on keys checked.
+    pub(crate) fn value(&self, bucket: &Bucket, key: &str) -> Result<Vec<u8>, KeyValueError> {
+        // For its checks alone: what it gives is the embedded stores' form.
+        bucket.key(key)?;
+        Ok(format!("{}v:{key}", self.bucket).into_bytes())
+    }
+}
+
+/// Braces would end what decides the slot, and a slash is between the parts.
+fn escape(part: &str, out: &mut String) {
+    for c in part.chars() {
+        match c {
+            '%' | '/' | '{' | '}' => {
+                // Writing to a string can't fail.
+                write!(out, "%{:02X}", u32::from(c)).ok();
+            }
+            c => out.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_as_a_path() {
+        let bucket = Bucket::scoped("default", "shop", "a/{b}");
+        let names = Names::of(&bucket).unwrap();
+        let value = names.value(&bucket, "k{}").unwrap();
+        assert_eq!(value, b"weft:{default/shop/a%2F%7Bb%7D}:v:k{}");
+        assert_eq!(names.index(), b"weft:{default/shop/a%2F%7Bb%7D}:k");
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_keys_share_a_name_and_a_bucket_has_one_slot(
+            a in ("[ab]{1,2}", "[ab]{1,2}", "[ab/%{}]{0,3}", "[ab:{}]{1,3}"),
+            b in ("[ab]{1,2}", "[ab]{1,2}", "[ab/%{}]{0,3}", "[ab:{}]{1,3}"),
+        ) {
+            let name = |(namespace, app, name, key): &(String, String, String, String)| {
+                let bucket = Bucket::scoped(namespace, app, name);
+                let names = Names::of(&bucket).unwrap();
+                (String::from_utf8(names.value(&bucket, key).unwrap()).unwrap(), String::from_utf8(names.index()).unwrap())
+            };
+            prop_assert_eq!(name(&a).0 == name(&b).0, a == b);
+            prop_assert_ne!(name(&a).0, name(&b).1);
+            let tag = |name: &str| name[6..].split_once('}').map(|(tag, _)| tag.to_owned());
+            prop_assert_eq!(tag(&name(&a).0), tag(&name(&a).1));
+            let shared = Bucket::shared(&a.2);
+            let shared_name = Names::of(&shared).unwrap().value(&shared, &a.3).unwrap();
+            let scoped_name = name(&a).0.into_bytes();
+            prop_assert_ne!(scoped_name, shared_name);
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Key-value on Redis: one server, one that sentinels watch, or a cluster.
+//!
+//! Owns the connection, the names of keys in Redis, and what is done there as one. It must not know who asks.
+//!
+//! A key's value is a string of Redis; the bucket's keys are also in a sorted set, its index, which gives them in order.
+//! Both change together, in a script, whenever a key comes or goes. So a value that is changed is one plain `SET`, a
+//! new one is a script, and a listing is exact. A bucket is in one slot of a cluster.
+
+mod error;
+mod key;
+mod link;
+mod script;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use redis::{Cmd, Value};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+use weft_capabilities::key_value::{BATCH_BYTES_MAX, BatchBytes, PAGE_LEN_MAX, check_value};
+use weft_capabilities::{Bucket, KeyValue, KeyValueError, Page, Swap};
+
+pub use crate::error::OpenError;
+use crate::error::unexpected;
+use crate::key::Names;
+use crate::link::Link;
+use crate::script::Script;
+
+/// The longest that an operation takes, if not told otherwise: a thousand times what it does.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+/// KiB of operations on their way, at most, of which each counts for some. What is over waits for its turn.
+const IN_FLIGHT_KIB_MAX: u32 = 64 << 10;
+/// What an operation counts at least: a thousand are on their way, at most.
+const OPERATION_KIB_MIN: u32 = 64;
+/// The largest value for which it is worth to ask first whether its key is there: what is larger is not sent twice.
+const VALUE_LEN_ASKED: usize = 16 << 10;
+
+/// How servers work together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Deployment {
+    /// One server, the first address.
+    #[default]
+    Server,
+    /// The addresses are sentinels. They know who is the first server of this service.
+    Sentinel {
+        /// What the sentinels call it.
+        service: String,
+    },
+    /// The addresses are some servers of a cluster, and the others are found by them.
+    Cluster,
+}
+
+/// How a store is reached.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// `redis://USER:PASSWORD@HOST:PORT/DATABASE` each, or `rediss://` for TLS. User, password and database are those of
+    /// the first. (Sentinels are asked without a password.)
+    pub urls: Vec<String>,
+    /// How the servers work together.
+    pub deployment: Deployment,
+    /// What certificates are trusted, as a file of PEM. `None` is the system's trust.
+    pub ca_file: Option<PathBuf>,
+    /// The longest that an operation takes, its waiting included.
+    pub timeout: Duration,
+}
+
+impl RedisOptions {
+    /// The defaults, for one server.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            urls: vec![url.into()],
+            deployment: Deployment::default(),
+            ca_file: None,
+            timeout: TIMEOUT_DEFAULT,
+        }
+    }
+}
+
+impl fmt::Debug for RedisOptions {
+    /// Without the addresses, which have the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOptions")
+            .field("deployment", &self.deployment)
+            .field("ca_file", &self.ca_file)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Key-value in Redis.
+pub struct RedisKeyValue {
+    link: Link,
+    seats: Arc<Semaphore>,
+    timeout: Duration,
+}
+
+impl RedisKeyValue {
+    /// Starts to connect. A server that is away is no error here, but one of each operation, until it comes.
+    ///
+    /// The connection lives on the runtime that this is called on, whoever uses it.
+    ///
+    /// # Errors
+    /// [`OpenError`]: an address or the certificates can't be read.
+    pub fn open(options: &RedisOptions) -> Result<Self, OpenError> {
+        Ok(Self {
+            link: Link::start(options)?,
+            seats: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
+            timeout: options.timeout,
+        })
+    }
+
+    /// Waits for half of the time that there is: the other half is for the answer.
+    async fn seat(&self, bytes: usize) -> Result<SemaphorePermit<'_>, KeyValueError> {
+        let until = Instant::now() + self.timeout / 2;
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
+        let kib = kib.clamp(OPERATION_KIB_MIN, IN_FLIGHT_KIB_MAX);
+        match timeout_at(until, self.seats.acquire_many(kib)).await {
+            Ok(Ok(seat)) => Ok(seat),
+            Ok(Err(_)) => Err(KeyValueError::Closed),
+            Err(_) => Err(KeyValueError::Overloaded),
+        }
+    }
+
+    /// Sends one command of `bytes` bytes.
+    async fn send(&self, command: &Cmd, bytes: usize) -> Result<Value, KeyValueError> {
+        let until = Instant::now() + self.timeout;
+        let _seat = self.seat(bytes).await?;
+        self.send_until(command, until).await.map_err(error::of_sent)
+    }
+
+    async fn run(&self, script: &Script, keys: &[Vec<u8>], args: &[&[u8]]) -> Result<Value, KeyValueError> {
+        let until = Instant::now() + self.timeout;
+        let bytes =
+            keys.iter().map(Vec::len).sum::<usize>() + args.iter().map(|arg| arg.len()).sum::<usize>();
+        let _seat = self.seat(bytes).await?;
+        match self.send_until(&script.by_hash(keys, args), until).await {
+            Err(Sent::Failed(error)) if error::is_unknown_script(&error) => {
+                self.send_until(&script.by_text(keys, args), until).await
+            }
+            sent => sent,
+        }
+        .map_err(error::of_sent)
+    }
+
+    async fn send_until(&self, command: &Cmd, until: Instant) -> Result<Value, Sent> {
+        let sent = async {
+            let mut connection = self.link.connection().await.map_err(Sent::Not)?;
+            connection.send(command).await.map_err(Sent::Failed)
+        };
+        let sent = timeout_at(until, sent)
+            .await
+            .unwrap_or(Err(Sent::Unanswered(self.timeout)));
+        match &sent {
+            Ok(_) | Err(Sent::Not(_)) => {}
+            Err(Sent::Failed(error)) => self.link.doubt(error::judge(error)),
+            Err(Sent::Unanswered(_)) => self.link.doubt(error::Verdict::Suspect),
+        }
+        sent
+    }
+}
+
+/// Why there is no answer.
+enum Sent {
+    Not(KeyValueError),
+    Failed(redis::RedisError),
+    Unanswered(Duration),
+}
+
+fn bytes_of(answer: Value, command: &'static str) -> Result<Option<Bytes>, KeyValueError> {
+    match answer {
+        Value::Nil => Ok(None),
+        Value::BulkString(bytes) => Ok(Some(bytes.into())),
+        Value::SimpleString(text) => Ok(Some(text.into())),
+        _ => Err(unexpected(command)),
+    }
+}
+
+impl RedisKeyValue {
+    async fn get(&self, bucket: &Bucket, key: &str) -> Result<Option<Bytes>, KeyValueError> {
+        let key = Names::of(bucket)?.value(bucket, key)?;
+        let mut get = redis::cmd("GET");
+        get.arg(&key);
+        bytes_of(self.send(&get, key.len()).await?, "GET")
+    }
+
+    async fn set(&self, bucket: &Bucket, key: &str, value: Bytes) -> Result<(), KeyValueError> {
+        check_value(&value)?;
+        let names = Names::of(bucket)?;
+        let stored = names.value(bucket, key)?;
+        if value.len() <= VALUE_LEN_ASKED {
+            // A key that is there is in the index.
+            let mut set = redis::cmd("SET");
+            set.arg(&stored).arg(&*value).arg("XX");
+            if self.send(&set, stored.len() + value.len()).await? != Value::Nil {
+                return Ok(());
+            }
+        }
+        let args: [&[u8]; 2] = [key.as_bytes(), &value];
+        self.run(&script::SET, &[names.index(), stored], &args).await?;
+        Ok(())
+    }
+
+    async fn delete_all(&self, bucket: &Bucket, keys: &[impl AsRef<str>]) -> Result<(), KeyValueError> {
+        let names = Names::of(bucket)?;
+        let mut stored = vec![names.index()];
+        for key in keys {
+            stored.push(names.value(bucket, key.as_ref())?);
+        }
+        let args: Vec<_> = keys.iter().map(|key| key.as_ref().as_bytes()).collect();
+        self.run(&script::DELETE, &stored, &args).await?;
+        Ok(())
+    }
+
+    async fn exists(&self, bucket: &Bucket, key: &str) -> Result<bool, KeyValueError> {
+        let key = Names::of(bucket)?.value(bucket, key)?;
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(&key);
+        match self.send(&exists, key.len()).await? {
+            Value::Int(count) => Ok(count > 0),
+            _ => Err(unexpected("EXISTS")),
+        }
+    }
+
+    async fn list_keys(
+        &self,
+        bucket: &Bucket,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, KeyValueError> {
+        let index = Names::of(bucket)?.index();
+        let limit = limit.clamp(1, PAGE_LEN_MAX);
+        let after = cursor.map_or_else(|| "-".to_owned(), |cursor| format!("({cursor}"));
+        let mut range = redis::cmd("ZRANGEBYLEX");
+        range.arg(&index).arg(after).arg("+");
+        // One more than is asked for tells whether there are more.
+        range.arg("LIMIT").arg(0).arg(limit + 1);
+        let Value::Array(found) = self.send(&range, index.len()).await? else {
+            return Err(unexpected("ZRANGEBYLEX"));
+        };
+        let mut page = Page::default();
+        for key in found {
+            if page.keys.len() == limit {
+                page.cursor = page.keys.last().cloned();
+                break;
+            }
+            let Value::BulkString(key) = key else {
+                return Err(unexpected("ZRANGEBYLEX"));
+            };
+            page.keys
+                .push(String::from_utf8(key).map_err(|error| KeyValueError::Backend(Box::new(error)))?);
+        }
+        Ok(page)
+    }
+
+    async fn increment(&self, bucket: &Bucket, key: &str, delta: i64) -> Result<i64, KeyValueError> {
+        let names = Names::of(bucket)?;
+        let keys = [names.index(), names.value(bucket, key)?];
+        let delta = delta.to_string();
+        let answer = self
+            .run(&script::INCREMENT, &keys, &[key.as_bytes(), delta.as_bytes()])
+            .await?;
+        let answer = bytes_of(answer, "an increment")?.unwrap_or_default();
+        let key = key.to_owned();
+        match &*answer {
+            b"nan" => Err(KeyValueError::NotANumber { key }),
+            b"range" => Err(KeyValueError::OutOfRange { key }),
+            sum => std::str::from_utf8(sum)
+                .ok()
+                .and_then(|sum| sum.parse().ok())
+                .ok_or_else(|| unexpected("an increment")),
+        }
+    }
+
+    async fn compare_and_swap(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        expected: Option<Bytes>,
+        new: Bytes,
+    ) -> Result<Swap, KeyValueError> {
+        check_value(&new)?;
+        let names = Names::of(bucket)?;
+        let keys = [names.index(), names.value(bucket, key)?];
+        let mut args: Vec<&[u8]> = vec![key.as_bytes(), &new];
+        args.extend(expected.as_deref());
+        match self.run(&script::SWAP, &keys, &args).await? {
+            Value::Int(1) => Ok(Swap::Done),
+            Value::Array(now) => {
+                let now = now.into_iter().next().map(|now| bytes_of(now, "a swap"));
+                Ok(Swap::Changed(now.transpose()?.flatten()))
+            }
+            _ => Err(unexpected("a swap")),
+        }
+    }
+
+    async fn get_many(&self, bucket: &Bucket, keys: &[String]) -> Result<Vec<Option<Bytes>>, KeyValueError> {
+        let mut bytes = BatchBytes::of_keys(keys.len())?;
+        let names = Names::of(bucket)?;
+        let mut stored = Vec::with_capacity(keys.len());
+        let mut of_keys = 0;
+        for key in keys {
+            stored.push(names.value(bucket, key)?);
+            of_keys += key.len();
+        }
+        bytes.add(of_keys)?;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let left = (BATCH_BYTES_MAX - of_keys).to_string();
+        match self.run(&script::GET, &stored, &[left.as_bytes()]).await? {
+            Value::Array(values) => values.into_iter().map(|value| bytes_of(value, "MGET")).collect(),
+            Value::Int(len) => {
+                bytes.add(usize::try_from(len).unwrap_or(usize::MAX))?;
+                Err(unexpected("MGET"))
+            }
+            _ => Err(unexpected("MGET")),
+        }
+    }
+
+    async fn set_many(&self, bucket: &Bucket, entries: Vec<(String, Bytes)>) -> Result<(), KeyValueError> {
+        let mut bytes = BatchBytes::of_keys(entries.len())?;
+        let names = Names::of(bucket)?;
+        let mut stored = vec![names.index()];
+        let mut args: Vec<&[u8]> = Vec::with_capacity(entries.len() * 2);
+        for (key, value) in &entries {
+            check_value(value)?;
+            bytes.add(key.len() + value.len())?;
+            stored.push(names.value(bucket, key)?);
+            args.push(key.as_bytes());
+            args.push(value);
+        }
+        self.run(&script::SET, &stored, &args).await?;
+        Ok(())
+    }
+}
+
+impl KeyValue for RedisKeyValue {
+    fn get<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Bytes>, KeyValueError>> {
+        self.get(bucket, key).boxed()
+    }
+
+    fn set<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        key: &'a str,
+        value: Bytes,
+    ) -> BoxFuture<'a, Result<(), KeyValueError>> {
+        self.set(bucket, key, value).boxed()
+    }
+
+    fn delete<'a>(&'a self, bucket: &'a Bucket, key: &'a str) -> BoxFuture<'a, Result<(), KeyValueError>> {
+        async move { self.delete_all(bucket, &[key]).await }.boxed()
+    }
+
+    fn exists<'a>(&'a self, bucket: &'a Bucket, key: &'a str) -> BoxFuture<'a, Result<bool, KeyValueError>> {
+        self.exists(bucket, key).boxed()
+    }
+
+    fn list_keys<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        cursor: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page, KeyValueError>> {
+        self.list_keys(bucket, cursor, limit).boxed()
+    }
+
+    fn increment<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        key: &'a str,
+        delta: i64,
+    ) -> BoxFuture<'a, Result<i64, KeyValueError>> {
+        self.increment(bucket, key, delta).boxed()
+    }
+
+    fn compare_and_swap<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        key: &'a str,
+        expected: Option<Bytes>,
+        new: Bytes,
+    ) -> BoxFuture<'a, Result<Swap, KeyValueError>> {
+        self.compare_and_swap(bucket, key, expected, new).boxed()
+    }
+
+    fn get_many<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<Option<Bytes>>, KeyValueError>> {
+        self.get_many(bucket, keys).boxed()
+    }
+
+    fn set_many<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        entries: Vec<(String, Bytes)>,
+    ) -> BoxFuture<'a, Result<(), KeyValueError>> {
+        self.set_many(bucket, entries).boxed()
+    }
+
+    fn delete_many<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<(), KeyValueError>> {
+        async move {
+            BatchBytes::of_keys(keys.len())?;
+            self.delete_all(bucket, keys).await
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.link.refuse();
+            // What is on its way has a bound.
+            drop(self.seats.acquire_many(IN_FLIGHT_KIB_MAX).await);
+            self.link.end().await;
+        }
+        .boxed()
+    }
+}

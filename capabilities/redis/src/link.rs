@@ -1,0 +1,327 @@
+//! The one connection to Redis: made, watched, and made again.
+//!
+//! Owns a task, the keeper, which is all that connects. Everyone else uses what it made, or is told at once why there is
+//! nothing: a server that is away costs a caller no time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError,
+    RedisResult, TlsCertificates, TlsMode, Value,
+};
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use weft_capabilities::KeyValueError;
+
+use crate::error::{self, OpenError, Verdict};
+use crate::{Deployment, RedisOptions};
+
+/// The longest that a connection is waited for.
+const CONNECT_WAIT: Duration = Duration::from_secs(3);
+/// How often a connection is asked whether it still is one, if nobody notices before.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// The longest wait for that answer.
+const ASK_WAIT: Duration = Duration::from_secs(1);
+/// The pause after a server was not reached, which doubles with each try, up to the maximum.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Tries of the cluster's client to follow a slot that moves, or to find the server that took over.
+const CLUSTER_TRIES: u32 = 3;
+
+/// A connection. Cheap to clone; what clones send goes over the same socket.
+#[derive(Clone)]
+pub(crate) enum Connection {
+    Server(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    pub(crate) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
+        let answer = match self {
+            Self::Server(connection) => connection.req_packed_command(command).await?,
+            Self::Cluster(connection) => connection.req_packed_command(command).await?,
+        };
+        answer.extract_error()
+    }
+}
+
+/// How things stand.
+#[derive(Clone)]
+enum State {
+    Connecting,
+    Up(Connection),
+    Down(Reason),
+    Closed,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Reason {
+    Denied,
+    Away(Arc<str>),
+}
+
+impl Reason {
+    fn of(error: RedisError) -> Self {
+        match error::of_command(error) {
+            KeyValueError::AccessDenied => Self::Denied,
+            KeyValueError::Unavailable(message) => Self::Away(message.into()),
+            other => Self::Away(with_cause(&other).into()),
+        }
+    }
+
+    fn error(&self) -> KeyValueError {
+        match self {
+            Self::Denied => KeyValueError::AccessDenied,
+            Self::Away(message) => KeyValueError::Unavailable(message.to_string()),
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Denied => "the server refuses the user or the password",
+            Self::Away(message) => message,
+        }
+    }
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        None => error.to_string(),
+        Some(cause) => format!("{error}: {cause}"),
+    }
+}
+
+/// The way to the connection.
+pub(crate) struct Link {
+    state: watch::Sender<State>,
+    alarm: Arc<Alarm>,
+    keeper: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+/// How callers tell the keeper what they saw.
+#[derive(Default)]
+struct Alarm {
+    wake: Notify,
+    replace: AtomicBool,
+}
+
+impl Link {
+    /// Starts to connect. The keeper, and the connection, live on the runtime that this is called on.
+    pub(crate) fn start(options: &RedisOptions) -> Result<Self, OpenError> {
+        let mut source = Source::new(options)?;
+        let (state, _) = watch::channel(State::Connecting);
+        let alarm = Arc::new(Alarm::default());
+        let keeper = {
+            let (state, alarm) = (state.clone(), alarm.clone());
+            async move { keep(&mut source, &state, &alarm).await }
+        };
+        let keeper = tokio::runtime::Handle::current().spawn(keeper);
+        Ok(Self {
+            state,
+            alarm,
+            keeper: Mutex::new(Some(AbortOnDropHandle::new(keeper))),
+        })
+    }
+
+    /// The connection. Waits only for the first try to make one.
+    pub(crate) async fn connection(&self) -> Result<Connection, KeyValueError> {
+        match &*self.state.borrow() {
+            State::Up(connection) => return Ok(connection.clone()),
+            State::Down(reason) => return Err(reason.error()),
+            State::Closed => return Err(KeyValueError::Closed),
+            State::Connecting => {}
+        }
+        let mut state = self.state.subscribe();
+        let known = state.wait_for(|state| !matches!(state, State::Connecting)).await;
+        match known.as_deref() {
+            Ok(State::Up(connection)) => Ok(connection.clone()),
+            Ok(State::Down(reason)) => Err(reason.error()),
+            _ => Err(KeyValueError::Closed),
+        }
+    }
+
+    /// Has the keeper look at the connection.
+    pub(crate) fn doubt(&self, verdict: Verdict) {
+        if verdict == Verdict::Fine {
+            return;
+        }
+        if verdict == Verdict::Replace {
+            self.alarm.replace.store(true, Ordering::Release);
+        }
+        self.alarm.wake.notify_one();
+    }
+
+    pub(crate) fn refuse(&self) {
+        self.state.send_replace(State::Closed);
+    }
+
+    pub(crate) async fn end(&self) {
+        self.keeper.lock().await.take();
+    }
+}
+
+async fn keep(source: &mut Source, state: &watch::Sender<State>, alarm: &Alarm) {
+    let set = |new: State| {
+        state.send_if_modified(|state| {
+            let is_open = !matches!(state, State::Closed);
+            if is_open {
+                *state = new;
+            }
+            is_open
+        })
+    };
+    let mut pause = BACKOFF_MIN;
+    let mut told = None;
+    loop {
+        let reason = match timeout(CONNECT_WAIT, source.connect()).await {
+            Ok(Ok(connection)) => {
+                if told.take().is_some() {
+                    tracing::info!("Redis answers again");
+                }
+                alarm.replace.store(false, Ordering::Release);
+                if !set(State::Up(connection.clone())) {
+                    return;
+                }
+                pause = BACKOFF_MIN;
+                watch_over(connection, alarm).await
+            }
+            Ok(Err(error)) => Reason::of(error),
+            Err(_) => Reason::Away(format!("it did not answer within {CONNECT_WAIT:?}").into()),
+        };
+        if told.as_ref() != Some(&reason) {
+            tracing::warn!(reason = reason.text(), "Redis can't be reached");
+            told = Some(reason.clone());
+        }
+        if !set(State::Down(reason)) {
+            return;
+        }
+        // A half more or less, so that hosts don't come together.
+        sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
+        pause = (pause * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Ends when the connection is of no use any more, with the reason.
+async fn watch_over(mut connection: Connection, alarm: &Alarm) -> Reason {
+    let ping = redis::cmd("PING");
+    loop {
+        tokio::select! {
+            () = alarm.wake.notified() => {}
+            () = sleep(ASK_EVERY) => {}
+        }
+        if alarm.replace.load(Ordering::Acquire) {
+            return Reason::Away("the server is not the one that takes writes any more".into());
+        }
+        match timeout(ASK_WAIT, connection.send(&ping)).await {
+            Ok(Err(error)) if error::judge(&error) != Verdict::Fine => return Reason::of(error),
+            Ok(_) => {}
+            Err(_) => return Reason::Away(format!("it did not answer within {ASK_WAIT:?}").into()),
+        }
+    }
+}
+
+/// Where connections come from.
+enum Source {
+    Server(Client),
+    Sentinel(Box<SentinelClient>),
+    Cluster(ClusterClient),
+}
+
+impl Source {
+    fn new(options: &RedisOptions) -> Result<Self, OpenError> {
+        let infos = options
+            .urls
+            .iter()
+            .enumerate()
+            .map(|(n, url)| {
+                let info = url.as_str().into_connection_info();
+                info.map_err(|_| OpenError::Address { n: n + 1 })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let first = infos.first().cloned().ok_or(OpenError::NoAddress)?;
+        let is_tls = |info: &ConnectionInfo| matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        let tls = is_tls(&first);
+        if infos.iter().any(|info| is_tls(info) != tls) {
+            return Err(OpenError::MixedTls);
+        }
+        let root_cert = match &options.ca_file {
+            None => None,
+            Some(path) => Some(std::fs::read(path).map_err(|source| OpenError::Certificates {
+                path: path.clone(),
+                source,
+            })?),
+        };
+        let certificates = TlsCertificates {
+            client_tls: None,
+            root_cert,
+        };
+        if tls {
+            // The client takes the process's choice. If one was made before, it stays.
+            rustls::crypto::ring::default_provider().install_default().ok();
+        }
+        let settings = first.redis_settings().clone();
+        match &options.deployment {
+            Deployment::Server if tls => Client::build_with_tls(first, certificates).map(Self::Server),
+            Deployment::Server => Client::open(first).map(Self::Server),
+            Deployment::Sentinel { service } => {
+                let addresses = infos.iter().map(|info| info.addr().clone());
+                let mut builder =
+                    SentinelClientBuilder::new(addresses, service.as_str(), SentinelServerType::Master)
+                        .map_err(OpenError::Client)?
+                        .set_client_to_redis_db(settings.db());
+                if let Some(username) = settings.username() {
+                    builder = builder.set_client_to_redis_username(username);
+                }
+                if let Some(password) = settings.password() {
+                    builder = builder.set_client_to_redis_password(password);
+                }
+                if tls {
+                    builder = builder
+                        .set_client_to_redis_tls_mode(TlsMode::Secure)
+                        .set_client_to_redis_certificates(certificates.clone())
+                        .set_client_to_sentinel_tls_mode(TlsMode::Secure)
+                        .set_client_to_sentinel_certificates(certificates);
+                }
+                builder.build().map(|client| Self::Sentinel(Box::new(client)))
+            }
+            Deployment::Cluster => {
+                let mut builder = ClusterClientBuilder::new(infos)
+                    .retries(CLUSTER_TRIES)
+                    .connection_timeout(CONNECT_WAIT)
+                    .response_timeout(options.timeout);
+                if tls {
+                    builder = builder.certs(certificates);
+                }
+                builder.build().map(Self::Cluster)
+            }
+        }
+        .map_err(OpenError::Client)
+    }
+
+    async fn connect(&mut self) -> RedisResult<Connection> {
+        // Each caller has a bound of its own.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_WAIT))
+            .set_response_timeout(None);
+        match self {
+            Self::Server(client) => {
+                let connection = client
+                    .get_multiplexed_async_connection_with_config(&config)
+                    .await?;
+                Ok(Connection::Server(connection))
+            }
+            Self::Sentinel(client) => {
+                let connection = client.get_async_connection_with_config(&config).await?;
+                Ok(Connection::Server(connection))
+            }
+            Self::Cluster(client) => Ok(Connection::Cluster(client.get_async_connection().await?)),
+        }
+    }
+}

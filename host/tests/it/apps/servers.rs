@@ -1,0 +1,117 @@
+//! Actors on Redis and Postgres: servers of their own, started here.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+use weft_servers::{Postgres, Redis};
+
+use super::{component, kv_app, shop};
+use crate::support::guests::SQL;
+use crate::support::{AppFile, Weft};
+
+fn on_redis(server: &Redis) -> String {
+    format!("redis, config: {{ url: \"{}\" }}", server.url())
+}
+
+fn on_postgres(server: &Postgres) -> String {
+    format!("postgres, config: {{ url: \"{}\" }}", server.url())
+}
+
+#[tokio::test]
+async fn a_store_on_redis_outlives_its_host() {
+    let server = Redis::start();
+    let weft = Weft::app(&kv_app(&on_redis(&server)), &[]);
+    assert_eq!(weft.send("PUT", "/one/a", "1").await.status, 200);
+    assert_eq!(
+        weft.send("POST", "/incr/n?by=5&bucket=one", "")
+            .await
+            .text()
+            .trim(),
+        "5"
+    );
+    drop(weft);
+    let weft = Weft::app(&kv_app(&on_redis(&server)), &[]);
+    assert_eq!(weft.get("/one/a").await.text(), "1");
+    assert_eq!(
+        weft.send("POST", "/incr/n?by=1&bucket=one", "")
+            .await
+            .text()
+            .trim(),
+        "6"
+    );
+    assert_eq!(server.cli(&["get", "weft:{default/store/one}:v:a"]).trim(), "1");
+}
+
+#[tokio::test]
+async fn tables_on_postgres_outlive_their_host() {
+    let server = Postgres::start();
+    let sql = component(SQL);
+    let app = AppFile::new(&format!(
+        "
+apiVersion: weft/v1
+name: tables
+actors:
+  sql:
+    component: {sql}
+    links:
+      weft:sql: {{ provider: tables }}
+providers:
+  tables: {{ capability: sql, backend: {} }}
+routes:
+  - actor: sql
+",
+        on_postgres(&server)
+    ));
+    let post = async |weft: &Weft, path: &str, statement: &str| {
+        let reply = weft
+            .send("POST", path, json!({ "sql": statement }).to_string())
+            .await;
+        assert_eq!(reply.status, 200, "{statement}: {}", reply.text());
+        reply.json()
+    };
+    let weft = Weft::app(&app, &[]);
+    post(
+        &weft,
+        "/execute",
+        "CREATE TABLE t (n NUMERIC(10, 2), at TIMESTAMPTZ)",
+    )
+    .await;
+    post(
+        &weft,
+        "/execute",
+        "INSERT INTO t VALUES (1.5, '2024-02-29 12:00:00+02')",
+    )
+    .await;
+    drop(weft);
+    let weft = Weft::app(&app, &[]);
+    let rows = post(&weft, "/query", "SELECT n, at FROM t").await["rows"].clone();
+    assert_eq!(rows, json!([["1.50", "2024-02-29 10:00:00+00"]]));
+}
+
+/// The example's own manifest; what it says of backends alone is changed.
+#[tokio::test]
+async fn the_shop_moves_to_redis_and_postgres_by_a_change_of_its_manifest_alone() {
+    let (redis, postgres) = (Redis::start(), Postgres::start());
+    let embedded = shop::manifest("pricing");
+    let moved = embedded
+        .replace("backend: redb", &format!("backend: {}", on_redis(&redis)))
+        .replace("backend: sqlite", &format!("backend: {}", on_postgres(&postgres)));
+    let (embedded, moved) = (AppFile::new(&embedded), AppFile::new(&moved));
+    let data = Arc::new(tempfile::tempdir().unwrap());
+    let weft = Weft::up(&[embedded.path()], &[], &[], data);
+    let order = json!({ "customer": "Ada", "lines": [{ "product": "rug", "quantity": 3 }] }).to_string();
+    for file in [embedded.path(), moved.path()] {
+        weft.cli(&["deploy", path(&file)]).await;
+        assert_eq!(weft.send("POST", "/api/seed", "").await.status, 200);
+        let placed = weft.send("POST", "/api/orders", order.clone()).await;
+        assert_eq!(placed.status, 201, "{}", placed.text());
+        let receipt = weft.get(placed.header("location")).await;
+        assert_eq!(receipt.json(), placed.json());
+    }
+    assert_ne!(redis.cli(&["dbsize"]).trim(), "0", "the shop is not on Redis");
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

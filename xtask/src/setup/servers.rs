@@ -1,0 +1,94 @@
+//! What the tests of capabilities run against: Redis and Postgres, from Debian's packages where the machine has none.
+//!
+//! `capabilities/servers` finds them again: there the places are listed in which it looks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::cache::Cache;
+use crate::sh;
+
+use super::debian::{self, Packages};
+
+/// Where Debian keeps the programs of each version of Postgres.
+const POSTGRES_VERSIONS: &str = "usr/lib/postgresql";
+/// The two programs that a test needs: one makes a data folder, the other serves it.
+const POSTGRES_PROGRAMS: [&str; 2] = ["initdb", "postgres"];
+
+pub(crate) struct Servers {
+    pub(crate) redis: PathBuf,
+    pub(crate) postgres: PathBuf,
+}
+
+pub(crate) fn ensure(cache: &Cache) -> anyhow::Result<Servers> {
+    Ok(Servers {
+        redis: redis(cache).context("Redis is missing. Install it (Debian: apt-get install redis-server)")?,
+        postgres: postgres(cache)
+            .context("Postgres is missing. Install it (Debian: apt-get install postgresql)")?,
+    })
+}
+
+fn redis(cache: &Cache) -> anyhow::Result<PathBuf> {
+    if let Some(program) = sh::which("redis-server") {
+        return Ok(program);
+    }
+    let packages = Packages {
+        with_dependencies: &["redis-server"],
+        alone: &[],
+    };
+    let folder = cache.entry("redis", |folder| {
+        debian::unpack("Redis", &packages, &cache.path("apt"), &folder.join("root"))?;
+        for program in ["redis-server", "redis-cli"] {
+            let inside = format!("usr/bin/{program}");
+            debian::write_starter(&folder.join(program), "root", &inside)?;
+        }
+        Ok(())
+    })?;
+    Ok(folder.join("redis-server"))
+}
+
+fn postgres(cache: &Cache) -> anyhow::Result<PathBuf> {
+    if let Some(program) = sh::which("initdb").or_else(|| newest_initdb(Path::new("/"))) {
+        return Ok(program);
+    }
+    let packages = Packages {
+        with_dependencies: &["postgresql"],
+        alone: &[],
+    };
+    let folder = cache.entry("postgres", |folder| {
+        let root = folder.join("root");
+        debian::unpack("Postgres", &packages, &cache.path("apt"), &root)?;
+        let initdb = newest_initdb(&root).context("the packages have no initdb")?;
+        let bin = initdb.parent().context("a program is in a folder")?;
+        let relative = bin.strip_prefix(folder).context("it was unpacked there")?;
+        // They start each other by their place, so a starter takes the place of each.
+        for program in POSTGRES_PROGRAMS {
+            let moved = format!("{program}.program");
+            fs::rename(bin.join(program), bin.join(&moved)).context("failed to rename a program")?;
+            let above = "../".repeat(relative.components().count() - 1);
+            let inside = relative.strip_prefix("root").context("it is below the root")?;
+            let target = inside.join(&moved);
+            let root = above.trim_end_matches('/');
+            debian::write_starter(&bin.join(program), root, &target.display().to_string())?;
+        }
+        std::os::unix::fs::symlink(relative, folder.join("bin")).context("failed to link the programs")
+    })?;
+    Ok(folder.join("bin/initdb"))
+}
+
+/// `initdb` of the newest version that Debian's packages put below `root`.
+fn newest_initdb(root: &Path) -> Option<PathBuf> {
+    let versions = fs::read_dir(root.join(POSTGRES_VERSIONS)).ok()?;
+    let version = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+    let newest = versions
+        .filter_map(|entry| version(entry.ok()?))
+        .filter(|version| bin(root, *version).join("initdb").is_file())
+        .max()?;
+    Some(bin(root, newest).join("initdb"))
+}
+
+fn bin(root: &Path, version: u32) -> PathBuf {
+    root.join(POSTGRES_VERSIONS).join(version.to_string()).join("bin")
+}
