@@ -55,7 +55,10 @@ struct State {
     credit: u64,
     finished: bool,
 
-    heard: Option<Instant>,
+    /// Whether anything came.
+    touched: bool,
+    /// When something came last, or it was opened.
+    heard: Instant,
     told: Instant,
     /// A number that the other says it has sent all frames below, and where this end was then.
     behind: Option<Behind>,
@@ -94,7 +97,8 @@ impl End {
                 sent: 0,
                 credit: if side == Side::Callee { WINDOW_MIN } else { 0 },
                 finished: false,
-                heard: None,
+                touched: false,
+                heard: Instant::now(),
                 told: Instant::now(),
                 behind: None,
             }),
@@ -125,7 +129,7 @@ impl End {
         entry.insert(self.clone());
         let peer = peer.clone();
         state.route = Some(Route { id, peer, subject });
-        state.told = Instant::now();
+        (state.told, state.heard) = (Instant::now(), Instant::now());
         true
     }
 
@@ -138,7 +142,7 @@ impl End {
 
     pub(super) fn is_untouched(&self) -> bool {
         let state = self.lock();
-        state.heard.is_none() && state.reset.is_none()
+        !state.touched && state.reset.is_none()
     }
 
     /// Lets the other send as much as there is room for.
@@ -171,8 +175,8 @@ impl End {
         if state.reset.is_some() {
             return;
         }
-        let first = state.heard.replace(Instant::now()).is_none();
-        if first && self.side == Side::Caller {
+        state.heard = Instant::now();
+        if !std::mem::replace(&mut state.touched, true) && self.side == Side::Caller {
             state.granted = state.granted.max(state.read + self.window);
             self.say(&mut state, FrameKind::Credit, None);
         }
@@ -255,9 +259,10 @@ impl End {
         if state.reset.is_some() {
             return;
         }
-        if state.heard.is_some_and(|heard| now - heard > SILENCE_MAX) {
+        // The callee's first credit comes when the call is taken, however long that runs.
+        if now.saturating_duration_since(state.heard) > SILENCE_MAX {
             self.fail(&mut state, "nothing was heard of its other end");
-        } else if now - state.told >= ALIVE_EACH {
+        } else if now.saturating_duration_since(state.told) >= ALIVE_EACH {
             self.say(&mut state, FrameKind::Credit, None);
         }
     }

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::network::{Flight, Network, Server};
+use self::network::{CUT, Flight, Network, Server};
 use crate::subject::Subject;
 use crate::transport::replies::Replies;
 use crate::transport::{
@@ -117,7 +117,7 @@ impl Sim {
         self.lock().faults = faults;
     }
 
-    /// Cuts the network into parts: messages between two of them are lost, also those on their way, and nobody is told.
+    /// Cuts the network into parts, as a cluster of servers that is split: messages between two of them are lost, also those on their way, and nobody is told.
     /// A host that is in none of them is in a part with the others of that kind.
     pub fn partition(&self, parts: &[Vec<&SimTransport>]) {
         let mut network = self.lock();
@@ -127,6 +127,11 @@ impl Sim {
                 network.set_part(transport.host, at + 1);
             }
         }
+    }
+
+    /// Cuts a host off from everybody, and from itself: as a host whose line to the server is dead.
+    pub fn cut(&self, transport: &SimTransport) {
+        self.lock().set_part(transport.host, CUT);
     }
 
     /// Ends all cuts.

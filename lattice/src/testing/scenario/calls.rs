@@ -339,7 +339,8 @@ async fn trouble(world: &mut World, all: &mut [Host], seen: &mut (u64, u64)) {
             }
             world.sim.partition(&parts);
         }
-        1 | 2 => world.sim.heal(),
+        1 => world.sim.cut(&all[at].transport),
+        2 => world.sim.heal(),
         3 => all[at].transport.stop(),
         4 => all[at].transport.resume(),
         5 => all[at].transport.set_connected(false),
@@ -432,12 +433,11 @@ async fn finish(world: &mut World, mut all: Vec<Host>, mut seen: (u64, u64)) -> 
             host.address
         );
     }
-    let size = all.len();
-    for at in 0..size {
-        note(&all[at], &mut seen);
-        if all[at].server.is_draining() {
-            all[at].transport.crash();
-            all[at] = world.start(at).await;
+    for (at, host) in all.iter_mut().enumerate() {
+        note(host, &mut seen);
+        if host.server.is_draining() {
+            host.transport.crash();
+            *host = world.start(at).await;
         }
     }
     tell_all(&all, None);

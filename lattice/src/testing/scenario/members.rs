@@ -139,7 +139,7 @@ async fn alone(sim: &Sim, hosts: &[Host], rng: &mut rand::rngs::StdRng) {
     if rng.random_bool(0.5) {
         hosts[at].transport.set_connected(false);
     } else {
-        sim.partition(&[vec![&hosts[at].transport]]);
+        sim.cut(&hosts[at].transport);
     }
     sleep(GONE_AFTER * 3).await;
     // Only of other regions it says that it hears nothing: that is what it knows.

@@ -31,13 +31,14 @@ pub struct Report {
     pub read: u64,
 }
 
-/// The byte at `at` of a direction.
-fn byte(seed: u64, at: u64) -> u8 {
-    crate::rpc::mix(seed ^ (at / 8)).to_le_bytes()[usize::try_from(at % 8).unwrap_or(0)]
-}
-
+/// The bytes of a direction from `at` on.
 fn part(seed: u64, at: u64, len: u64) -> Bytes {
-    (at..at + len).map(|at| byte(seed, at)).collect::<Vec<_>>().into()
+    let words = at / 8..=(at + len) / 8;
+    let bytes: Vec<u8> = words
+        .flat_map(|word| crate::rpc::mix(seed ^ word).to_le_bytes())
+        .collect();
+    let index = |at: u64| usize::try_from(at).expect("a part is short");
+    Bytes::from(bytes).slice(index(at % 8)..index(at % 8 + len))
 }
 
 /// Whether all of it went, and the bytes that were read.
@@ -123,7 +124,7 @@ pub async fn run(seed: u64) -> Report {
         let id = binder.bind(&hosts[to].1);
         let accepted = hosts[to].2.accept(id, &hosts[from].1).expect("there is room");
         let (there, back) = (seed ^ (number << 32), seed ^ (number << 32) ^ 1);
-        let lens = (rng.random_range(0..2_000_000), rng.random_range(0..300_000));
+        let lens = (rng.random_range(0..800_000), rng.random_range(0..100_000));
         let mut chances = || -> StdRng { SeedableRng::seed_from_u64(rng.random()) };
         let (one, other) = (chances(), chances());
         ends.spawn(async move {
@@ -170,7 +171,7 @@ async fn trouble(rng: &mut StdRng, sim: &Sim, hosts: &[(SimTransport, Address, S
         sleep(Duration::from_millis(rng.random_range(1..400))).await;
         let at = rng.random_range(0..hosts.len());
         match rng.random_range(0..4) {
-            0 => sim.partition(&[vec![&hosts[at].0]]),
+            0 => sim.cut(&hosts[at].0),
             1 => hosts[at].0.stop(),
             2 => hosts[at].0.set_connected(false),
             _ => {

@@ -17,6 +17,9 @@ use crate::subject::Subject;
 use crate::transport::replies::{Arrived, Replies};
 use crate::transport::{Handler, Subscriber};
 
+/// The part of hosts that reach nobody, themselves neither.
+pub(super) const CUT: usize = usize::MAX;
+
 pub(super) struct Server {
     pub(super) host: usize,
     pub(super) open: AtomicBool,
@@ -220,7 +223,7 @@ impl Network {
             let (sender, host) = (self.hosts[from].part, &mut self.hosts[flight.to()]);
             if host.stopped {
                 host.held.push((from, flight));
-            } else if host.tasks.is_some() && host.connected && host.part == sender {
+            } else if host.tasks.is_some() && host.connected && host.part == sender && sender != CUT {
                 self.count(flight.to(), flight.len());
                 return Ok(flight);
             }
@@ -312,9 +315,11 @@ impl Network {
     }
 
     pub(super) fn subscribers(&self, subject: &Subject) -> Vec<(usize, Arc<Subscriber>)> {
-        let of = |subject: &Subject| self.subscribers.get(subject).cloned().unwrap_or_default();
-        let mut all = of(subject);
-        all.extend(subject.wide().as_ref().map(of).unwrap_or_default());
-        all
+        let of = |subject: &Subject| self.subscribers.get(subject).into_iter().flatten();
+        let wide = subject.wide();
+        let all = of(subject).chain(wide.as_ref().into_iter().flat_map(of));
+        all.filter(|(_, subscriber)| subscriber.is_heard())
+            .cloned()
+            .collect()
     }
 }
