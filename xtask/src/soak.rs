@@ -156,6 +156,7 @@ fn prepare(project: &Project, args: &Args) -> anyhow::Result<Subjects> {
                 "caller",
                 "callee",
                 "fault",
+                "hostile",
                 "pricing-sale",
             ];
             guests.extend(actors::SHOP);

@@ -42,7 +42,7 @@ const KINDS: &[(&str, usize)] = &[
     ("attack", 3),
 ];
 
-/// Paths of the guests `fault` and `hostile`. One that a guest does not have is answered 404, which is as good.
+/// Paths of the guests `fault` and `hostile`.
 const ATTACKS: &[&str] = &[
     "/fault/trap",
     "/fault/spin",
@@ -60,8 +60,8 @@ const ATTACKS: &[&str] = &[
     "/fault/subtask-many?n=1000",
     "/hostile/loop",
     "/hostile/memory",
-    "/hostile/memories",
-    "/hostile/table",
+    "/hostile/grows",
+    "/hostile/fill",
     "/hostile/recursion",
     "/hostile/handles?of=fields",
     "/hostile/handles?of=streams",
@@ -74,6 +74,9 @@ const ATTACKS: &[&str] = &[
     "/hostile/trap-mid-body",
     "/hostile/calls-deep?n=100",
     "/hostile/cycle?n=1000000",
+    "/hostile/timers",
+    "/hostile/kv-large",
+    "/hostile/sql-forever",
 ];
 
 #[derive(Default)]
