@@ -22,6 +22,7 @@ pub(super) enum Kind {
     WasmtimeStock,
     WasmtimeTuned,
     Weft,
+    WeftReuse,
     Shop,
     Arena,
 }
@@ -33,6 +34,7 @@ impl Kind {
             Self::WasmtimeStock => "wasmtime serve",
             Self::WasmtimeTuned => "wasmtime serve tuned",
             Self::Weft => "weft",
+            Self::WeftReuse => "weft with reuse",
             Self::Shop => "weft with the shop",
             Self::Arena => "weft with an attacker",
         }
@@ -64,7 +66,7 @@ impl Kind {
                 command.arg(subjects.guest("hello"));
                 command
             }
-            Self::Weft | Self::Shop | Self::Arena => {
+            Self::Weft | Self::WeftReuse | Self::Shop | Self::Arena => {
                 let (file, data) = match self {
                     Self::Shop => (subjects.shop.join("app.yaml"), "shop-data"),
                     Self::Arena => (subjects.arena(), "arena-data"),
@@ -73,6 +75,9 @@ impl Kind {
                 let mut command = Command::new(&subjects.weft);
                 command.arg("up").arg(file).args(["--http", &address, "--data"]);
                 command.arg(subjects.scratch.join(data));
+                if self == Self::WeftReuse {
+                    command.args(["--reuse", "1000000"]);
+                }
                 command
             }
         }
