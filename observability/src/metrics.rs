@@ -63,6 +63,7 @@ mod tests {
         [false, true]
             .into_iter()
             .for_each(|dropped| actor.log_lines(1, dropped));
+        actor.instance_reused();
         CompileOutcome::ALL
             .into_iter()
             .for_each(|outcome| metrics.component_compiled(outcome, Duration::from_secs(1)));

@@ -365,8 +365,8 @@ fn two_apps_can_not_claim_the_same_route() {
     )
     .unwrap_err();
     insta::assert_snapshot!(faults, @r"
-    app.yaml:42:14: GET shop.example/ with x-tenant: blue is taken by the app default/shop: choose another host, path, method or header
-    app.yaml:43:12: any method *.shop.example/ is taken by the app default/shop: choose another host, path, method or header
+    app.yaml:43:14: GET shop.example/ with x-tenant: blue is taken by the app default/shop: choose another host, path, method or header
+    app.yaml:44:12: any method *.shop.example/ is taken by the app default/shop: choose another host, path, method or header
     ");
 }
 

@@ -48,11 +48,11 @@ fn knows_where_things_were_written() {
         weft_compose::FaultKind::Found("actor `pricing` does not export shop:pricing/pricing".into()),
     );
     insta::assert_snapshot!(fault.render(SHOP), @r"
-    app.yaml:26:38: actor `pricing` does not export shop:pricing/pricing
-     26 |       shop:pricing/pricing: { actor: pricing }
+    app.yaml:27:38: actor `pricing` does not export shop:pricing/pricing
+     27 |       shop:pricing/pricing: { actor: pricing }
         |                                      ^^^^^^^
     ");
-    assert_eq!(shop.actors["catalog"].name.span.line, 14);
+    assert_eq!(shop.actors["catalog"].name.span.line, 15);
 }
 
 #[test]

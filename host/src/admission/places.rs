@@ -186,7 +186,8 @@ mod tests {
 
     fn apps(asked: &[Option<u32>]) -> BTreeMap<AppName, Option<u32>> {
         let named = asked.iter().enumerate();
-        let named = named.map(|(n, places)| (AppName::new("default", &format!("app-{n}")).unwrap(), *places));
+        let named =
+            named.map(|(n, places)| (AppName::new("default", &format!("app-{n:02}")).unwrap(), *places));
         named.collect()
     }
 

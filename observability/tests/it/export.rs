@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use weft_observability::attributes::{METRICS, WEFT_POOL_SLOTS, WEFT_TLS_RELOAD};
 use weft_observability::metrics::{
-    CacheResult, CallPath, CompileOutcome, Eviction, Operation, OperationOutcome, PoolState, ShedReason,
-    StateReport,
+    AppPlacesReport, CacheResult, CallPath, CompileOutcome, Eviction, Operation, OperationOutcome, PoolState,
+    ShedReason, StateReport,
 };
 use weft_observability::test_collector::{SpanKind, TestCollector};
 use weft_observability::{InvocationRecord, LogFormat, Outcome, TraceContext, context_of, set_parent};
@@ -101,6 +101,16 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
         warm_memories: 5,
         kept: 1,
     });
+    metrics.observe_places(|| {
+        vec![AppPlacesReport {
+            app: "default/hello".into(),
+            root_reserved: 1,
+            root_used: 1,
+            nested_reserved: 1,
+            nested_used: 0,
+        }]
+    });
+    metrics.observe_tasks(|| 5);
     metrics.observe_connections(|| 1);
     metrics.observe_certificates(|each| each("example.com", std::time::SystemTime::now()));
     metrics.component_compiled(CompileOutcome::Ok, Duration::from_secs(1));
@@ -128,6 +138,7 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
     actor.record_http(&http::Method::GET, 500, time);
     actor.shed(ShedReason::PoolFull);
     actor.call(CallPath::Local, Outcome::Ok);
+    actor.instance_reused();
     actor.operation(Operation::KeyValueGet, OperationOutcome::Ok, time);
     telemetry.shutdown().await;
 

@@ -181,6 +181,12 @@ async fn numbers_go_where_the_statement_wants_them() {
     );
 }
 
+/// The bits of the only element of an array of `float4`.
+fn single(array: &str) -> u32 {
+    let element = array.trim_matches(['{', '}']);
+    element.parse::<f32>().map(f32::to_bits).unwrap()
+}
+
 /// The law: a number or a moment of any size is written as the server writes it.
 #[test]
 fn any_number_and_any_moment_reads_as_the_server_writes_it() {
@@ -211,8 +217,14 @@ fn any_number_and_any_moment_reads_as_the_server_writes_it() {
             SqlValue::Integer(e.into()),
         ];
         let values = runtime.block_on(one(&database, statement, params)).unwrap();
-        for pair in values.chunks(2) {
-            prop_assert_eq!(&pair[0], &pair[1]);
+        for (at, pair) in values.chunks(2).enumerate() {
+            // Of two shortest texts for one `float4` either may be written, as both are read as that number.
+            match (at, &pair[0], &pair[1]) {
+                (1, SqlValue::Text(ours), SqlValue::Text(servers)) => {
+                    prop_assert_eq!(single(ours), single(servers))
+                }
+                (_, ours, servers) => prop_assert_eq!(ours, servers),
+            }
         }
         Ok(())
     });
