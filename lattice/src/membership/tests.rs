@@ -193,6 +193,39 @@ fn what_a_host_says_of_itself_reaches_all_and_a_controller_digests_first() {
     assert!(members[2].controller);
 }
 
+/// Two digests that were overtaken came one after the other. As the second followed the first, nothing seemed to be
+/// missing, and what they said of the past stayed. Late ones count for nothing now, and only everything makes up for what
+/// was missed.
+#[test]
+fn digests_that_come_late_don_t_bring_the_past_back() {
+    let mut view = View::new(address(1), "eu", false, Bytes::new(), Duration::ZERO);
+    let now = Duration::from_secs(1);
+    let digest = |number, all, standing| Digest {
+        by: address(9),
+        region: "us".to_owned(),
+        number,
+        all,
+        hosts: vec![Record {
+            address: address(5),
+            standing,
+            edition: 1,
+            details: Bytes::new(),
+            controller: false,
+        }],
+    };
+    let sees = |view: &View| view.members().iter().any(|member| member.address == address(5));
+    view.told(digest(1, true, Standing::Alive), now);
+    view.told(digest(4, false, Standing::Gone), now);
+    view.told(digest(2, false, Standing::Alive), now);
+    view.told(digest(3, false, Standing::Alive), now);
+    assert!(!sees(&view));
+    assert!(view.asks.contains("us"));
+    view.told(digest(5, false, Standing::Gone), now);
+    assert!(view.asks.contains("us"));
+    view.told(digest(6, true, Standing::Alive), now);
+    assert!(sees(&view) && !view.asks.contains("us"));
+}
+
 #[test]
 fn another_region_without_digests_is_suspect_and_comes_back() {
     let mut view = View::new(address(1), "eu", false, Bytes::new(), Duration::ZERO);
