@@ -314,7 +314,9 @@ impl View {
         }
         if self.listens && beat.region == self.region {
             let name = self.region.clone();
-            self.own_region().beat(&name, beat, now, &mut effects);
+            // Who listens only to be ready follows the digests: by itself it would not judge again what it took over.
+            let follows = self.term.is_none() && !self.asks.contains(&name);
+            self.own_region().beat(&name, beat, follows, now, &mut effects);
         }
         effects
     }

@@ -115,7 +115,15 @@ impl Region {
         }
     }
 
-    pub(super) fn beat(&mut self, name: &str, beat: Heartbeat, now: Duration, effects: &mut Vec<Effect>) {
+    /// A heartbeat came. Who `follows` digests only notes when.
+    pub(super) fn beat(
+        &mut self,
+        name: &str,
+        beat: Heartbeat,
+        follows: bool,
+        now: Duration,
+        effects: &mut Vec<Effect>,
+    ) {
         let len = self.hosts.len();
         let record = Record {
             address: beat.address,
@@ -128,6 +136,12 @@ impl Region {
             // One that was overtaken by a later one; or by its own end, which is for good.
             Some(host) if beat.number <= host.beat => {}
             Some(host) if host.record.standing == Standing::Gone && host.beat == u64::MAX => {}
+            Some(host) if follows => {
+                if host.record.standing != Standing::Gone {
+                    host.heard = now;
+                }
+            }
+            None if follows => {}
             Some(host) => {
                 host.heard = now;
                 host.beat = if record.standing == Standing::Gone {

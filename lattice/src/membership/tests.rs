@@ -226,6 +226,26 @@ fn digests_that_come_late_don_t_bring_the_past_back() {
     assert!(sees(&view) && !view.asks.contains("us"));
 }
 
+/// The second in rank stood still, and then got a digest that a host is gone and an older heartbeat of that host, which
+/// it took over. As it judges nobody, and the first had nothing new to tell, the host was there for it for ever.
+#[test]
+fn who_only_listens_does_not_bring_back_who_is_gone() {
+    let mut room = Room::new(4);
+    room.seconds(6);
+    let last = room.views[3].beat("eu");
+    room.dead.insert(3);
+    room.seconds(8);
+    assert_eq!(room.standing(1, 3), Standing::Gone);
+    assert!(room.views[1].listens && !room.views[1].is_digester());
+    let late = Heartbeat {
+        number: last.number + 1,
+        ..last
+    };
+    let now = room.now;
+    room.views[1].heard(late, now);
+    assert_eq!(room.standing(1, 3), Standing::Gone);
+}
+
 #[test]
 fn another_region_without_digests_is_suspect_and_comes_back() {
     let mut view = View::new(address(1), "eu", false, Bytes::new(), Duration::ZERO);
