@@ -136,12 +136,9 @@ impl Region {
             // One that was overtaken by a later one; or by its own end, which is for good.
             Some(host) if beat.number <= host.beat => {}
             Some(host) if host.record.standing == Standing::Gone && host.beat == u64::MAX => {}
-            Some(host) if follows => {
-                if host.record.standing != Standing::Gone {
-                    host.heard = now;
-                }
-            }
-            None if follows => {}
+            // How long one is gone begins when it was told.
+            Some(host) if follows && host.record.standing != Standing::Gone => host.heard = now,
+            _ if follows => {}
             Some(host) => {
                 host.heard = now;
                 host.beat = if record.standing == Standing::Gone {
