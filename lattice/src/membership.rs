@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::driver::{Membership, MembershipError, MembershipStats};
-use self::region::Region;
+use self::region::{Region, Told};
 pub use crate::envelope::Standing;
 use crate::envelope::{Digest, Heartbeat, Record};
 use crate::subject::Address;
@@ -62,13 +62,14 @@ pub struct View {
     listens: bool,
     /// The digests that this host makes; none unless it is its turn.
     term: Option<Term>,
+    /// Digests that this host has made.
+    digests: u64,
     /// When a digest of somebody came who ranks before this host, or it started.
     led: Duration,
 }
 
 /// One turn of a digester.
 struct Term {
-    number: u64,
     /// What was told last.
     told: BTreeMap<Address, (Standing, u64)>,
     tell_all: bool,
@@ -121,6 +122,7 @@ impl View {
             asks: BTreeSet::from([region.to_owned()]),
             listens: false,
             term: None,
+            digests: 0,
             led: now + JOIN_WAIT.saturating_sub(TAKE_OVER_AFTER),
         }
     }
@@ -232,7 +234,6 @@ impl View {
         match (its_turn, self.term.is_some()) {
             (true, false) => {
                 self.term = Some(Term {
-                    number: 0,
                     told: BTreeMap::new(),
                     tell_all: true,
                 });
@@ -283,11 +284,12 @@ impl View {
             .into_iter()
             .map(|record| (record.address, (record.standing, record.edition)))
             .collect();
-        term.number += 1;
+        // Over all its turns, so that one of an earlier turn that comes late is known for that.
+        self.digests += 1;
         Some(Effect::Tell(Digest {
             by: self.me.address.clone(),
             region: self.region.clone(),
-            number: term.number,
+            number: self.digests,
             all,
             hosts,
         }))
@@ -312,7 +314,9 @@ impl View {
         }
         if self.listens && beat.region == self.region {
             let name = self.region.clone();
-            self.own_region().beat(&name, beat, now, &mut effects);
+            // Who listens only to be ready follows the digests: by itself it would not judge again what it took over.
+            let follows = self.term.is_none() && !self.asks.contains(&name);
+            self.own_region().beat(&name, beat, follows, now, &mut effects);
         }
         effects
     }
@@ -336,15 +340,20 @@ impl View {
         let judges = own && self.term.is_some();
         let name = digest.region.clone();
         let me = self.me.address.clone();
-        let complete =
+        let told =
             self.regions
                 .entry(name.clone())
                 .or_default()
                 .told(&name, &me, digest, judges, now, &mut effects);
-        if complete {
-            self.asks.remove(&name);
-        } else {
-            self.asks.insert(name);
+        match told {
+            Told::All => {
+                self.asks.remove(&name);
+            }
+            Told::Missed => {
+                self.asks.insert(name);
+            }
+            // What was missed before is missed still.
+            Told::Follows => {}
         }
         effects
     }

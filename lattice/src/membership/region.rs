@@ -24,6 +24,17 @@ pub(super) struct Region {
     silent: bool,
 }
 
+/// What is known after a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Everything.
+    All,
+    /// What was known before, and what changed.
+    Follows,
+    /// Something was missed.
+    Missed,
+}
+
 struct Host {
     record: Record,
     /// When it was heard of last, by a heartbeat or otherwise.
@@ -104,7 +115,15 @@ impl Region {
         }
     }
 
-    pub(super) fn beat(&mut self, name: &str, beat: Heartbeat, now: Duration, effects: &mut Vec<Effect>) {
+    /// A heartbeat came. Who `follows` digests only notes when.
+    pub(super) fn beat(
+        &mut self,
+        name: &str,
+        beat: Heartbeat,
+        follows: bool,
+        now: Duration,
+        effects: &mut Vec<Effect>,
+    ) {
         let len = self.hosts.len();
         let record = Record {
             address: beat.address,
@@ -117,6 +136,9 @@ impl Region {
             // One that was overtaken by a later one; or by its own end, which is for good.
             Some(host) if beat.number <= host.beat => {}
             Some(host) if host.record.standing == Standing::Gone && host.beat == u64::MAX => {}
+            // How long one is gone begins when it was told.
+            Some(host) if follows && host.record.standing != Standing::Gone => host.heard = now,
+            _ if follows => {}
             Some(host) => {
                 host.heard = now;
                 host.beat = if record.standing == Standing::Gone {
@@ -139,8 +161,7 @@ impl Region {
         }
     }
 
-    /// Takes over a digest; whether nothing was missed. Who `judges` by itself only learns of hosts that it does not
-    /// know.
+    /// Takes over a digest. Who `judges` by itself only learns of hosts that it does not know.
     pub(super) fn told(
         &mut self,
         name: &str,
@@ -149,7 +170,14 @@ impl Region {
         judges: bool,
         now: Duration,
         effects: &mut Vec<Effect>,
-    ) -> bool {
+    ) -> Told {
+        // It was overtaken, or comes twice; what it says may be past.
+        if let Some((by, number)) = &self.last
+            && *by == digest.by
+            && digest.number <= *number
+        {
+            return Told::Follows;
+        }
         self.told = now;
         if std::mem::take(&mut self.silent) {
             let alive = self
@@ -177,7 +205,11 @@ impl Region {
         self.hosts.retain(|_, host| {
             host.record.standing != Standing::Gone || now.saturating_sub(host.heard) <= REMEMBERED
         });
-        digest.all || follows || judges
+        match (digest.all || judges, follows) {
+            (true, _) => Told::All,
+            (false, true) => Told::Follows,
+            (false, false) => Told::Missed,
+        }
     }
 
     fn take_over(

@@ -193,6 +193,59 @@ fn what_a_host_says_of_itself_reaches_all_and_a_controller_digests_first() {
     assert!(members[2].controller);
 }
 
+/// Two digests that were overtaken came one after the other. As the second followed the first, nothing seemed to be
+/// missing, and what they said of the past stayed. Late ones count for nothing now, and only everything makes up for what
+/// was missed.
+#[test]
+fn digests_that_come_late_don_t_bring_the_past_back() {
+    let mut view = View::new(address(1), "eu", false, Bytes::new(), Duration::ZERO);
+    let now = Duration::from_secs(1);
+    let digest = |number, all, standing| Digest {
+        by: address(9),
+        region: "us".to_owned(),
+        number,
+        all,
+        hosts: vec![Record {
+            address: address(5),
+            standing,
+            edition: 1,
+            details: Bytes::new(),
+            controller: false,
+        }],
+    };
+    let sees = |view: &View| view.members().iter().any(|member| member.address == address(5));
+    view.told(digest(1, true, Standing::Alive), now);
+    view.told(digest(4, false, Standing::Gone), now);
+    view.told(digest(2, false, Standing::Alive), now);
+    view.told(digest(3, false, Standing::Alive), now);
+    assert!(!sees(&view));
+    assert!(view.asks.contains("us"));
+    view.told(digest(5, false, Standing::Gone), now);
+    assert!(view.asks.contains("us"));
+    view.told(digest(6, true, Standing::Alive), now);
+    assert!(sees(&view) && !view.asks.contains("us"));
+}
+
+/// The second in rank stood still, and then got a digest that a host is gone and an older heartbeat of that host, which
+/// it took over. As it judges nobody, and the first had nothing new to tell, the host was there for it for ever.
+#[test]
+fn who_only_listens_does_not_bring_back_who_is_gone() {
+    let mut room = Room::new(4);
+    room.seconds(6);
+    let last = room.views[3].beat("eu");
+    room.dead.insert(3);
+    room.seconds(8);
+    assert_eq!(room.standing(1, 3), Standing::Gone);
+    assert!(room.views[1].listens && !room.views[1].is_digester());
+    let late = Heartbeat {
+        number: last.number + 1,
+        ..last
+    };
+    let now = room.now;
+    room.views[1].heard(late, now);
+    assert_eq!(room.standing(1, 3), Standing::Gone);
+}
+
 #[test]
 fn another_region_without_digests_is_suspect_and_comes_back() {
     let mut view = View::new(address(1), "eu", false, Bytes::new(), Duration::ZERO);

@@ -37,6 +37,8 @@ pub(crate) struct Waiting {
     token: u64,
     subject: Subject,
     arrives: oneshot::Receiver<Arrived>,
+    /// It is out of the table already.
+    done: bool,
     table: Replies,
 }
 
@@ -55,6 +57,7 @@ impl Replies {
             token,
             subject: subject.clone(),
             arrives,
+            done: false,
             table: self.clone(),
         })
     }
@@ -94,17 +97,24 @@ impl Future for Waiting {
     type Output = Result<Bytes, TransportError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.arrives).poll(cx).map(|arrived| match arrived {
-            Ok(Arrived::Reply(reply)) => Ok(reply),
-            Ok(Arrived::NoResponders) => Err(TransportError::NoResponders(self.subject.clone())),
-            Ok(Arrived::ConnectionLost) | Err(_) => Err(TransportError::ConnectionLost(self.subject.clone())),
+        Pin::new(&mut self.arrives).poll(cx).map(|arrived| {
+            self.done = true;
+            match arrived {
+                Ok(Arrived::Reply(reply)) => Ok(reply),
+                Ok(Arrived::NoResponders) => Err(TransportError::NoResponders(self.subject.clone())),
+                Ok(Arrived::ConnectionLost) | Err(_) => {
+                    Err(TransportError::ConnectionLost(self.subject.clone()))
+                }
+            }
         })
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.table.lock().waiting.remove(&self.token);
+        if !self.done {
+            self.table.lock().waiting.remove(&self.token);
+        }
     }
 }
 
