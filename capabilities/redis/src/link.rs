@@ -229,9 +229,9 @@ async fn watch_over(mut connection: Connection, alarm: &Alarm) -> Reason {
 
 /// Where connections come from.
 enum Source {
-    Server(Client),
+    Server(Box<Client>),
     Sentinel(Box<SentinelClient>),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 impl Source {
@@ -268,8 +268,10 @@ impl Source {
         }
         let settings = first.redis_settings().clone();
         match &options.deployment {
-            Deployment::Server if tls => Client::build_with_tls(first, certificates).map(Self::Server),
-            Deployment::Server => Client::open(first).map(Self::Server),
+            Deployment::Server if tls => {
+                Client::build_with_tls(first, certificates).map(|client| Self::Server(Box::new(client)))
+            }
+            Deployment::Server => Client::open(first).map(|client| Self::Server(Box::new(client))),
             Deployment::Sentinel { service } => {
                 let addresses = infos.iter().map(|info| info.addr().clone());
                 let mut builder =
@@ -299,7 +301,7 @@ impl Source {
                 if tls {
                     builder = builder.certs(certificates);
                 }
-                builder.build().map(Self::Cluster)
+                builder.build().map(|client| Self::Cluster(Box::new(client)))
             }
         }
         .map_err(OpenError::Client)
