@@ -71,6 +71,11 @@ impl Transaction {
         let mut slot = self.lease.lock().await;
         // Taken for as long as it runs: if the caller leaves, the transaction ends.
         let mut lease = slot.take().ok_or_else(|| self.rolled_back())?;
+        // The alarm may not have come to it yet. Dropping the lease ends the transaction.
+        if Instant::now() >= self.deadline {
+            self.ended.get_or_init(|| TIME_UP);
+            return Err(self.rolled_back());
+        }
         match lease.run(text, &params, effect, self.deadline).await {
             Ok(output) => {
                 *slot = Some(lease);
