@@ -155,7 +155,8 @@ fn wrong_kinds_of_values_are_refused_everywhere() {
         }
     }
     host.runtime.block_on(async {
-        for batch in requests.chunks(48) {
+        // The admin API takes 64 connections, and a busy host may still be closing those of the batch before.
+        for batch in requests.chunks(30) {
             let answers = batch.iter().map(async |request| {
                 let answer = host.socket(&admin_request(request.as_bytes())).await;
                 let shown: String = request.chars().take(300).collect();
