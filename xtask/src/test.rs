@@ -67,22 +67,35 @@ pub(crate) fn check(project: &Project) -> anyhow::Result<ExitCode> {
         // Not the advisories: they come from a server, and a new one would fail a commit that changed nothing.
         Some(_) => checks.push(check_of(
             project,
-            &["deny", "check", "bans", "licenses", "sources"],
+            &[
+                "deny",
+                "check",
+                "--hide-inclusion-graph",
+                "bans",
+                "licenses",
+                "sources",
+            ],
             &[],
         )),
         None => eprintln!(
             "skipped: cargo deny check, as cargo-deny is missing (cargo install --locked cargo-deny)"
         ),
     }
-    let mut passed = true;
+    let mut failed = Vec::new();
     for mut check in checks {
-        eprintln!("{}", described(&check));
-        passed &= sh::foreground(LIMIT, &mut check)?.success();
+        let name = described(&check);
+        eprintln!("{name}");
+        if !sh::foreground(LIMIT, &mut check)?.success() {
+            failed.push(name);
+        }
     }
-    Ok(if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    // Again at the end, as a check that passed may have printed much since.
+    for name in &failed {
+        eprintln!("failed: {name}");
+    }
+    Ok(match failed.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     })
 }
 

@@ -90,7 +90,10 @@ pub fn fetch(url: &str, n: usize) -> String {
         }
     }
     drop(kept);
-    format!("{answered} answered, {failed} failed, {refused} refused {}\n", first.unwrap_or_default())
+    format!(
+        "{answered} answered, {failed} failed, {refused} refused {}\n",
+        first.unwrap_or_default()
+    )
 }
 
 fn send(url: &str) -> Option<Result<FutureIncomingResponse, ErrorCode>> {
