@@ -262,6 +262,8 @@ pub enum FaultKind {
     NotDeployed(String),
     #[error("{actor} has no link for `{interface}`")]
     UnknownLink { actor: String, interface: String },
+    #[error("{actor} is not placed on {host}: `weft get actors` tells where it is")]
+    NotPlaced { actor: String, host: String },
 }
 
 impl FaultKind {

@@ -410,7 +410,7 @@ impl Components {
 }
 
 /// Written beside, synced, then renamed: a file that is there is whole.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
     let beside = path.with_added_extension(format!("{}.part", std::process::id()));
     let mut file = fs::File::create(&beside)?;

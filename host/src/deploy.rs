@@ -15,7 +15,7 @@ use weft_compose::fault::Collector;
 use weft_compose::key::Key;
 use weft_compose::manifest::{Actor as ActorManifest, ComponentRef};
 use weft_compose::record::{AppRecord, LinkTarget, decode, encode};
-use weft_compose::{ActorName, AppName, FaultKind, Faults, InterfacePattern, Manifest, key};
+use weft_compose::{ActorName, AppName, FaultKind, Faults, HostName, InterfacePattern, Manifest, key};
 use weft_lattice::control::{CommitError, ControlStore, Entry, Expected, Index, ReadError, Transaction};
 use weft_observability::HostMetrics;
 
@@ -230,6 +230,27 @@ impl Deployer {
         self.write(&actor.app_name(), by, plan).await
     }
 
+    /// Places an actor on a host, or with `placed` false takes it off.
+    ///
+    /// # Errors
+    /// [`DeployError`]; nothing was changed.
+    pub async fn place(
+        &self,
+        actor: &ActorName,
+        host: &HostName,
+        placed: bool,
+        by: &str,
+    ) -> Result<Deployed, DeployError> {
+        let plan = |current: &CurrentApp, _: &deploy::Claims| {
+            let change = match placed {
+                true => deploy::place(current, actor, host, by),
+                false => deploy::unplace(current, actor, host),
+            };
+            change.map_err(DeployError::Refused)
+        };
+        self.write(&actor.app_name(), by, plan).await
+    }
+
     /// Deletes an app's records. What its providers stored stays on disk.
     ///
     /// # Errors
@@ -302,9 +323,10 @@ impl Deployer {
         plan: impl Fn(&CurrentApp, &deploy::Claims) -> Result<Change, DeployError>,
     ) -> Result<(Change, Index), DeployError> {
         // The app's own, and all claims of routes.
-        let own = [key::ACTORS, key::PROVIDERS, key::LINKS].map(|kind| key::of(kind, app));
-        let [actors, providers, links] = own.each_ref().map(String::as_str);
-        let prefixes = [&key::app(app), actors, providers, links, key::ROUTES];
+        let kinds = [key::ACTORS, key::PROVIDERS, key::LINKS, key::PLACEMENTS];
+        let own = kinds.map(|kind| key::of(kind, app));
+        let [actors, providers, links, placements] = own.each_ref().map(String::as_str);
+        let prefixes = [&key::app(app), actors, providers, links, placements, key::ROUTES];
         let (entries, index) = read_all(&*self.control, &prefixes).await?;
         let entries = entries
             .iter()

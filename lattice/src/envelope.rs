@@ -9,18 +9,23 @@
 
 mod control;
 mod frame;
+mod http;
 mod map;
 mod membership;
+mod records;
 
 use bytes::Bytes;
 
 pub use self::control::{Control, ControlReply};
 pub use self::frame::{Frame, FrameKind, Side};
+pub use self::http::{Header, HttpRequest, HttpResponse, INLINE_BODY_MAX, decode_trailers, encode_trailers};
 
 pub use self::map::FieldError;
 use self::map::{Reader, Writer};
 pub(crate) use self::membership::DETAILS_LEN_MAX;
 pub use self::membership::{Digest, Heartbeat, Record, Standing};
+pub(crate) use self::records::EVENTS_MAX;
+pub use self::records::{Records, RecordsReply, RecordsRequest};
 use crate::subject::Address;
 
 /// The version that is written, and the only one that is read.

@@ -332,7 +332,11 @@ fn parse_digest(text: &str) -> Result<Digest, Problem> {
     })
 }
 
-fn finish(by: &str, what: &str, result: Result<Deployed, Problem>) -> Result<Json<Deployed>, Problem> {
+pub(super) fn finish(
+    by: &str,
+    what: &str,
+    result: Result<Deployed, Problem>,
+) -> Result<Json<Deployed>, Problem> {
     match &result {
         Ok(Deployed {
             index,

@@ -253,13 +253,24 @@ impl End {
         }
     }
 
+    /// Ends it without a word, if the other end never knew of it.
+    pub(super) fn discard(&self) {
+        let mut state = self.lock();
+        if !state.touched && state.reset.is_none() {
+            state.reset = Some("it was not taken".into());
+        }
+    }
+
     /// Each second: says that it is there, and notices that the other is not.
     pub(super) fn look(&self, now: Instant) {
         let mut state = self.lock();
         if state.reset.is_some() {
             return;
         }
-        // The callee's first credit comes when the call is taken, however long that runs.
+        // A callee may take it late or never, and the call has a deadline of its own.
+        if self.side == Side::Caller && !state.touched {
+            return;
+        }
         if now.saturating_duration_since(state.heard) > SILENCE_MAX {
             self.fail(&mut state, "nothing was heard of its other end");
         } else if now.saturating_duration_since(state.told) >= ALIVE_EACH {
