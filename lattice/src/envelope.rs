@@ -7,6 +7,7 @@
 //! order, and refuses a version that it does not know: what an old reader may ignore is a new field, everything else is
 //! a new version.
 
+mod artifact;
 mod control;
 mod frame;
 mod map;
@@ -14,6 +15,7 @@ mod membership;
 
 use bytes::Bytes;
 
+pub use self::artifact::{ArtifactAsk, ArtifactReply, ArtifactRequest};
 pub use self::control::{Control, ControlReply};
 pub use self::frame::{Frame, FrameKind, Side};
 

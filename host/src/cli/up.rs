@@ -85,6 +85,9 @@ pub(super) struct Up {
     /// Components that may be loaded at once; by default 1024, or what the limit on open files leaves room for.
     #[arg(long, value_name = "N")]
     loaded_components: Option<usize>,
+    /// The most that is kept of components that nothing deploys.
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = bytes)]
+    artifact_bytes: u64,
     /// Invocations of one actor that run at once.
     #[arg(long, value_name = "N", default_value_t = Limits::default().concurrency)]
     concurrency: u32,
@@ -182,6 +185,7 @@ pub(super) fn run(up: Up, output: Output) -> Result<(), Failure> {
     if up.print_manifest {
         return print_manifests(&deployments);
     }
+    let artifact_bytes = up.artifact_bytes;
     let config = up.into_config(deployments, limits);
     config
         .check()
@@ -195,10 +199,15 @@ pub(super) fn run(up: Up, output: Output) -> Result<(), Failure> {
         .on_thread_start(wasmtime::Engine::tls_eager_initialize)
         .build()
         .map_err(|error| Failure::new(Exit::Environment, &error))?;
-    runtime.block_on(serve(config, output, log_format))
+    runtime.block_on(serve(config, artifact_bytes, output, log_format))
 }
 
-async fn serve(config: Config, output: Output, log_format: LogFormat) -> Result<(), Failure> {
+async fn serve(
+    config: Config,
+    artifact_bytes: u64,
+    output: Output,
+    log_format: LogFormat,
+) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| Failure::new(Exit::Failed, &error))?;
     let data = DataDir::open(&config.data)?;
     let logs = LogBuffer::default();
@@ -219,6 +228,7 @@ async fn serve(config: Config, output: Output, log_format: LogFormat) -> Result<
             return Err(Failure::text(Exit::Failed, format!("stopped by {signal} before it served")));
         }
     };
+    host.status().deployer.components().set_bytes_max(artifact_bytes);
     print(&ready_line(host.status(), output))?;
 
     let signal = tokio::select! {

@@ -1,0 +1,43 @@
+//! `weft push`: a component on a host that runs, to be deployed by its digest.
+
+use std::path::PathBuf;
+
+use super::admin_client::{AdminClient, HostArgs};
+use super::{Failure, Output, print, print_json};
+use crate::component::ComponentBytes;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  weft push hello.wasm             prints sha256:..., which a manifest may name as `component`\n\nThe host checks and compiles it before it answers, so that what it keeps can be run. What no app names goes when there\nis too much of it; see `weft artifacts`."
+)]
+pub(super) struct Push {
+    /// The component.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+pub(super) fn run(push: &Push, output: Output) -> Result<(), Failure> {
+    let component = ComponentBytes::read(&push.file)?;
+    let client = push.host.client()?;
+    let (digest, len) = (component.digest, component.bytes.len());
+    send(&client, component)?;
+    match output {
+        Output::Text => print(&digest.to_string()),
+        Output::Json => print_json(&serde_json::json!({ "component": digest, "component_bytes": len })),
+    }
+}
+
+/// Sends a component to the host, unless it has it.
+pub(super) fn send(client: &AdminClient, component: ComponentBytes) -> Result<(), Failure> {
+    let path = format!("/v1/artifacts/{}", component.digest);
+    if client.has(&path)? {
+        return Ok(());
+    }
+    let pushed = client.put(&path, component.bytes.into());
+    pushed.map(drop).map_err(|failure| {
+        let text = format!("failed to push {}: {}", component.path.display(), failure.message);
+        Failure::text(failure.exit, text)
+    })
+}
