@@ -17,6 +17,7 @@ mod inspect;
 mod link;
 mod logs;
 mod push;
+mod registry;
 mod up;
 mod validate;
 

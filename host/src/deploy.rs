@@ -356,7 +356,7 @@ impl Deployer {
         for (name, actor) in &manifest.actors {
             let digest = match &actor.component.value {
                 ComponentRef::Digest(text) => text.parse().ok(),
-                ComponentRef::Path(_) => digests.get(name).copied(),
+                ComponentRef::Path(_) | ComponentRef::Oci(_) => digests.get(name).copied(),
             };
             let component = match (files.remove(name), digest) {
                 (Some(file), _) => self.components.add(file).await?,

@@ -10,6 +10,7 @@
 //! - [`value`]: values of components as the lattice carries them.
 //! - [`actor`], [`admission`], [`invocation`]: who is called, who may run, and one call's life.
 //! - [`deploy`], [`desired`], [`reconcile`], [`artifact`], [`provider`]: what is wanted, and how it is made so.
+//! - [`oci`]: components in registries.
 //! - [`ingress`]: HTTP in. [`admin`]: what operators ask. [`logs`]: the last lines of the log.
 //! - [`config`], [`data`], [`shutdown`], [`panics`], [`cli`]: the process around it.
 
@@ -34,6 +35,7 @@ pub mod instance;
 pub mod invocation;
 pub mod link;
 pub mod logs;
+pub mod oci;
 pub mod panics;
 pub mod provider;
 pub mod reconcile;

@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::admin_client::HostArgs;
+use super::registry::RegistryArgs;
 use super::{Failure, Output, print, print_json};
 use super::{app_files, push};
 
@@ -22,11 +23,13 @@ pub(super) struct Deploy {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    registries: RegistryArgs,
+    #[command(flatten)]
     host: HostArgs,
 }
 
 pub(super) fn run(deploy: &Deploy, output: Output) -> Result<(), Failure> {
-    let deployment = app_files::manifest(&deploy.file)?;
+    let deployment = app_files::manifest(&deploy.file, &deploy.registries)?;
     let (_, text) = app_files::parsed(&deploy.file)?;
     let client = deploy.host.client()?;
     let mut digests = BTreeMap::new();
