@@ -6,6 +6,7 @@
 //! ([`changes`]), and calls functions ([`invoke`]). It must not know how anything is made so.
 
 mod access;
+mod artifacts;
 mod body;
 mod changes;
 mod invoke;
@@ -229,6 +230,8 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Admin>)> {
         route(Method::GET, "/v1/openapi.json", async || {
             ([(CONTENT_TYPE, "application/json")], OPENAPI)
         }),
+        route(Method::GET, "/v1/artifacts", artifacts::list),
+        route(Method::POST, "/v1/artifacts/gc", artifacts::collect),
         route(Method::HEAD, "/v1/artifacts/{digest}", changes::has_artifact),
         route(Method::PUT, "/v1/artifacts/{digest}", changes::put_artifact),
         route(Method::POST, "/v1/deploy", changes::deploy),

@@ -7,6 +7,7 @@ mod actor;
 mod admin_client;
 mod app_files;
 mod args;
+mod artifacts;
 mod call;
 mod completions;
 mod delete;
@@ -19,6 +20,8 @@ mod lattice_args;
 mod lattice_client;
 mod link;
 mod logs;
+mod push;
+mod registry;
 mod serving;
 mod up;
 mod validate;
@@ -173,6 +176,10 @@ enum Command {
     Link(link::Link),
     /// Delete an app from the running host.
     Delete(delete::Delete),
+    /// Send a component to the running host.
+    Push(push::Push),
+    /// List the components that the running host keeps, or drop those that nothing deploys.
+    Artifacts(artifacts::ArtifactsArgs),
     /// Tell what is wrong with manifests. No host is asked.
     Validate(validate::Validate),
     /// Print the JSON Schema of manifests, for editors.
@@ -206,6 +213,8 @@ pub fn main() -> ExitCode {
         Command::Call(call) => call::run(&call, output),
         Command::Link(link) => link::run(&link, output),
         Command::Delete(delete) => delete::run(&delete, output),
+        Command::Push(push) => push::run(&push, output),
+        Command::Artifacts(artifacts) => artifacts::run(&artifacts, output),
         Command::Validate(validate) => validate::run(&validate, output),
         Command::Schema => validate::schema(),
         Command::Logs(logs) => logs::run(&logs, output),

@@ -59,6 +59,8 @@ pub struct Config {
     pub unload_after: Duration,
     /// Components that may be loaded at once, if fewer than the kernel leaves room for are wanted.
     pub components_loaded: Option<usize>,
+    /// The most that is kept of components that nothing deploys, in bytes.
+    pub artifact_bytes: u64,
     /// How long running requests may go on after SIGTERM.
     pub drain_timeout: Duration,
     /// The lattice to join, if the host is not to be alone.

@@ -19,7 +19,7 @@ use weft_compose::{ActorName, AppName, FaultKind, Faults, HostName, InterfacePat
 use weft_lattice::control::{CommitError, ControlStore, Entry, Expected, Index, ReadError, Transaction};
 use weft_observability::HostMetrics;
 
-use crate::artifact::{ArtifactError, Components};
+use crate::artifact::{ArtifactError, Components, Pins};
 use crate::component::ComponentBytes;
 use crate::component::description::Interface;
 use crate::component::inspect::{self, Provision, provision};
@@ -105,6 +105,8 @@ impl Deployer {
         metrics: HostMetrics,
         progress: watch::Receiver<Progress>,
     ) -> Self {
+        let pinning = progress.clone();
+        components.pin_by(move || pins(&pinning.borrow().desired));
         Self {
             control,
             components,
@@ -376,11 +378,13 @@ impl Deployer {
         for (name, actor) in &manifest.actors {
             let digest = match &actor.component.value {
                 ComponentRef::Digest(text) => text.parse().ok(),
-                ComponentRef::Path(_) => digests.get(name).copied(),
+                ComponentRef::Path(_) | ComponentRef::Oci(_) => digests.get(name).copied(),
             };
             let component = match (files.remove(name), digest) {
                 (Some(file), _) => self.components.add(file).await?,
-                (None, Some(digest)) if self.components.has(digest) => self.components.get(digest).await?,
+                (None, Some(digest)) if self.components.has(digest) || self.components.fetches() => {
+                    self.components.get(digest).await?
+                }
                 (None, _) => return Err(no_component(manifest, actor)),
             };
             loaded.insert(name.clone(), component);
@@ -560,6 +564,17 @@ fn unlinked(actor: &str, import: &str, target: &str) -> String {
     format!(
         "actor `{actor}` imports {import}, and nothing is linked to it: add `{key}: {{ {target} }}` to its links"
     )
+}
+
+/// Who runs which component.
+fn pins(desired: &Desired) -> Pins {
+    let mut pins = Pins::new();
+    for (name, actor) in &desired.actors {
+        if let Ok(digest) = actor.component.parse() {
+            pins.entry(digest).or_default().push(name.to_string());
+        }
+    }
+    pins
 }
 
 fn no_component(manifest: &Manifest, actor: &ActorManifest) -> DeployError {

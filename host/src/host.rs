@@ -178,6 +178,7 @@ impl Host {
             metrics.clone(),
         )
         .map_err(HostError::Artifacts)?;
+        components.set_bytes_max(config.artifact_bytes);
         shutdown
             .servers
             .spawn(components.clone().run(shutdown.end.clone()));

@@ -11,6 +11,7 @@
 //! - [`actor`], [`admission`], [`invocation`]: who is called, who may run, and one call's life.
 //! - [`deploy`], [`desired`], [`reconcile`], [`artifact`], [`provider`]: what is wanted, and how it is made so.
 //! - [`mesh`]: this host among the others of its lattice.
+//! - [`oci`]: components in registries.
 //! - [`ingress`]: HTTP in. [`admin`]: what operators ask. [`logs`]: the last lines of the log.
 //! - [`config`], [`data`], [`shutdown`], [`panics`], [`cli`]: the process around it.
 
@@ -36,6 +37,7 @@ pub mod invocation;
 pub mod link;
 pub mod logs;
 pub mod mesh;
+pub mod oci;
 pub mod panics;
 pub mod provider;
 pub mod reconcile;

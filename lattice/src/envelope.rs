@@ -7,6 +7,7 @@
 //! order, and refuses a version that it does not know: what an old reader may ignore is a new field, everything else is
 //! a new version.
 
+mod artifact;
 mod control;
 mod frame;
 mod http;
@@ -16,6 +17,7 @@ mod records;
 
 use bytes::Bytes;
 
+pub use self::artifact::{ArtifactAsk, ArtifactReply, ArtifactRequest};
 pub use self::control::{Control, ControlReply};
 pub use self::frame::{Frame, FrameKind, Side};
 pub use self::http::{Header, HttpRequest, HttpResponse, INLINE_BODY_MAX, decode_trailers, encode_trailers};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// The one queue name: whoever serves a subject shares it with the others who do.
 pub const QUEUE: &str = "weft";
 
-/// The longest token, in bytes: a sha256 in hex is the longest that is in use.
+/// The longest token, in bytes: as much as a sha256 in hex has.
 pub const TOKEN_LEN_MAX: usize = 64;
 
 /// A subject to send to or to listen on.
@@ -113,9 +113,9 @@ impl Subjects {
         self.subject(&["raft", node])
     }
 
-    /// Asks for the bytes of the artifact with the sha256 `digest`, in hex.
-    pub fn artifact(&self, digest: &str) -> Result<Subject, SubjectError> {
-        self.subject(&["artifact", digest])
+    /// Asks `host` for bytes by their digest.
+    pub fn artifact(&self, host: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["h", host, "artifact"])
     }
 
     fn subject(&self, tokens: &[&str]) -> Result<Subject, SubjectError> {
@@ -230,7 +230,6 @@ mod tests {
     #[test]
     fn subjects_are_those_of_the_design() {
         let of = Subjects::new("prod").unwrap();
-        let digest = "0".repeat(64);
         for (made, text) in [
             (of.call("h1", "default"), "weft.prod.h.h1.call.default"),
             (of.stream("h1"), "weft.prod.h.h1.stream"),
@@ -254,7 +253,7 @@ mod tests {
             (of.api_read("default"), "weft.prod.api.read.default"),
             (of.api_write("default"), "weft.prod.api.write.default"),
             (of.raft("1"), "weft.prod.raft.1"),
-            (of.artifact(&digest), &format!("weft.prod.artifact.{digest}")),
+            (of.artifact("h1"), "weft.prod.h.h1.artifact"),
         ] {
             assert_eq!(made.unwrap().as_str(), text);
         }

@@ -108,6 +108,12 @@ pub const WEFT_COMPONENT_LOADS: &str = "weft.component.loads";
 pub const WEFT_COMPONENT_EVICTIONS: &str = "weft.component.evictions";
 /// Look-ups of compiled components.
 pub const WEFT_ARTIFACT_CACHE: &str = "weft.artifact.cache";
+/// Components on disk.
+pub const WEFT_ARTIFACT_KEPT: &str = "weft.artifact.kept";
+/// Their bytes.
+pub const WEFT_ARTIFACT_SIZE: &str = "weft.artifact.size";
+/// Components that were dropped from disk.
+pub const WEFT_ARTIFACT_DROPPED: &str = "weft.artifact.dropped";
 /// Slots of the instance pool.
 pub const WEFT_POOL_SLOTS: &str = "weft.pool.slots";
 /// Invocations that an instance served which had served others before.
@@ -166,6 +172,9 @@ pub const METRICS: &[&str] = &[
     WEFT_COMPONENT_LOADS,
     WEFT_COMPONENT_EVICTIONS,
     WEFT_ARTIFACT_CACHE,
+    WEFT_ARTIFACT_KEPT,
+    WEFT_ARTIFACT_SIZE,
+    WEFT_ARTIFACT_DROPPED,
     WEFT_POOL_SLOTS,
     WEFT_POOL_MEMORIES_WARM,
     WEFT_APP_PLACES,

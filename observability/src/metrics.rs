@@ -78,6 +78,8 @@ mod tests {
             .into_iter()
             .for_each(|why| metrics.component_evicted(why));
         metrics.observe_components_loaded(|| 4);
+        metrics.observe_artifacts(|| (2, 4096));
+        metrics.artifact_dropped();
         metrics.connection_refused();
         metrics.request_rejected("no-route");
         [false, true].into_iter().for_each(|ok| metrics.tls_reloaded(ok));

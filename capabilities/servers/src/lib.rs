@@ -13,6 +13,7 @@ mod nats;
 mod postgres;
 mod proxy;
 mod redis;
+mod registry;
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -28,6 +29,7 @@ pub use crate::nats::Nats;
 pub use crate::postgres::Postgres;
 pub use crate::proxy::Proxy;
 pub use crate::redis::Redis;
+pub use crate::registry::Registry;
 
 /// The longest that a server may take to start or stop on a machine that does much else.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use weft_compose::{HostName, Limits};
 use weft_observability::LogFormat;
 
 use super::Output;
-use super::args::duration;
+use super::args::{bytes, duration};
 use crate::config::{Config, Deployment};
 use crate::engine::Profile;
 use crate::ingress::IngressLimits;
@@ -61,6 +61,9 @@ pub(super) struct Serving {
     /// Components that may be loaded at once; by default 1024, or what the limit on open files leaves room for.
     #[arg(long, value_name = "N")]
     loaded_components: Option<usize>,
+    /// The most that is kept of components that nothing deploys.
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = bytes)]
+    artifact_bytes: u64,
     /// From the first byte of a request's head to the last; also how long an idle connection is kept.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     head_timeout: Duration,
@@ -112,6 +115,7 @@ impl Serving {
             instances: self.instances,
             unload_after: self.unload_after,
             components_loaded: self.loaded_components,
+            artifact_bytes: self.artifact_bytes,
             drain_timeout: self.drain_timeout,
             lattice,
             name,

@@ -7,6 +7,7 @@
 
 mod admin;
 mod apps;
+mod artifacts;
 mod density;
 mod faults;
 mod files;

@@ -17,6 +17,7 @@ use weft_lattice::transport::nats::{NatsSettings, NatsTransport, Role};
 use weft_lattice::transport::{Transport, TransportError};
 
 use self::server::{Mode, Proxy, Server};
+use crate::artifact::{bytes, holder};
 use crate::hosts::{Echo, Host, call};
 use crate::transport::conforms;
 
@@ -398,4 +399,33 @@ async fn strangers_messages_on_every_subject_do_no_harm() {
         a.call(&a.targets(&[&b]), "echo", "x", LONG).await.unwrap().body,
         "x"
     );
+}
+
+#[tokio::test]
+async fn an_artifact_comes_over_nats_and_from_the_next_holder_when_the_first_is_cut_off() {
+    let server = Server::start("");
+    let proxy = Proxy::to(server.port).await;
+    let far = NatsSettings::new(vec![format!("nats://{}", proxy.address)], "h1", Role::Bulk);
+    let far = holder(NatsTransport::connect(&far).await.unwrap(), "h1").await;
+    let near = holder(server.join("h2").await, "h2").await;
+    let host = holder(server.join("h3").await, "h3").await;
+    let whole = bytes(20_000_000);
+    let digest = near.store.put(whole.clone());
+    far.store.put(whole.clone());
+    let (cut, mode) = (Arc::new(proxy), Mode::Drop);
+    let proxy = cut.clone();
+    far.store.on_read(move |number| {
+        if number == 30 {
+            cut.set(mode);
+        }
+    });
+    let sources = [far.address.clone(), near.address.clone()];
+    host.artifacts.fetch(digest, &sources).await.unwrap();
+    assert_eq!(host.store.get(digest).unwrap(), whole);
+    assert!(far.store.reads() >= 30 && near.store.reads() > 0);
+    proxy.set(Mode::Pass);
+
+    let fourth = holder(server.join("h4").await, "h4").await;
+    host.artifacts.replicate(digest, &fourth.address).await.unwrap();
+    assert_eq!(fourth.store.get(digest).unwrap(), whole);
 }

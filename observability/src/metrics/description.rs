@@ -203,6 +203,21 @@ pub(super) static ARTIFACT_CACHE: Description = counter(
     "{lookup}",
     "Look-ups of compiled components.",
 );
+pub(super) static ARTIFACTS_KEPT: Description = gauge(
+    WEFT_ARTIFACT_KEPT,
+    Unit::Count("{artifact}"),
+    "Components on disk.",
+);
+pub(super) static ARTIFACT_SIZE: Description = gauge(
+    WEFT_ARTIFACT_SIZE,
+    Unit::Bytes,
+    "Bytes of the components on disk.",
+);
+pub(super) static ARTIFACTS_DROPPED: Description = counter(
+    WEFT_ARTIFACT_DROPPED,
+    "{artifact}",
+    "Components dropped from disk, as nothing deploys them.",
+);
 pub(super) static POOL_SLOTS: Description = gauge(
     WEFT_POOL_SLOTS,
     Unit::Count("{slot}"),

@@ -81,6 +81,7 @@ struct Host {
     loads: [Counter; FAILED_OR_OK.len()],
     evictions: [Counter; Eviction::ALL.len()],
     artifact_cache: [Counter; CacheResult::ALL.len()],
+    artifacts_dropped: Counter,
     connections_refused: Counter,
     requests_rejected: Mutex<BTreeMap<&'static str, u64>>,
     panics: Counter,
@@ -90,6 +91,7 @@ struct Host {
     active_requests: Observer<dyn Fn() -> u64 + Send>,
     pool: Observer<dyn Fn() -> PoolState + Send>,
     components_loaded: Observer<dyn Fn() -> u64 + Send>,
+    artifacts: Observer<dyn Fn() -> (u64, u64) + Send>,
     places: Observer<dyn Fn() -> Vec<AppPlacesReport> + Send>,
     tasks: Observer<dyn Fn() -> u64 + Send>,
     connections: Observer<dyn Fn() -> u64 + Send>,
@@ -136,6 +138,7 @@ impl Default for HostMetrics {
             loads: Default::default(),
             evictions: Default::default(),
             artifact_cache: Default::default(),
+            artifacts_dropped: Counter::default(),
             connections_refused: Counter::default(),
             requests_rejected: Mutex::default(),
             panics: Counter::default(),
@@ -145,6 +148,7 @@ impl Default for HostMetrics {
             active_requests: Observer::default(),
             pool: Observer::default(),
             components_loaded: Observer::default(),
+            artifacts: Observer::default(),
             places: Observer::default(),
             tasks: Observer::default(),
             connections: Observer::default(),
@@ -206,6 +210,11 @@ impl HostMetrics {
         self.0.artifact_cache[result as usize].add(1);
     }
 
+    /// A component was dropped from disk, as nothing deploys it.
+    pub fn artifact_dropped(&self) {
+        self.0.artifacts_dropped.add(1);
+    }
+
     /// A connection was closed at once because there are too many.
     pub fn connection_refused(&self) {
         self.0.connections_refused.add(1);
@@ -252,6 +261,11 @@ impl HostMetrics {
     /// Tells how to count the components that are loaded.
     pub fn observe_components_loaded(&self, f: impl Fn() -> u64 + Send + 'static) {
         self.0.components_loaded.set(Box::new(f));
+    }
+
+    /// Tells how to ask how many components are on disk, and how many bytes they have.
+    pub fn observe_artifacts(&self, f: impl Fn() -> (u64, u64) + Send + 'static) {
+        self.0.artifacts.set(Box::new(f));
     }
 
     /// Tells how to ask what each app has of the pool's places.
@@ -350,6 +364,12 @@ impl HostMetrics {
                 .map(|(result, count)| number(labelled(WEFT_CACHE_RESULT, result.as_str()), count.value()))
                 .collect(),
         );
+        let kept = host.artifacts.ask(|ask| ask());
+        let of_kept = |value: fn((u64, u64)) -> u64| kept.map(|kept| number(vec![], value(kept)));
+        family(&ARTIFACTS_KEPT, of_kept(|kept| kept.0).into_iter().collect());
+        family(&ARTIFACT_SIZE, of_kept(|kept| kept.1).into_iter().collect());
+        let dropped = number(vec![], host.artifacts_dropped.value());
+        family(&ARTIFACTS_DROPPED, vec![dropped]);
         let pool = host.pool.ask(|ask| ask());
         family(
             &POOL_SLOTS,

@@ -118,6 +118,8 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
     metrics.component_load(true);
     metrics.component_evicted(Eviction::Idle);
     metrics.observe_components_loaded(|| 1);
+    metrics.observe_artifacts(|| (2, 4096));
+    metrics.artifact_dropped();
     metrics.artifact_cache(CacheResult::Miss);
     metrics.request_rejected("no-route");
     metrics.reconciled(true, Duration::from_millis(1));
