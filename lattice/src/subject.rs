@@ -82,9 +82,20 @@ impl Subjects {
         self.subject(&["front", namespace, app, actor])
     }
 
-    /// Calls to a provider.
-    pub fn provider(&self, namespace: &str, provider: &str) -> Result<Subject, SubjectError> {
-        self.subject(&["p", namespace, provider])
+    /// Calls to the outside provider `namespace/app/name`, whichever of its runs takes them.
+    pub fn provider(&self, namespace: &str, app: &str, name: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["p", namespace, app, name])
+    }
+
+    /// Calls to one run of an outside provider, which keeps something for its caller.
+    pub fn provider_run(
+        &self,
+        namespace: &str,
+        app: &str,
+        name: &str,
+        run: &str,
+    ) -> Result<Subject, SubjectError> {
+        self.subject(&["p", namespace, app, name, run])
     }
 
     /// Requests that read the desired or observed state of `namespace`.
@@ -142,6 +153,11 @@ impl Address {
     /// It can't be a token.
     pub fn parse(text: &str) -> Result<Self, SubjectError> {
         check(text).map(|()| Self(text.into()))
+    }
+
+    /// What stands for an address where a subject is called that no host serves.
+    pub(crate) fn of_subject(subject: &Subject) -> Self {
+        Self(subject.0.clone())
     }
 
     /// The address as text, a token.
@@ -227,7 +243,14 @@ mod tests {
                 of.front("default", "shop", "catalog"),
                 "weft.prod.front.default.shop.catalog",
             ),
-            (of.provider("default", "carts"), "weft.prod.p.default.carts"),
+            (
+                of.provider("default", "shop", "carts"),
+                "weft.prod.p.default.shop.carts",
+            ),
+            (
+                of.provider_run("default", "shop", "carts", "r1"),
+                "weft.prod.p.default.shop.carts.r1",
+            ),
             (of.api_read("default"), "weft.prod.api.read.default"),
             (of.api_write("default"), "weft.prod.api.write.default"),
             (of.raft("1"), "weft.prod.raft.1"),

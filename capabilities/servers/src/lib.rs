@@ -9,6 +9,7 @@
 )]
 
 mod certificate;
+mod nats;
 mod postgres;
 mod proxy;
 mod redis;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use crate::certificate::Certificate;
+pub use crate::nats::Nats;
 pub use crate::postgres::Postgres;
 pub use crate::proxy::Proxy;
 pub use crate::redis::Redis;

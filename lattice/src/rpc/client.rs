@@ -191,6 +191,26 @@ impl Client {
         Ok(Targets { rows, weights })
     }
 
+    /// Whoever serves `subject` and is no host: an outside provider. It is told nothing of this host's clock, gets no
+    /// cancel and no stream.
+    pub fn at_subject(&self, subject: Subject) -> Targets {
+        let row = Row {
+            peer: self.0.shared.outsider(&subject),
+            subject,
+            revision: 0,
+            ring: Ring::Zone,
+        };
+        Targets {
+            rows: vec![row],
+            weights: Vec::new(),
+        }
+    }
+
+    /// The longest message that goes, in bytes: a request with its envelope.
+    pub fn payload_len_max(&self) -> usize {
+        self.0.shared.transport.payload_len_max()
+    }
+
     /// Takes over how membership sees a host: who is not alive is the last to be chosen.
     pub fn set_standing(&self, address: &Address, standing: Standing) {
         if let Some(peer) = self.0.shared.known(address) {
@@ -309,6 +329,11 @@ impl Client {
             let failure = Failure::not_started(FailureKind::Deadline, "no time was left to call");
             return Err((failure, Next::Nothing));
         }
+        let is_host = row.peer.control.is_some();
+        if stream.is_some() && !is_host {
+            let failure = Failure::not_started(FailureKind::Denied, "a stream goes to a host, and to nobody else");
+            return Err((failure, Next::Nothing));
+        }
         // What may run twice need not wait for one host until the end.
         let wait = if call.idempotent && more { left / 2 } else { left };
         let sent_ms = shared.stamps.now_ms();
@@ -324,8 +349,9 @@ impl Client {
             caller: call.caller.clone(),
             // Of a row without weights, as of one, the revision is whatever runs there.
             revision: (row.revision != 0).then_some(row.revision),
-            from: Some(shared.address.clone()),
-            echo_ms: row.peer.take_echo(),
+            // Several share the subject of who is no host, and each has a clock of its own.
+            from: is_host.then(|| shared.address.clone()),
+            echo_ms: is_host.then(|| row.peer.take_echo()).flatten(),
             stream: stream.map(|stream| stream.bind(&row.peer.address)),
             body: call.body.clone(),
         };
@@ -336,7 +362,7 @@ impl Client {
         let _in_flight = row.peer.begin(sent_ms);
         let mut cancel = Cancel {
             client: self,
-            peer: Some(&row.peer),
+            peer: Some(&row.peer).filter(|_| is_host),
             id,
         };
         let replied = shared.transport.request(&row.subject, request, wait).await;
@@ -371,9 +397,20 @@ impl Shared {
             return Ok(peer);
         }
         let control: Subject = self.subjects.control(address.as_str())?;
-        let peer = Arc::new(Peer::new(address.clone(), control));
+        let peer = Arc::new(Peer::new(address.clone(), Some(control)));
         peers.insert(address.clone(), Arc::downgrade(&peer));
         Ok(peer)
+    }
+
+    fn outsider(&self, subject: &Subject) -> Arc<Peer> {
+        let address = Address::of_subject(subject);
+        let mut peers = self.lock_peers();
+        if let Some(peer) = peers.get(&address).and_then(Weak::upgrade) {
+            return peer;
+        }
+        let peer = Arc::new(Peer::new(address.clone(), None));
+        peers.insert(address, Arc::downgrade(&peer));
+        peer
     }
 
     fn random(&self) -> u64 {

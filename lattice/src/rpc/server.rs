@@ -21,7 +21,7 @@ use crate::envelope::{
     Control, ControlReply, EnvelopeError, Failure, FailureKind, InvocationId, Reply, Request, StreamId,
 };
 use crate::stream::{Duplex, Streams};
-use crate::subject::{Address, SubjectError, Subjects};
+use crate::subject::{Address, Subject, SubjectError, Subjects};
 use crate::transport::{Handler, Served, Serving, Transport, TransportError};
 
 /// Calls from other hosts that run at once. The service has limits of its own; this one bounds what it is asked.
@@ -135,12 +135,24 @@ impl Server {
         namespace: &str,
     ) -> Result<Served, ServeError> {
         let subject = subjects.call(self.0.address.as_str(), namespace)?;
+        Ok(self.serve_at(transport, subject).await?)
+    }
+
+    /// Serves the calls on `subject`, as an outside provider does with its own.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub async fn serve_at(
+        &self,
+        transport: &dyn Transport,
+        subject: Subject,
+    ) -> Result<Served, TransportError> {
         let concurrency = RUNNING_MAX;
         self.0
             .reply_len_max
             .fetch_min(transport.payload_len_max(), Relaxed);
         let served = transport.serve(subject, Serving { concurrency }, Arc::new(self.clone()));
-        Ok(served.await?)
+        served.await
     }
 
     /// Serves cancels, and the question whether this host lives, until what is returned is dropped.
