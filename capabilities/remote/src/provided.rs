@@ -150,7 +150,10 @@ impl Provided {
 
     /// Rolls back and lets go of what is kept for a host that has gone.
     pub fn peer_gone(&self, peer: &Address) {
-        self.0.shared.kept.let_go_of(|owner| owner.from.as_ref() == Some(peer));
+        self.0
+            .shared
+            .kept
+            .let_go_of(|owner| owner.from.as_ref() == Some(peer));
     }
 
     /// Rolls back and lets go of all that is kept.

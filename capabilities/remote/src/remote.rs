@@ -94,7 +94,10 @@ pub(crate) struct Function {
 pub(crate) enum NoAnswer {
     Failed(Failure),
     /// What is sent is longer than this provider takes.
-    TooLong { len: usize, len_max: usize },
+    TooLong {
+        len: usize,
+        len_max: usize,
+    },
 }
 
 impl From<Failure> for NoAnswer {
@@ -232,7 +235,15 @@ async fn roll_back(shared: Arc<Shared>, queue: mpsc::Receiver<(Run, Bytes)>) {
             args: encode(&(id,)).into(),
         };
         // What was not reached rolls back by itself.
-        let _ = shared.send(&run, &function, function.interface, function.name, function.args.clone()).await;
+        let _ = shared
+            .send(
+                &run,
+                &function,
+                function.interface,
+                function.name,
+                function.args.clone(),
+            )
+            .await;
     });
     sent.await;
 }
@@ -378,7 +389,10 @@ impl Shared {
             idempotent: function.reads && interface != PARTS,
             stream: None,
         };
-        self.client.call(&run.targets, call).await.map(|answer| answer.body)
+        self.client
+            .call(&run.targets, call)
+            .await
+            .map(|answer| answer.body)
     }
 }
 

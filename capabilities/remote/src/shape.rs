@@ -224,9 +224,7 @@ impl Read for KeyValueError {
             }),
             "not-a-number" => nothing(Self::NotANumber { key: String::new() }, from),
             "out-of-range" => nothing(Self::OutOfRange { key: String::new() }, from),
-            "full" => from.payload(len).map(|max| Self::Full {
-                bytes_max: size(max),
-            }),
+            "full" => from.payload(len).map(|max| Self::Full { bytes_max: size(max) }),
             "overloaded" => nothing(Self::Overloaded, from),
             "closed" => nothing(Self::Closed, from),
             "unavailable" => from.payload(len).map(Self::Unavailable),

@@ -331,7 +331,8 @@ impl Client {
         }
         let is_host = row.peer.control.is_some();
         if stream.is_some() && !is_host {
-            let failure = Failure::not_started(FailureKind::Denied, "a stream goes to a host, and to nobody else");
+            let failure =
+                Failure::not_started(FailureKind::Denied, "a stream goes to a host, and to nobody else");
             return Err((failure, Next::Nothing));
         }
         // What may run twice need not wait for one host until the end.

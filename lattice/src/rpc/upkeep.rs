@@ -59,10 +59,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut cancels: mpsc::Receiver<(Arc<Pe
 async fn ask(shared: Arc<Shared>, peer: Arc<Peer>, cancel: Option<InvocationId>) {
     let Some(control) = &peer.control else { return };
     let question = Control { cancel }.encode();
-    let answer = shared
-        .transport
-        .request(control, question, ANSWER_WAIT)
-        .await;
+    let answer = shared.transport.request(control, question, ANSWER_WAIT).await;
     match answer {
         Ok(answer) => {
             if let Ok(answer) = ControlReply::decode(&answer) {

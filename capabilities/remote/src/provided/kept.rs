@@ -107,7 +107,11 @@ impl Table {
 
     /// What is dropped by the caller, outside the lock: a rollback may take a moment.
     fn remove_if(&mut self, mut goes: impl FnMut(&Entry) -> bool) -> Vec<Entry> {
-        let gone: Vec<Entry> = self.entries.extract_if(|_, entry| goes(entry)).map(|(_, entry)| entry).collect();
+        let gone: Vec<Entry> = self
+            .entries
+            .extract_if(|_, entry| goes(entry))
+            .map(|(_, entry)| entry)
+            .collect();
         self.reserved -= gone.iter().map(|entry| entry.what.reserves()).sum::<usize>();
         gone
     }
@@ -200,7 +204,10 @@ impl Kept {
         let Some(What::Outgoing(bytes)) = table.of(id, owner).map(|entry| &entry.what) else {
             return Err(PartsError::Unknown);
         };
-        let at = usize::try_from(at).ok().filter(|at| *at < bytes.len()).ok_or(PartsError::Misplaced)?;
+        let at = usize::try_from(at)
+            .ok()
+            .filter(|at| *at < bytes.len())
+            .ok_or(PartsError::Misplaced)?;
         let end = at.saturating_add(len).min(bytes.len());
         let (part, is_last) = (bytes.slice(at..end), end == bytes.len());
         if is_last && let Ok(id) = id.try_into() {

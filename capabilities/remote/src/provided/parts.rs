@@ -50,10 +50,16 @@ pub(super) async fn run(shared: &Shared, called: &Called<'_>) -> Result<Vec<u8>,
 }
 
 fn open(shared: &Shared, called: &Called<'_>, len: u64) -> Result<Handle, PartsError> {
-    let len = usize::try_from(len).ok().filter(|len| *len <= PARTS_LEN_MAX).ok_or(PartsError::TooLong)?;
+    let len = usize::try_from(len)
+        .ok()
+        .filter(|len| *len <= PARTS_LEN_MAX)
+        .ok_or(PartsError::TooLong)?;
     shared.in_parts.fetch_add(1, Relaxed);
     let incoming = What::Incoming(BytesMut::new(), len);
-    let id = shared.kept.keep(called.owner, incoming).ok_or(PartsError::NoRoom)?;
+    let id = shared
+        .kept
+        .keep(called.owner, incoming)
+        .ok_or(PartsError::NoRoom)?;
     Ok(Handle {
         run: shared.run.as_ref().to_owned(),
         id: Bytes::copy_from_slice(&id),

@@ -61,14 +61,22 @@ impl Called<'_> {
     /// When a statement that may run for `within` milliseconds ends: no later than the call.
     fn until(&self, within: Option<u64>) -> Option<Instant> {
         let end = self.deadline.into_std();
-        within.map(|ms| Instant::now().checked_add(Duration::from_millis(ms)).unwrap_or(end).min(end))
+        within.map(|ms| {
+            Instant::now()
+                .checked_add(Duration::from_millis(ms))
+                .unwrap_or(end)
+                .min(end)
+        })
     }
 
     fn transaction<'k>(&self, shared: &'k Shared, id: &[u8]) -> Result<Taken<'k>, SqlError> {
-        shared.kept.take_transaction(id, self.owner).map_err(|error| match error {
-            NoTransaction::Gone => gone(),
-            NoTransaction::Busy => SqlError::Busy,
-        })
+        shared
+            .kept
+            .take_transaction(id, self.owner)
+            .map_err(|error| match error {
+                NoTransaction::Gone => gone(),
+                NoTransaction::Busy => SqlError::Busy,
+            })
     }
 }
 

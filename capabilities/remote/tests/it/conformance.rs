@@ -20,7 +20,9 @@ async fn redb_conforms(pair: Pair) {
     let folder = tempfile::tempdir().unwrap();
     let count = AtomicU32::new(0);
     let open = || {
-        let file = folder.path().join(count.fetch_add(1, Ordering::Relaxed).to_string());
+        let file = folder
+            .path()
+            .join(count.fetch_add(1, Ordering::Relaxed).to_string());
         let store: Arc<dyn KeyValue> = Arc::new(RedbKeyValue::open(&file, RedbOptions::default()).unwrap());
         pair.key_value(store)
     };
@@ -31,8 +33,12 @@ async fn sqlite_conforms(pair: Pair) {
     let folder = tempfile::tempdir().unwrap();
     let count = AtomicU32::new(0);
     let open = || {
-        let file = folder.path().join(count.fetch_add(1, Ordering::Relaxed).to_string());
-        pair.sql(Arc::new(SqliteSql::open(&file, SqliteOptions::default()).unwrap()))
+        let file = folder
+            .path()
+            .join(count.fetch_add(1, Ordering::Relaxed).to_string());
+        pair.sql(Arc::new(
+            SqliteSql::open(&file, SqliteOptions::default()).unwrap(),
+        ))
     };
     conformance::sql(open, SQLITE).await;
 }

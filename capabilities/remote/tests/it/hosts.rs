@@ -36,27 +36,28 @@ impl Service for Providers {
 /// A host that has providers.
 pub(crate) struct Owner {
     pub(crate) address: Address,
-    pub(crate) server: Server,
+    /// What it serves on ends with it.
+    _transport: Box<dyn Transport>,
     providers: Arc<Providers>,
     served: (Served, Served),
     message_len_max: usize,
 }
 
 impl Owner {
-    pub(crate) async fn start(transport: &impl Transport) -> Self {
+    pub(crate) async fn start(transport: impl Transport) -> Self {
         let subjects = Subjects::new("one").unwrap();
         let address = Address::new("owner", rand::random()).unwrap();
         let providers = Arc::<Providers>::default();
         let stamps = Stamps::starting_at(rand::random());
         let server = Server::new(address.clone(), stamps, providers.clone(), None);
         let served = (
-            server.serve(transport, &subjects, "default").await.unwrap(),
-            server.serve_control(transport, &subjects).await.unwrap(),
+            server.serve(&transport, &subjects, "default").await.unwrap(),
+            server.serve_control(&transport, &subjects).await.unwrap(),
         );
         let message_len_max = transport.payload_len_max();
         Self {
             address,
-            server,
+            _transport: Box::new(transport),
             providers,
             served,
             message_len_max,
@@ -122,17 +123,17 @@ pub(crate) struct Pair {
 impl Pair {
     pub(crate) async fn in_memory() -> Self {
         let hub = weft_lattice::transport::memory::Hub::new();
-        Self::of(&hub.join(), hub.join(), None).await
+        Self::of(hub.join(), hub.join(), None).await
     }
 
     /// On a server with `config`.
     pub(crate) async fn on_nats(config: &str) -> Self {
         let nats = Nats::start(config);
         let (owner, user) = (join(&nats, "owner").await, join(&nats, "user").await);
-        Self::of(&owner, user, Some(nats)).await
+        Self::of(owner, user, Some(nats)).await
     }
 
-    async fn of(owner: &impl Transport, user: impl Transport, nats: Option<Nats>) -> Self {
+    async fn of(owner: impl Transport, user: impl Transport, nats: Option<Nats>) -> Self {
         Self {
             owner: Owner::start(owner).await,
             user: User::start(user),

@@ -44,7 +44,11 @@ impl Wit {
     /// The types of the arguments and of the results.
     fn function(&self, interface: &str, function: &str) -> (Vec<Type>, Vec<Type>) {
         let name = interface.split(['/', '@']).nth(1).unwrap();
-        let found = self.0.interfaces.iter().find(|(_, found)| found.name.as_deref() == Some(name));
+        let found = self
+            .0
+            .interfaces
+            .iter()
+            .find(|(_, found)| found.name.as_deref() == Some(name));
         let function = &found.unwrap().1.functions[function];
         assert!(matches!(function.kind, FunctionKind::Freestanding));
         let args = function.params.iter().map(|param| self.of(&param.ty)).collect();
@@ -63,7 +67,10 @@ impl Wit {
             wit_parser::Type::Id(id) => match &self.0.types[*id].kind {
                 TypeDefKind::Type(ty) => self.of(ty),
                 TypeDefKind::Record(record) => {
-                    let fields = record.fields.iter().map(|field| (field.name.clone(), self.of(&field.ty)));
+                    let fields = record
+                        .fields
+                        .iter()
+                        .map(|field| (field.name.clone(), self.of(&field.ty)));
                     Type::Record(Fields::new(fields).unwrap())
                 }
                 TypeDefKind::Variant(variant) => {
@@ -101,7 +108,9 @@ impl Service for Overheard {
         let answer = self.0.call(invocation);
         async move {
             let answer = answer.await?;
-            said.lock().unwrap().push((interface, function, args, answer.clone()));
+            said.lock()
+                .unwrap()
+                .push((interface, function, args, answer.clone()));
             Ok(answer)
         }
         .boxed()
@@ -155,14 +164,29 @@ async fn all_of_key_value(store: &dyn KeyValue) {
     store.exists(&bucket, "k").await.unwrap();
     store.increment(&bucket, "k", 1).await.unwrap_err();
     store.increment(&bucket, "n", -7).await.unwrap();
-    store.set(&bucket, "n", i64::MIN.to_string().into()).await.unwrap();
+    store
+        .set(&bucket, "n", i64::MIN.to_string().into())
+        .await
+        .unwrap();
     store.increment(&bucket, "n", -1).await.unwrap_err();
-    store.compare_and_swap(&bucket, "c", None, "1".into()).await.unwrap();
-    store.compare_and_swap(&bucket, "c", None, "2".into()).await.unwrap();
+    store
+        .compare_and_swap(&bucket, "c", None, "1".into())
+        .await
+        .unwrap();
+    store
+        .compare_and_swap(&bucket, "c", None, "2".into())
+        .await
+        .unwrap();
     store.list_keys(&bucket, None, 2).await.unwrap();
     store.list_keys(&bucket, Some("k"), 100).await.unwrap();
-    store.set_many(&bucket, vec![("a".to_owned(), "1".into())]).await.unwrap();
-    store.get_many(&bucket, &["a".to_owned(), "b".to_owned()]).await.unwrap();
+    store
+        .set_many(&bucket, vec![("a".to_owned(), "1".into())])
+        .await
+        .unwrap();
+    store
+        .get_many(&bucket, &["a".to_owned(), "b".to_owned()])
+        .await
+        .unwrap();
     store.delete_many(&bucket, &["a".to_owned()]).await.unwrap();
     store.delete(&bucket, "k").await.unwrap();
     let large = Bytes::from(vec![7; 3 << 20]);
@@ -172,7 +196,9 @@ async fn all_of_key_value(store: &dyn KeyValue) {
 
 async fn all_of_sql(database: &dyn Sql) {
     let execute = async |statement: &str| database.execute(statement, Vec::new(), None).await;
-    execute("CREATE TABLE t (i INTEGER PRIMARY KEY, v TEXT NOT NULL)").await.unwrap();
+    execute("CREATE TABLE t (i INTEGER PRIMARY KEY, v TEXT NOT NULL)")
+        .await
+        .unwrap();
     let params = vec![
         SqlValue::Null,
         SqlValue::Boolean(true),
@@ -182,13 +208,21 @@ async fn all_of_sql(database: &dyn Sql) {
         SqlValue::Blob(vec![1, 2].into()),
     ];
     let soon = std::time::Instant::now() + Duration::from_secs(60);
-    database.query("SELECT $1, $2, $3, $4, $5, $6", params, Some(soon)).await.unwrap();
-    execute("INSERT INTO t VALUES (1, 'a'), (1, 'b')").await.unwrap_err();
+    database
+        .query("SELECT $1, $2, $3, $4, $5, $6", params, Some(soon))
+        .await
+        .unwrap();
+    execute("INSERT INTO t VALUES (1, 'a'), (1, 'b')")
+        .await
+        .unwrap_err();
     execute("INSERT INTO t VALUES (1, NULL)").await.unwrap_err();
     execute("SELEC").await.unwrap_err();
     execute("PRAGMA synchronous = OFF").await.unwrap_err();
     let mut transaction = database.begin(Some(soon)).await.unwrap();
-    transaction.execute("INSERT INTO t VALUES (2, 'x')", Vec::new()).await.unwrap();
+    transaction
+        .execute("INSERT INTO t VALUES (2, 'x')", Vec::new())
+        .await
+        .unwrap();
     transaction.query("SELECT * FROM t", Vec::new()).await.unwrap();
     transaction.commit().await.unwrap();
     database.begin(None).await.unwrap().rollback().await.unwrap();
@@ -200,13 +234,28 @@ async fn all_of_sql(database: &dyn Sql) {
 async fn what_is_said_is_what_the_wit_says() {
     let wit = Wit::read();
     let backend = Backend::KeyValue(Arc::new(MemoryKeyValue::default()));
-    let ((), said) = overheard(backend, async |remote| all_of_key_value(&RemoteKeyValue::new(remote)).await).await;
+    let ((), said) = overheard(backend, async |remote| {
+        all_of_key_value(&RemoteKeyValue::new(remote)).await
+    })
+    .await;
     let names = agree_with_the_wit(&said, &wit);
     assert_eq!(
         names,
         [
-            "compare-and-swap", "delete", "delete-many", "exists", "get", "get-many", "increment", "list-keys",
-            "open", "read", "run", "set", "set-many", "write"
+            "compare-and-swap",
+            "delete",
+            "delete-many",
+            "exists",
+            "get",
+            "get-many",
+            "increment",
+            "list-keys",
+            "open",
+            "read",
+            "run",
+            "set",
+            "set-many",
+            "write"
         ]
     );
     let folder = tempfile::tempdir().unwrap();
@@ -216,7 +265,18 @@ async fn what_is_said_is_what_the_wit_says() {
     })
     .await;
     let names = agree_with_the_wit(&said, &wit);
-    assert_eq!(names, ["begin", "commit", "execute", "execute-in", "query", "query-in", "rollback"]);
+    assert_eq!(
+        names,
+        [
+            "begin",
+            "commit",
+            "execute",
+            "execute-in",
+            "query",
+            "query-in",
+            "rollback"
+        ]
+    );
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -236,18 +296,28 @@ async fn the_document_shows_each_function_as_it_goes() {
         store.get(&bucket, "k").await.unwrap();
         store.exists(&bucket, "k").await.unwrap();
         store.list_keys(&bucket, None, 10).await.unwrap();
-        store.compare_and_swap(&bucket, "k", Some("v".into()), "w".into()).await.unwrap();
+        store
+            .compare_and_swap(&bucket, "k", Some("v".into()), "w".into())
+            .await
+            .unwrap();
         store.increment(&bucket, "n", 5).await.unwrap();
-        store.set_many(&bucket, vec![("a".to_owned(), "1".into())]).await.unwrap();
-        store.get_many(&bucket, &["a".to_owned(), "b".to_owned()]).await.unwrap();
+        store
+            .set_many(&bucket, vec![("a".to_owned(), "1".into())])
+            .await
+            .unwrap();
+        store
+            .get_many(&bucket, &["a".to_owned(), "b".to_owned()])
+            .await
+            .unwrap();
         store.delete_many(&bucket, &["a".to_owned()]).await.unwrap();
         store.delete(&bucket, "k").await.unwrap();
-        store.increment(&bucket, "", 1).await.unwrap_err();
+        store.set(&bucket, "k", "v".into()).await.unwrap();
+        store.increment(&bucket, "k", 1).await.unwrap_err();
     })
     .await;
     let mut rows: Vec<String> = Vec::new();
     let row = |(_, function, args, results): &(String, String, Bytes, Bytes)| {
-        format!("| `{function}` | `{}` | `{}` |", hex(args), hex(results))
+        format!("| {function} | `{}` | `{}` |", hex(args), hex(results))
     };
     rows.extend(said.lock().unwrap().iter().map(row));
     let folder = tempfile::tempdir().unwrap();
@@ -257,8 +327,11 @@ async fn the_document_shows_each_function_as_it_goes() {
         let provided = provided.clone();
         async move {
             let args = Bytes::from(args);
-            let results = provided.call(invocation(weft_remote::SQL, function, args.clone())).await.unwrap();
-            format!("| `{function}` | `{}` | `{}` |", hex(&args), hex(&results))
+            let results = provided
+                .call(invocation(weft_remote::SQL, function, args.clone()))
+                .await
+                .unwrap();
+            format!("| {function} | `{}` | `{}` |", hex(&args), hex(&results))
         }
     };
     let wit = Wit::read();
@@ -271,8 +344,18 @@ async fn the_document_shows_each_function_as_it_goes() {
     let within = || codec::Value::Option(Some(Box::new(codec::Value::U64(5_000))));
     let five = codec::Value::Variant("integer".to_owned(), Some(Box::new(codec::Value::S64(5))));
     for (function, values) in [
-        ("execute", vec![text("CREATE TABLE t (i INTEGER)"), none(), codec::Value::Option(None)]),
-        ("query", vec![text("SELECT $1 AS n"), codec::Value::List(vec![five]), within()]),
+        (
+            "execute",
+            vec![
+                text("CREATE TABLE t (i INTEGER)"),
+                none(),
+                codec::Value::Option(None),
+            ],
+        ),
+        (
+            "query",
+            vec![text("SELECT $1 AS n"), codec::Value::List(vec![five]), within()],
+        ),
         ("begin", vec![id(), within()]),
         ("execute-in", vec![id(), text("INSERT INTO t VALUES (1)"), none()]),
         ("query-in", vec![id(), text("SELECT i FROM t"), none()]),
@@ -305,16 +388,37 @@ fn invocation(interface: &str, function: &str, body: Bytes) -> Invocation {
 
 #[tokio::test]
 async fn what_is_not_of_the_interface_is_refused_and_did_not_start() {
-    let provided = Provided::new(Backend::KeyValue(Arc::new(MemoryKeyValue::default())), "run-1", 1 << 20);
+    let provided = Provided::new(
+        Backend::KeyValue(Arc::new(MemoryKeyValue::default())),
+        "run-1",
+        1 << 20,
+    );
     for (interface, function, body, kind) in [
         (weft_remote::SQL, "query", &[0x80][..], FailureKind::NotFound),
         (KEY_VALUE, "drop-all", &[0x80], FailureKind::NotFound),
         (KEY_VALUE, "get", &[0x80], FailureKind::RefusedByGuest),
-        (KEY_VALUE, "get", &[0x82, 0x60, 0x61, b'k'], FailureKind::RefusedByGuest),
-        (KEY_VALUE, "get-many", &[0x82, 0x63, 0, 0, 0, 0x9b, 255, 255, 255, 255, 255, 255, 255, 255], FailureKind::RefusedByGuest),
+        (
+            KEY_VALUE,
+            "get",
+            &[0x82, 0x60, 0x61, b'k'],
+            FailureKind::RefusedByGuest,
+        ),
+        (
+            KEY_VALUE,
+            "get-many",
+            &[0x82, 0x63, 0, 0, 0, 0x9b, 255, 255, 255, 255, 255, 255, 255, 255],
+            FailureKind::RefusedByGuest,
+        ),
     ] {
-        let failure = provided.call(invocation(interface, function, Bytes::copy_from_slice(body))).await.unwrap_err();
-        assert_eq!((failure.kind, failure.may_have_started), (kind, false), "{failure}");
+        let failure = provided
+            .call(invocation(interface, function, Bytes::copy_from_slice(body)))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (failure.kind, failure.may_have_started),
+            (kind, false),
+            "{failure}"
+        );
     }
 }
 

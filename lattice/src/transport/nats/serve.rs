@@ -34,7 +34,11 @@ pub(super) fn begin(
     requests: Subscriber,
     serving: Serving,
     handler: Arc<dyn Handler>,
-) -> (impl Future<Output = ()> + Send + use<>, DropGuard, CancellationToken) {
+) -> (
+    impl Future<Output = ()> + Send + use<>,
+    DropGuard,
+    CancellationToken,
+) {
     let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
     // Not the transport itself, whose tasks own this one.
     let answers = Answers {
