@@ -38,7 +38,7 @@ use crate::ingress::workers::Workers;
 use crate::instance::{self, KeptPlaces};
 use crate::logs::LogBuffer;
 use crate::mesh::service::{HostService, Records};
-use crate::mesh::{self, JoinError, Links, Mesh};
+use crate::mesh::{self, FromOthers, JoinError, Links, Mesh};
 use crate::panics;
 use crate::reconcile::{Parts, Progress, Reconciler};
 use crate::shutdown::Shutdown;
@@ -200,6 +200,9 @@ impl Host {
             (None, Some(embedded)) => embedded.clone(),
             (None, None) => unreachable!("one of the two was made above"),
         };
+        if let Some(mesh) = &mesh {
+            components.fetch_by(Arc::new(FromOthers(mesh.clone())));
+        }
         let state = Arc::new(ArcSwap::<State>::default());
         let kept = KeptPlaces::of_pool(engine.slots());
         let places = Places::of_pool(engine.slots());
@@ -287,10 +290,12 @@ impl Host {
                         control: control.clone(),
                         store: status.host_id.clone(),
                     }),
+                    mesh: mesh.clone(),
                     address: OnceLock::new(),
                     api: OnceLock::from(api),
                 }),
                 progress: progress.clone(),
+                components: status.deployer.components().clone(),
                 http: format!("http://{}", status.http),
                 metrics: metrics.clone(),
             };

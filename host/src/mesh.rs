@@ -4,10 +4,12 @@
 //! connection goes on with what it has: local HTTP, local calls, the records that it took last. It must not know what
 //! actors do; [`service`] is what this host does for the others, [`http`] how requests cross, [`group`] who runs what.
 
+mod artifacts;
 mod details;
 pub mod group;
 pub mod http;
 mod join;
+mod providers;
 mod records;
 pub mod service;
 mod settings;
@@ -20,10 +22,13 @@ use weft_compose::HostName;
 use weft_lattice::envelope::Standing;
 use weft_lattice::rpc::Place;
 
+pub use self::artifacts::FromOthers;
 pub use self::details::Details;
 use self::group::{Group, Groups, Neighbour};
 pub use self::join::{JoinError, Links};
 use self::join::{Joined, Keeper};
+pub use self::providers::Held;
+use self::providers::Providers;
 pub use self::records::{follow, kept};
 use self::service::HOST_NAMESPACE;
 pub use self::settings::LatticeSettings;
@@ -46,6 +51,7 @@ pub struct Mesh {
     /// This host's name.
     pub name: HostName,
     groups: Groups,
+    providers: Providers,
     joined: ArcSwapOption<Joined>,
     members: ArcSwap<Vec<Member>>,
     /// The host that has the control store.
@@ -63,6 +69,7 @@ impl Mesh {
             settings,
             name,
             groups: Groups::default(),
+            providers: Providers::default(),
             joined: ArcSwapOption::empty(),
             members: ArcSwap::default(),
             controller: Mutex::default(),

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue, Method};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
+use weft_compose::capability::{OUTSIDE, PINNED};
 use weft_compose::record::{ActorRecord, ProviderRecord, RouteRecord};
 use weft_compose::{ActorName, AppName, ProviderName};
 use weft_http::HttpClient;
@@ -31,7 +33,7 @@ use crate::instance::KeptPlaces;
 use crate::link::{LinkTable, Targets};
 use crate::mesh::Mesh;
 use crate::mesh::group::RemoteActor;
-use crate::provider::{MEMORY, Provider};
+use crate::provider::{MEMORY, Provider, ProviderError};
 use crate::state::{ActorState, Callee, State, indices, remote_indices};
 
 /// The first wait before something that failed is tried again; it doubles up to [`RETRY_MAX`].
@@ -218,6 +220,7 @@ impl Reconciler {
             });
         }
         self.open_providers(&desired, &mut found).await;
+        self.serve_providers();
         let asked = desired.apps.iter().map(|(name, app)| (name.clone(), app.reserve));
         self.places.reserve(&asked.collect());
         self.load_actors(&desired, &mut found).await;
@@ -279,8 +282,7 @@ impl Reconciler {
                 let (_, provider) = self.retiring.swap_remove(at);
                 Ok(Ok(provider.with_revision(record.revision)))
             } else {
-                let (wanted, folder) = (record.clone(), self.provider_folder.clone());
-                tokio::task::spawn_blocking(move || Provider::open(&wanted, &folder)).await
+                self.open_provider(record).await
             };
             let failed = |reason| Found::of(name.app_name(), format!("provider {name}"), reason);
             match opened {
@@ -292,6 +294,38 @@ impl Reconciler {
                 Err(error) => found.push(failed(chain(&error))),
             }
         }
+    }
+
+    /// Opens a provider: its backend here, or the way to where that is.
+    async fn open_provider(
+        &self,
+        record: &ProviderRecord,
+    ) -> Result<Result<Provider, ProviderError>, JoinError> {
+        let pinned = PINNED.contains(&record.backend.as_str());
+        match &self.mesh {
+            None if record.backend == OUTSIDE => Ok(Err(ProviderError::no_lattice(record))),
+            Some(mesh) if record.backend == OUTSIDE || pinned && !mesh.settings.controller => {
+                Ok(Provider::elsewhere(record, mesh))
+            }
+            mesh => {
+                let (wanted, folder) = (record.clone(), self.provider_folder.clone());
+                let opened = tokio::task::spawn_blocking(move || Provider::open(&wanted, &folder)).await?;
+                Ok(opened.map(|provider| match mesh {
+                    Some(mesh) if pinned => provider.served_to(mesh),
+                    _ => provider,
+                }))
+            }
+        }
+    }
+
+    /// Lets the other hosts reach what is open here.
+    fn serve_providers(&self) {
+        let Some(mesh) = &self.mesh else { return };
+        let open = self.providers.iter().filter_map(|(name, (_, provider))| {
+            let provided = provider.provided.clone()?;
+            Some((name.as_str().to_owned(), provided))
+        });
+        mesh.serve_providers(open.collect());
     }
 
     /// Closes the retiring providers whose last invocation has ended.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
+use weft_lattice::artifact::Artifacts;
 use weft_lattice::envelope::Standing;
 use weft_lattice::membership::{Membership, MembershipError};
 use weft_lattice::rpc::{Client, Server, Stamps};
@@ -21,6 +22,7 @@ use super::details::Details;
 use super::group::{Neighbour, View};
 use super::service::{HOST_NAMESPACE, HostService, Served};
 use super::{Member, Mesh, place_of};
+use crate::artifact::Components;
 use crate::cli::chain;
 use crate::reconcile::Progress;
 
@@ -39,10 +41,21 @@ pub(super) struct Joined {
     server: Server,
     client: Client,
     streams: Streams,
+    artifacts: Artifacts,
     transports: [NatsTransport; 3],
 }
 
 impl Joined {
+    /// What calls the others.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What fetches components from them.
+    pub(super) fn artifacts(&self) -> &Artifacts {
+        &self.artifacts
+    }
+
     /// Whether calls can be made now, as far as is known.
     pub(super) fn is_connected(&self) -> bool {
         self.transports.iter().all(NatsTransport::is_connected)
@@ -80,6 +93,8 @@ pub struct Links {
     pub service: Arc<HostService>,
     /// How far it has come.
     pub progress: watch::Receiver<Progress>,
+    /// Components of this host.
+    pub components: Arc<Components>,
     /// Where it serves HTTP.
     pub http: String,
     /// Where numbers go.
@@ -112,7 +127,14 @@ impl Mesh {
         let _ = links.service.address.set(address.to_string());
         let service = Arc::new(Served(links.service.clone()));
         let server = Server::new(address.clone(), stamps, service, Some(streams.clone()));
+        let artifacts = Artifacts::new(
+            shared(&bulk),
+            subjects.clone(),
+            address.clone(),
+            links.components.clone(),
+        );
         let mut serving = vec![
+            artifacts.serve().await?,
             server.serve_control(&calls, &subjects).await?,
             server.serve(&calls, &subjects, HOST_NAMESPACE).await?,
         ];
@@ -139,6 +161,7 @@ impl Mesh {
             server,
             client,
             streams,
+            artifacts,
             transports: [control, calls, bulk],
         });
         self.joined.store(Some(joined.clone()));
@@ -272,6 +295,7 @@ impl Keeper {
         if member.standing == Standing::Gone {
             self.joined.server.peer_gone(&member.address);
             self.joined.streams.peer_gone(&member.address);
+            self.mesh.provider_user_gone(&member.address);
         }
         tracing::info!(host = %member.address, standing = ?member.standing, "a host stands differently");
     }
@@ -324,6 +348,9 @@ impl Keeper {
                 .unwrap_or_else(PoisonError::into_inner) = group;
         }
         self.mesh.members.store(Arc::new(members));
+        if !same {
+            self.mesh.place_providers();
+        }
     }
 
     /// Says that this host has gone, and closes its connections.

@@ -23,6 +23,7 @@ use weft_lattice::rpc::{Invocation, Service};
 use weft_lattice::stream::Duplex;
 use weft_observability::{context_of, set_parent};
 
+use super::Mesh;
 use super::http::{HTTP, HostBody, collect, has_body, is_short, request_of, response_of, send_body};
 use crate::call::remote::{failure_of, trace_of};
 use crate::call::{self, ByValue, values_of};
@@ -35,6 +36,7 @@ use crate::invocation::{Call, CallError, ErrorKind, FromAfar, LONG, Metered};
 use crate::state::{ActorIndex, State};
 use crate::value::val_of;
 use crate::value::wire::CrossError;
+use weft_remote::{KEY_VALUE, PARTS, SQL};
 
 /// The namespace of what hosts say to each other: no label, and so no namespace of actors.
 pub const HOST_NAMESPACE: &str = "_host";
@@ -72,6 +74,8 @@ pub struct HostService {
     pub engine: Arc<Engine>,
     /// The control store, if it is here.
     pub records: Option<Records>,
+    /// The mesh, for the providers of this host.
+    pub mesh: Arc<Mesh>,
     /// This run's address, once there is one.
     pub address: OnceLock<String>,
     /// The admin API, once it is served.
@@ -113,6 +117,7 @@ impl HostService {
             API => self.api(invocation).await,
             ADDRESS => self.address(),
             HTTP => self.http(invocation).await,
+            KEY_VALUE | SQL | PARTS => self.provider(invocation).await,
             _ => self.actor(invocation).await,
         }
     }
@@ -126,6 +131,15 @@ impl HostService {
         replica::answer(&**control, store, &invocation.body, wait.min(invocation.deadline))
             .await
             .map_err(|error| Failure::not_started(FailureKind::Unavailable, error.to_string()))
+    }
+
+    async fn provider(&self, invocation: Invocation) -> Result<Bytes, Failure> {
+        let provided = self.mesh.served_provider(&invocation.target);
+        let provided = provided.ok_or_else(|| {
+            let detail = format!("the provider {} is not open on this host", invocation.target);
+            Failure::not_started(FailureKind::Unavailable, detail)
+        })?;
+        provided.call(invocation).await
     }
 
     /// For who asks on a subject that it did not get from this host.
