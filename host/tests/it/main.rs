@@ -14,6 +14,7 @@ mod files;
 mod fuzz;
 mod hostile;
 mod http;
+mod mesh;
 mod operate;
 mod overload;
 mod reuse;
