@@ -65,6 +65,10 @@ pub const WEFT_APP: &str = "weft.app";
 pub const WEFT_CALL_KIND: &str = "weft.call.kind";
 /// `reserved` or `used`.
 pub const WEFT_PLACE_STATE: &str = "weft.place.state";
+/// What a connection to NATS is for: `control`, `calls` or `bulk`.
+pub const WEFT_LATTICE_CONNECTION: &str = "weft.lattice.connection";
+/// How a host stands: `alive`, `suspect` or `leaving`.
+pub const WEFT_HOST_STANDING: &str = "weft.host.standing";
 /// The name that a certificate is served for.
 pub const WEFT_TLS_SERVER_NAME: &str = "weft.tls.server_name";
 /// Whether a guest's log lines were dropped by the rate limit.
@@ -152,6 +156,38 @@ pub const WEFT_PROVIDER_COUNT: &str = "weft.provider.count";
 pub const WEFT_LINK_COUNT: &str = "weft.link.count";
 /// Conditions: what this host could not bring about.
 pub const WEFT_CONDITION_COUNT: &str = "weft.condition.count";
+/// Connections to NATS that are there.
+pub const WEFT_LATTICE_CONNECTED: &str = "weft.lattice.connected";
+/// Times that a connection to NATS was lost.
+pub const WEFT_LATTICE_DISCONNECTS: &str = "weft.lattice.disconnects";
+/// Messages that were refused as there was no connection.
+pub const WEFT_LATTICE_REFUSED: &str = "weft.lattice.refused";
+/// Times that messages came faster than they were read.
+pub const WEFT_LATTICE_SLOW_CONSUMERS: &str = "weft.lattice.slow_consumers";
+/// Hosts of the lattice.
+pub const WEFT_LATTICE_HOSTS: &str = "weft.lattice.hosts";
+/// Whether this host does not hear itself.
+pub const WEFT_LATTICE_BLIND: &str = "weft.lattice.blind";
+/// Calls of other hosts.
+pub const WEFT_RPC_CALLS: &str = "weft.rpc.calls";
+/// Calls of other hosts that were tried again.
+pub const WEFT_RPC_RETRIES: &str = "weft.rpc.retries";
+/// Times that a host was passed over.
+pub const WEFT_RPC_EJECTIONS: &str = "weft.rpc.ejections";
+/// Calls that other hosts made.
+pub const WEFT_RPC_SERVED: &str = "weft.rpc.served";
+/// Calls of other hosts that run.
+pub const WEFT_RPC_RUNNING: &str = "weft.rpc.running";
+/// Streams between hosts that are open.
+pub const WEFT_STREAM_OPEN: &str = "weft.stream.open";
+/// Bytes that came over streams.
+pub const WEFT_STREAM_RECEIVED: &str = "weft.stream.received";
+/// Streams that were broken off.
+pub const WEFT_STREAM_RESETS: &str = "weft.stream.resets";
+/// Components that were fetched from other hosts.
+pub const WEFT_ARTIFACT_FETCHES: &str = "weft.artifact.fetches";
+/// Bytes of components that were sent to other hosts.
+pub const WEFT_ARTIFACT_SENT: &str = "weft.artifact.sent";
 
 /// Every metric. A test checks that each is emitted, and another that each is in README.md.
 pub const METRICS: &[&str] = &[
@@ -193,4 +229,20 @@ pub const METRICS: &[&str] = &[
     WEFT_PROVIDER_COUNT,
     WEFT_LINK_COUNT,
     WEFT_CONDITION_COUNT,
+    WEFT_LATTICE_CONNECTED,
+    WEFT_LATTICE_DISCONNECTS,
+    WEFT_LATTICE_REFUSED,
+    WEFT_LATTICE_SLOW_CONSUMERS,
+    WEFT_LATTICE_HOSTS,
+    WEFT_LATTICE_BLIND,
+    WEFT_RPC_CALLS,
+    WEFT_RPC_RETRIES,
+    WEFT_RPC_EJECTIONS,
+    WEFT_RPC_SERVED,
+    WEFT_RPC_RUNNING,
+    WEFT_STREAM_OPEN,
+    WEFT_STREAM_RECEIVED,
+    WEFT_STREAM_RESETS,
+    WEFT_ARTIFACT_FETCHES,
+    WEFT_ARTIFACT_SENT,
 ];

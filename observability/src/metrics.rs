@@ -12,6 +12,7 @@ mod description;
 mod host;
 mod http_series;
 mod instrument;
+mod mesh;
 mod operation;
 mod outcome;
 pub(crate) mod push;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub use actor::{ActorMetrics, InvocationRecord};
 pub use host::{ACTORS_MAX, APPS_MAX, AppPlacesReport, HostMetrics, PoolState, StateReport};
+pub use mesh::{ConnectionReport, MeshReport};
 pub use operation::{CallPath, Operation, OperationOutcome};
 pub use outcome::{CacheResult, CompileOutcome, Eviction, Outcome, ShedReason};
 
@@ -115,6 +117,30 @@ mod tests {
             providers: 2,
             links: 6,
             conditions: 1,
+        });
+        metrics.observe_mesh(|| {
+            Some(MeshReport {
+                connections: vec![ConnectionReport {
+                    name: "calls",
+                    connected: true,
+                    lost: 1,
+                    refused: 2,
+                    slow: 0,
+                }],
+                members: [("alive", 3), ("suspect", 0), ("leaving", 1)],
+                served: [
+                    "started",
+                    "repeated",
+                    "late",
+                    "shed",
+                    "cancelled",
+                    "malformed",
+                    "draining",
+                ]
+                .map(|outcome| (outcome, 4)),
+                fetched: [("ok", 2), ("failed", 0)],
+                ..MeshReport::default()
+            })
         });
         (metrics, actor)
     }

@@ -17,6 +17,7 @@ use weft_lattice::subject::{Address, SubjectError};
 use weft_lattice::transport::nats::{NatsError, NatsTransport, Role};
 use weft_lattice::transport::{Served as Serving, Transport, TransportError};
 use weft_observability::HostMetrics;
+use weft_observability::metrics::{ConnectionReport, MeshReport};
 
 use super::details::Details;
 use super::group::{Neighbour, View};
@@ -46,6 +47,49 @@ pub(super) struct Joined {
 }
 
 impl Joined {
+    /// What metrics tell of it.
+    fn report(&self) -> MeshReport {
+        let connections = std::iter::zip(Role::ALL, &self.transports).map(|(role, transport)| {
+            let stats = transport.stats();
+            ConnectionReport {
+                name: role.as_str(),
+                connected: stats.connected,
+                lost: stats.disconnects,
+                refused: stats.refused + stats.send_timeouts,
+                slow: stats.slow_consumers,
+            }
+        });
+        let (members, calls, served) = (self.membership.stats(), self.client.stats(), self.server.stats());
+        let (streams, artifacts) = (self.streams.stats(), self.artifacts.stats());
+        MeshReport {
+            connections: connections.collect(),
+            members: [
+                ("alive", members.alive),
+                ("suspect", members.suspect),
+                ("leaving", members.leaving),
+            ],
+            blind: members.blind,
+            calls: calls.calls,
+            retries: calls.retries + calls.resent,
+            ejections: calls.ejected,
+            served: [
+                ("started", served.started),
+                ("repeated", served.repeated),
+                ("late", served.late),
+                ("shed", served.shed),
+                ("cancelled", served.cancelled),
+                ("malformed", served.malformed),
+                ("draining", served.refused_draining),
+            ],
+            running: served.running,
+            streams: streams.open,
+            stream_bytes: streams.received,
+            stream_resets: streams.resets,
+            fetched: [("ok", artifacts.fetched), ("failed", artifacts.failed)],
+            artifact_bytes: artifacts.served_bytes,
+        }
+    }
+
     /// What calls the others.
     pub(super) fn client(&self) -> &Client {
         &self.client
@@ -164,6 +208,10 @@ impl Mesh {
             artifacts,
             transports: [control, calls, bulk],
         });
+        let mesh = Arc::downgrade(self);
+        links
+            .metrics
+            .observe_mesh(move || Some(mesh.upgrade()?.joined.load_full()?.report()));
         self.joined.store(Some(joined.clone()));
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
         tracing::info!(

@@ -126,7 +126,7 @@ const fn histogram(name: &'static str, help: &'static str) -> Description {
     }
 }
 
-const fn counter(name: &'static str, things: &'static str, help: &'static str) -> Description {
+pub(super) const fn counter(name: &'static str, things: &'static str, help: &'static str) -> Description {
     Description {
         name,
         kind: Kind::Counter,
@@ -135,7 +135,7 @@ const fn counter(name: &'static str, things: &'static str, help: &'static str) -
     }
 }
 
-const fn gauge(name: &'static str, unit: Unit, help: &'static str) -> Description {
+pub(super) const fn gauge(name: &'static str, unit: Unit, help: &'static str) -> Description {
     Description {
         name,
         kind: Kind::Gauge,

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::actor::{self, ActorMetrics};
 use super::description::*;
 use super::instrument::{Counter, Histogram};
+use super::mesh::MeshReport;
 use super::nanos;
 use super::outcome::{CacheResult, CompileOutcome, Eviction};
 use super::snapshot::{Attributes, Family, Point, PointValue, Value};
@@ -97,6 +98,7 @@ struct Host {
     connections: Observer<dyn Fn() -> u64 + Send>,
     certificates: Observer<CertificatesFn>,
     state: Observer<dyn Fn() -> StateReport + Send>,
+    mesh: Observer<dyn Fn() -> Option<MeshReport> + Send>,
 }
 
 /// The values of `weft.outcome` for what works or does not, by `usize::from(ok)`.
@@ -294,6 +296,11 @@ impl HostMetrics {
         self.0.state.set(Box::new(f));
     }
 
+    /// Tells how to ask for this host's part in a lattice, if it has one now.
+    pub fn observe_mesh(&self, f: impl Fn() -> Option<MeshReport> + Send + 'static) {
+        self.0.mesh.set(Box::new(f));
+    }
+
     /// All metrics now.
     pub(crate) fn snapshot(&self) -> Vec<Family> {
         let host = &*self.0;
@@ -472,6 +479,9 @@ impl HostMetrics {
         family(&PROVIDERS, of_state(|state| state.providers));
         family(&LINKS, of_state(|state| state.links));
         family(&CONDITIONS, of_state(|state| state.conditions));
+        if let Some(mesh) = host.mesh.ask(|ask| ask()).flatten() {
+            families.extend(mesh.families(point));
+        }
         families
     }
 
