@@ -6,7 +6,7 @@ pub(crate) mod bench;
 mod debian;
 pub(crate) mod js;
 pub(crate) mod nats;
-mod provider;
+pub(crate) mod provider;
 pub(crate) mod python;
 mod servers;
 pub(crate) mod wasm;

@@ -6,9 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use weft_capabilities::{Bucket, KeyValueError, MemoryKeyValue};
+use weft_capabilities::{Bucket, KeyValueError, MemoryKeyValue, Sql, SqlValue};
 use weft_lattice::transport::{Handler, Serving, Transport};
 use weft_provider::{Auth, Backend, Running, ServeError, Settings, serve};
+
+use weft_remote::RemoteSql;
+use weft_sqlite::{SqliteOptions, SqliteSql};
 
 use crate::{Host, STORES, name, password, server};
 
@@ -158,4 +161,63 @@ async fn the_calls_of_one_that_stops_go_to_another_and_then_to_nobody() {
         matches!(&error, KeyValueError::Unavailable(why) if why.contains("nobody serves")),
         "{error}"
     );
+}
+
+const INSERT: &str = "INSERT INTO t VALUES (1)";
+
+/// A database of its own for a run, with a table.
+async fn database(folder: &tempfile::TempDir, name: &str) -> Arc<SqliteSql> {
+    let database = SqliteSql::open(&folder.path().join(name), SqliteOptions::default()).unwrap();
+    Sql::execute(&database, "CREATE TABLE t (i INTEGER)", Vec::new(), None)
+        .await
+        .unwrap();
+    Arc::new(database)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_stays_with_its_run_though_several_share_the_subject() {
+    let (nats, folder) = (server(), tempfile::tempdir().unwrap());
+    let mut runs = Vec::new();
+    for name in ["a", "b"] {
+        runs.push(start(&nats, 0, Backend::Sql(database(&folder, name).await)).await);
+    }
+    let remote = RemoteSql::new(Host::join(&nats).await.remote("p0"));
+    for _ in 0..16 {
+        let mut transaction = remote.begin(None).await.unwrap();
+        for n in 1..=4 {
+            transaction.execute(INSERT, Vec::new()).await.unwrap();
+            // Of another run's database it would see less.
+            let rows = transaction
+                .query("SELECT count(*) FROM t", Vec::new())
+                .await
+                .unwrap();
+            assert_eq!(rows.rows, [[SqlValue::Integer(n)]]);
+        }
+        transaction.rollback().await.unwrap();
+    }
+    for run in &runs {
+        assert!(run.stats().2.calls > 0, "both took their turns");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_stops_lets_transactions_end_first() {
+    let (nats, folder) = (server(), tempfile::tempdir().unwrap());
+    let database = database(&folder, "a").await;
+    let running = start(&nats, 0, Backend::Sql(database.clone())).await;
+    let remote = RemoteSql::new(Host::join(&nats).await.remote("p0"));
+    let mut transaction = remote.begin(None).await.unwrap();
+    let stops = running.stop(LONG);
+    let ends = async {
+        // Until nothing new is taken.
+        while remote.query("SELECT 1", Vec::new(), None).await.is_ok() {}
+        transaction.execute(INSERT, Vec::new()).await.unwrap();
+        transaction.commit().await.unwrap();
+    };
+    let (all, ()) = futures::future::join(stops, ends).await;
+    assert!(all);
+    let rows = Sql::query(&*database, "SELECT i FROM t", Vec::new(), None)
+        .await
+        .unwrap();
+    assert_eq!(rows.rows, [[SqlValue::Integer(1)]]);
 }
