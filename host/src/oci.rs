@@ -137,6 +137,10 @@ async fn try_pull(reference: &Reference, registries: &Registries) -> Result<Comp
     if layer.size > COMPONENT_LEN_MAX {
         return Err(Problem::TooLarge { len: layer.size });
     }
+    // It becomes a part of a URL.
+    if let Err(error) = layer.digest.parse::<Digest>() {
+        return Err(Problem::Unexpected(error.to_string()));
+    }
     let size = usize::try_from(layer.size).unwrap_or(usize::MAX);
     let bytes = registry.blob(&layer.digest, size).await?;
     let digest = check(&layer.digest, &bytes)?;
@@ -221,3 +225,6 @@ fn config(component: &ComponentBytes) -> serde_json::Value {
         "component": { "exports": exports, "imports": imports, "target": null },
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,8 +57,9 @@ fn registry(cache: &Cache) -> anyhow::Result<PathBuf> {
         return Ok(program);
     }
     let packages = Packages {
-        with_dependencies: &["docker-registry"],
-        alone: &[],
+        with_dependencies: &["libc6"],
+        // It needs no more than that; the rest is for a service of the machine.
+        alone: &["docker-registry"],
     };
     let folder = cache.entry("docker-registry", |folder| {
         debian::unpack(
