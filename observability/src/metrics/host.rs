@@ -156,6 +156,7 @@ impl Default for HostMetrics {
             connections: Observer::default(),
             certificates: Observer::default(),
             state: Observer::default(),
+            mesh: Observer::default(),
         }))
     }
 }
