@@ -409,6 +409,9 @@ fn observe(
             warm_memories: pool
                 .as_ref()
                 .map_or(0, |pool| u64::from(pool.unused_warm_memories())),
+            warm_bytes: pool
+                .as_ref()
+                .map_or(0, |pool| pool.unused_memory_bytes_resident() as u64),
             kept: u64::from(kept.used()),
         }
     });

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use super::actor::{self, ActorMetrics};
+use super::actor::{self, ActorMetrics, SharedMeasures};
 use super::description::*;
 use super::instrument::{Counter, Histogram};
 use super::nanos;
@@ -30,6 +30,8 @@ pub struct PoolState {
     pub live: u64,
     /// Memories kept resident for the next instance.
     pub warm_memories: u64,
+    /// Bytes that those hold.
+    pub warm_bytes: u64,
     /// Instances that are kept from one invocation to the next, running ones included.
     pub kept: u64,
 }
@@ -76,6 +78,7 @@ struct Host {
     /// Those that somebody still serves. Series of an actor that is gone are dropped with it.
     actors: Mutex<BTreeMap<String, Weak<ActorMetrics>>>,
     overflow: Arc<ActorMetrics>,
+    measures: Arc<SharedMeasures>,
     compile_duration: [Histogram; CompileOutcome::ALL.len()],
     load_duration: Histogram,
     loads: [Counter; FAILED_OR_OK.len()],
@@ -127,10 +130,12 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Default for HostMetrics {
     fn default() -> Self {
+        let measures = Arc::<SharedMeasures>::default();
         Self(Arc::new(Host {
             since: SystemTime::now(),
             actors: Mutex::default(),
-            overflow: Arc::new(ActorMetrics::new(None)),
+            overflow: Arc::new(ActorMetrics::new(None, measures.clone())),
+            measures,
             compile_duration: [const { Histogram::new(COMPILE_NANOS) }; CompileOutcome::ALL.len()],
             load_duration: Histogram::new(COMPILE_NANOS),
             loads: Default::default(),
@@ -176,7 +181,7 @@ impl HostMetrics {
         if actors.len() >= ACTORS_MAX {
             return Arc::clone(&self.0.overflow);
         }
-        let actor = Arc::new(ActorMetrics::new(Some(name)));
+        let actor = Arc::new(ActorMetrics::new(Some(name), self.0.measures.clone()));
         actors.insert(name.to_owned(), Arc::downgrade(&actor));
         actor
     }
@@ -363,6 +368,10 @@ impl HostMetrics {
             pool.iter()
                 .map(|pool| number(vec![], pool.warm_memories))
                 .collect(),
+        );
+        family(
+            &MEMORIES_WARM_SIZE,
+            pool.iter().map(|pool| number(vec![], pool.warm_bytes)).collect(),
         );
         let places = host.places.ask(|ask| ask()).unwrap_or_default();
         let each = |of: &AppPlacesReport| {
