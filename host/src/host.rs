@@ -37,6 +37,7 @@ use crate::ingress::tls::{Certificates, TlsError};
 use crate::ingress::workers::Workers;
 use crate::instance::{self, KeptPlaces};
 use crate::logs::LogBuffer;
+use crate::memory::Upkeep;
 use crate::panics;
 use crate::reconcile::{Parts, Progress, Reconciler};
 use crate::shutdown::Shutdown;
@@ -195,6 +196,15 @@ impl Host {
         let deployer = Deployer::new(control.clone(), components, metrics.clone(), progress.clone());
 
         let workers = Workers::start(cores(), &shutdown.end).map_err(HostError::Threads)?;
+        let busy = BusyThreads::start(cores(), shutdown.end.clone()).map_err(HostError::Threads)?;
+        let upkeep = Upkeep {
+            components: deployer.components().clone(),
+            workers: workers.clone(),
+            busy: busy.runtime.clone(),
+        };
+        shutdown
+            .servers
+            .spawn(upkeep.run(shutdown.servers.clone(), shutdown.end.clone()));
         let active = Arc::new(AtomicU64::new(0));
         let handler = Arc::new(Handler {
             state: state.clone(),
@@ -202,7 +212,7 @@ impl Host {
             tasks: GuestTasks {
                 tracker: shutdown.tasks.clone(),
                 shared: tokio::runtime::Handle::current(),
-                busy: BusyThreads::start(cores(), shutdown.end.clone()).map_err(HostError::Threads)?,
+                busy,
                 abort: shutdown.abort.clone(),
             },
             sampler: telemetry.sampler(),

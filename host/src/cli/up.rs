@@ -20,6 +20,7 @@ use crate::host::Host;
 use crate::ingress::IngressLimits;
 use crate::ingress::tls::CertificateFiles;
 use crate::logs::LogBuffer;
+use crate::memory;
 use crate::panics;
 use crate::shutdown::Signals;
 use crate::system::raise_open_files;
@@ -193,6 +194,7 @@ pub(super) fn run(up: Up, output: Output) -> Result<(), Failure> {
         .thread_name("weft")
         // The first call into a guest on a thread would else pay for it.
         .on_thread_start(wasmtime::Engine::tls_eager_initialize)
+        .on_thread_park(memory::on_thread_park)
         .build()
         .map_err(|error| Failure::new(Exit::Environment, &error))?;
     runtime.block_on(serve(config, output, log_format))
