@@ -54,6 +54,9 @@ impl Host {
             "127.0.0.1:0",
             "--monitor",
             "127.0.0.1:0",
+            // What is deployed and never called would else be let go after ten minutes, with its file and its maps.
+            "--unload-after",
+            "1h",
             "--data",
         ]);
         command.arg(&data).args(files);
