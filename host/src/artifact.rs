@@ -415,11 +415,20 @@ impl Components {
         }
     }
 
-    fn evict(&self, component: &Arc<LazyComponent>, why: Eviction) {
-        if component.evict() {
-            self.metrics.component_evicted(why);
-            tracing::debug!(component = %component.digest, reason = why.as_str(), "let a component's machine code go");
-        }
+    fn evict(&self, component: &Arc<LazyComponent>, why: Eviction) -> Option<Arc<LoadedComponent>> {
+        let evicted = component.evict()?;
+        self.metrics.component_evicted(why);
+        tracing::debug!(component = %component.digest, reason = why.as_str(), "let a component's machine code go");
+        Some(evicted)
+    }
+
+    /// Lets go all that are loaded; those that are called are loaded again. With the last that holds one of them, and
+    /// its last instance, goes what the pool keeps for its next instances.
+    pub fn release(&self) -> Vec<Arc<LoadedComponent>> {
+        let all = self.all_loaded();
+        all.iter()
+            .filter_map(|component| self.evict(component, Eviction::Memory))
+            .collect()
     }
 
     /// Those that are loaded. Forgets the others.

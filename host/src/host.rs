@@ -37,6 +37,7 @@ use crate::ingress::tls::{Certificates, TlsError};
 use crate::ingress::workers::Workers;
 use crate::instance::{self, KeptPlaces};
 use crate::logs::LogBuffer;
+use crate::memory::Upkeep;
 use crate::mesh::service::{HostService, Records};
 use crate::mesh::{self, FromOthers, JoinError, Links, Mesh};
 use crate::panics;
@@ -227,6 +228,15 @@ impl Host {
         let deployer = Deployer::new(control.clone(), components, metrics.clone(), progress.clone());
 
         let workers = Workers::start(cores(), &shutdown.end).map_err(HostError::Threads)?;
+        let busy = BusyThreads::start(cores(), shutdown.end.clone()).map_err(HostError::Threads)?;
+        let upkeep = Upkeep {
+            components: deployer.components().clone(),
+            workers: workers.clone(),
+            busy: busy.runtime.clone(),
+        };
+        shutdown
+            .servers
+            .spawn(upkeep.run(shutdown.servers.clone(), shutdown.end.clone()));
         let active = Arc::new(AtomicU64::new(0));
         let handler = Arc::new(Handler {
             state: state.clone(),
@@ -234,7 +244,7 @@ impl Host {
             tasks: GuestTasks {
                 tracker: shutdown.tasks.clone(),
                 shared: tokio::runtime::Handle::current(),
-                busy: BusyThreads::start(cores(), shutdown.end.clone()).map_err(HostError::Threads)?,
+                busy,
                 abort: shutdown.abort.clone(),
             },
             sampler: telemetry.sampler(),
@@ -518,6 +528,9 @@ fn observe(
             warm_memories: pool
                 .as_ref()
                 .map_or(0, |pool| u64::from(pool.unused_warm_memories())),
+            warm_bytes: pool
+                .as_ref()
+                .map_or(0, |pool| pool.unused_memory_bytes_resident() as u64),
             kept: u64::from(kept.used()),
         }
     });

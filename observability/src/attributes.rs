@@ -88,6 +88,8 @@ pub const HTTP_SERVER_ACTIVE_REQUESTS: &str = "http.server.active_requests";
 pub const WEFT_INVOCATION_QUEUE_DURATION: &str = "weft.invocation.queue.duration";
 /// Time between arrival and end.
 pub const WEFT_INVOCATION_DURATION: &str = "weft.invocation.duration";
+/// Invocations that ended.
+pub const WEFT_INVOCATION_COUNT: &str = "weft.invocation.count";
 /// CPU time of the guest.
 pub const WEFT_INVOCATION_CPU_TIME: &str = "weft.invocation.cpu.time";
 /// Invocations that admission refused.
@@ -124,6 +126,8 @@ pub const WEFT_POOL_SLOTS: &str = "weft.pool.slots";
 pub const WEFT_INSTANCE_REUSED: &str = "weft.instance.reused";
 /// Memories of the pool that are kept resident for the next instance.
 pub const WEFT_POOL_MEMORIES_WARM: &str = "weft.pool.memories.warm";
+/// Bytes that those memories hold.
+pub const WEFT_POOL_MEMORIES_WARM_SIZE: &str = "weft.pool.memories.warm.size";
 /// Places of the pool that an app has.
 pub const WEFT_APP_PLACES: &str = "weft.app.places";
 /// Tasks that are alive.
@@ -197,6 +201,7 @@ pub const METRICS: &[&str] = &[
     WEFT_INVOCATION_DURATION,
     WEFT_INVOCATION_CPU_TIME,
     WEFT_INVOCATION_SHED,
+    WEFT_INVOCATION_COUNT,
     WEFT_CALL_COUNT,
     WEFT_CAPABILITY_OPERATION_DURATION,
     WEFT_INSTANCE_START_DURATION,
@@ -213,6 +218,7 @@ pub const METRICS: &[&str] = &[
     WEFT_ARTIFACT_DROPPED,
     WEFT_POOL_SLOTS,
     WEFT_POOL_MEMORIES_WARM,
+    WEFT_POOL_MEMORIES_WARM_SIZE,
     WEFT_APP_PLACES,
     WEFT_TASK_COUNT,
     WEFT_HTTP_CONNECTIONS,

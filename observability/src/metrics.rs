@@ -90,6 +90,7 @@ mod tests {
             limit: 1000,
             live: 3,
             warm_memories: 50,
+            warm_bytes: 4096,
             kept: 5,
         });
         metrics.observe_places(|| {

@@ -16,6 +16,7 @@ use crate::config::{Config, Deployment};
 use crate::data::DataDir;
 use crate::host::Host;
 use crate::logs::LogBuffer;
+use crate::memory;
 use crate::panics;
 use crate::shutdown::Signals;
 use crate::system::raise_open_files;
@@ -113,6 +114,7 @@ pub(super) fn run_host(config: Config, output: Output, log_format: LogFormat) ->
         .thread_name("weft")
         // The first call into a guest on a thread would else pay for it.
         .on_thread_start(wasmtime::Engine::tls_eager_initialize)
+        .on_thread_park(memory::on_thread_park)
         .build()
         .map_err(|error| Failure::new(Exit::Environment, &error))?;
     runtime.block_on(serve(config, output, log_format))

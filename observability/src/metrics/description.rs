@@ -160,6 +160,8 @@ pub(super) static DURATION: Description = histogram(
 );
 pub(super) static CPU_TIME: Description =
     histogram(WEFT_INVOCATION_CPU_TIME, "CPU time of the guest per invocation.");
+pub(super) static FINISHED: Description =
+    counter(WEFT_INVOCATION_COUNT, "{invocation}", "Invocations that ended.");
 pub(super) static SHED: Description = counter(
     WEFT_INVOCATION_SHED,
     "{invocation}",
@@ -232,6 +234,11 @@ pub(super) static MEMORIES_WARM: Description = gauge(
     WEFT_POOL_MEMORIES_WARM,
     Unit::Count("{memory}"),
     "Memories kept resident for the next instance.",
+);
+pub(super) static MEMORIES_WARM_SIZE: Description = gauge(
+    WEFT_POOL_MEMORIES_WARM_SIZE,
+    Unit::Bytes,
+    "Bytes that the memories kept for the next instance hold.",
 );
 pub(super) static APP_PLACES: Description = gauge(
     WEFT_APP_PLACES,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use super::actor::{self, ActorMetrics};
+use super::actor::{self, ActorMetrics, SharedMeasures};
 use super::description::*;
 use super::instrument::{Counter, Histogram};
 use super::mesh::MeshReport;
@@ -31,6 +31,8 @@ pub struct PoolState {
     pub live: u64,
     /// Memories kept resident for the next instance.
     pub warm_memories: u64,
+    /// Bytes that those hold.
+    pub warm_bytes: u64,
     /// Instances that are kept from one invocation to the next, running ones included.
     pub kept: u64,
 }
@@ -77,6 +79,7 @@ struct Host {
     /// Those that somebody still serves. Series of an actor that is gone are dropped with it.
     actors: Mutex<BTreeMap<String, Weak<ActorMetrics>>>,
     overflow: Arc<ActorMetrics>,
+    measures: Arc<SharedMeasures>,
     compile_duration: [Histogram; CompileOutcome::ALL.len()],
     load_duration: Histogram,
     loads: [Counter; FAILED_OR_OK.len()],
@@ -131,10 +134,12 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Default for HostMetrics {
     fn default() -> Self {
+        let measures = Arc::<SharedMeasures>::default();
         Self(Arc::new(Host {
             since: SystemTime::now(),
             actors: Mutex::default(),
-            overflow: Arc::new(ActorMetrics::new(None)),
+            overflow: Arc::new(ActorMetrics::new(None, measures.clone())),
+            measures,
             compile_duration: [const { Histogram::new(COMPILE_NANOS) }; CompileOutcome::ALL.len()],
             load_duration: Histogram::new(COMPILE_NANOS),
             loads: Default::default(),
@@ -183,7 +188,7 @@ impl HostMetrics {
         if actors.len() >= ACTORS_MAX {
             return Arc::clone(&self.0.overflow);
         }
-        let actor = Arc::new(ActorMetrics::new(Some(name)));
+        let actor = Arc::new(ActorMetrics::new(Some(name), self.0.measures.clone()));
         actors.insert(name.to_owned(), Arc::downgrade(&actor));
         actor
     }
@@ -391,6 +396,10 @@ impl HostMetrics {
             pool.iter()
                 .map(|pool| number(vec![], pool.warm_memories))
                 .collect(),
+        );
+        family(
+            &MEMORIES_WARM_SIZE,
+            pool.iter().map(|pool| number(vec![], pool.warm_bytes)).collect(),
         );
         let places = host.places.ask(|ask| ask()).unwrap_or_default();
         let each = |of: &AppPlacesReport| {

@@ -99,6 +99,7 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
         limit: 10,
         live: 2,
         warm_memories: 5,
+        warm_bytes: 4096,
         kept: 1,
     });
     metrics.observe_places(|| {
