@@ -11,6 +11,7 @@ mod density;
 mod hostile;
 mod http;
 mod in_process;
+mod lattice;
 mod probe;
 mod process;
 mod shop;
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 
 use crate::cache::Cache;
 use crate::project::Project;
+use crate::setup;
 use crate::setup::bench::{self, BenchTools};
 use crate::{actors, sh};
 
@@ -63,6 +65,8 @@ enum Part {
     Hostile,
     /// An actor's answers while 200 components are compiled
     Compile,
+    /// Calls, requests and bodies that go to another host
+    Lattice,
 }
 
 impl Part {
@@ -77,6 +81,9 @@ struct Subjects {
     weft: PathBuf,
     native: PathBuf,
     in_process: PathBuf,
+    /// The example `calls` of the lattice.
+    calls: PathBuf,
+    nats: Option<PathBuf>,
     guests: PathBuf,
     shop: PathBuf,
     tools: BenchTools,
@@ -129,6 +136,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
             Part::Density => density::measure(&subjects, &mut rows),
             Part::Hostile => hostile::measure(&subjects, &mut rows),
             Part::Compile => compile::measure(&subjects, &mut rows),
+            Part::Lattice => lattice::measure(&subjects, &mut rows),
         };
         let name = part.to_possible_value().map(|value| value.get_name().to_owned());
         raw.insert(name.unwrap_or_default(), result?);
@@ -144,7 +152,12 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
 
 /// Builds what these parts need, as linking a program takes minutes.
 fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Subjects> {
-    let tools = bench::ensure(&Cache::open()?)?;
+    let far = parts.contains(&Part::Lattice);
+    let (tools, nats) = {
+        let cache = Cache::open()?;
+        let nats = far.then(|| setup::nats::ensure(&cache)).transpose()?;
+        (bench::ensure(&cache)?, nats)
+    };
     let mut guests = vec![
         "hello", "hostile", "reply", "bench", "callee", "caller", "echo", "fault", "logger",
     ];
@@ -164,6 +177,9 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
     {
         cargo.args(["--package", "weft-bench", "--bin", "weft-bench"]);
     }
+    if far {
+        cargo.args(["--package", "weft-lattice", "--example", "calls"]);
+    }
     sh::run(
         "Building weft and its yardsticks (release)",
         BUILD_LIMIT,
@@ -176,6 +192,8 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
         weft: release.join("weft"),
         native: release.join("examples/native_hello"),
         in_process: release.join("weft-bench"),
+        calls: release.join("examples/calls"),
+        nats,
         guests: project.guests(),
         shop: project.shop(),
         tools,

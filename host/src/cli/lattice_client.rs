@@ -42,8 +42,8 @@ pub(super) async fn ask(
     request: Request<Full<Bytes>>,
 ) -> Result<(Asked, Response<HostBody>), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(Exit::Unreachable, error);
-    // Not a host, and so of no name that one may have.
-    let name = format!("cli-{:08x}", std::process::id());
+    // What its inbox begins with, so that rights can be given for it.
+    let name = "cli".to_owned();
     let transport = NatsTransport::connect(&settings.nats(&name, Role::Calls))
         .await
         .map_err(|error| failed(&error))?;
