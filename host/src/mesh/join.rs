@@ -165,7 +165,7 @@ impl Mesh {
             subjects.clone(),
             address.clone(),
             self.place(),
-            stamps.clone(),
+            stamps,
             rand_u64(),
         );
         let _ = links.service.address.set(address.to_string());
