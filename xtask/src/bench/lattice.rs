@@ -104,7 +104,10 @@ actors:
     limits: {{ timeout: 2m, cpuTime: 1m }}
     links:
       test:call: {{ actor: callee }}
-  callee: {{ component: {} }}
+  callee:
+    component: {}
+    links:
+      test:call/echo: {{ actor: callee }}
   hello: {{ component: {} }}
   echo: {{ component: {} }}
 routes:
