@@ -116,8 +116,9 @@ impl Process {
         self.signal("-STOP");
         let threads = format!("/proc/{}/task", self.0.id());
         let stands_still = |thread: std::fs::DirEntry| {
-            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap();
-            stat.contains(") T ")
+            let stat = std::fs::read_to_string(thread.path().join("stat"));
+            // One that has just ended runs nothing either.
+            stat.map_or(true, |stat| stat.contains(") T "))
         };
         while !std::fs::read_dir(&threads)
             .unwrap()
@@ -163,9 +164,9 @@ async fn a_process_that_is_stopped_is_passed_over_and_when_it_wakes_runs_nothing
     process.stop().await;
     let (stopped, for_so_long) = (
         Instant::now(),
-        long_or(Duration::from_secs(10), Duration::from_secs(4)),
+        long_or(Duration::from_secs(10), Duration::from_secs(5)),
     );
-    let ttl = Duration::from_millis(2_500);
+    let ttl = Duration::from_millis(3_500);
     let (mut calls, mut passed_over) = (JoinSet::new(), None);
     while stopped.elapsed() < for_so_long {
         let (client, both) = (a.client.clone(), both.clone());
