@@ -50,7 +50,10 @@ pub trait Step: Send {
         instance: &Instance,
         export: &ComponentExportIndex,
     ) -> impl Future<Output = wasmtime::Result<Self::Output>> + Send;
+}
 
+/// A step that may be taken on another host.
+pub(crate) trait Crossing: Step {
     /// The arguments as bytes, for a callee on another host.
     ///
     /// # Errors
@@ -84,7 +87,9 @@ impl Step for Reflected<'_> {
             .ok_or_else(|| wasmtime::format_err!("the callee has no such function"))?;
         function.call_async(store, self.params, self.results).await
     }
+}
 
+impl Crossing for Reflected<'_> {
     fn encode(&self, types: &Signature) -> Result<Bytes, CrossError> {
         let args = values_of(types.params(), self.params)?;
         types.encode_args(&args)
@@ -124,14 +129,6 @@ impl Step for ByValue {
         let mut results = vec![Val::Bool(false); usize::from(self.has_result)];
         function.call_async(store, &self.params, &mut results).await?;
         Ok(results.pop())
-    }
-
-    fn encode(&self, types: &Signature) -> Result<Bytes, CrossError> {
-        types.encode_args(&values_of(types.params(), &self.params)?)
-    }
-
-    fn decode(self, types: &Signature, result: &[u8]) -> Result<Option<Val>, CrossError> {
-        Ok(types.decode_result(result)?.map(val_of))
     }
 }
 
@@ -177,7 +174,7 @@ pub(crate) fn add_to_linker(
 }
 
 /// One call, as the caller's guest sees it: a failure ends the guest, as its interface has no place for it.
-async fn call<S: Step>(
+async fn call<S: Crossing>(
     caller: Arc<Call>,
     at: ImportedFunction,
     signature: &LazySignature,
@@ -192,7 +189,7 @@ async fn call<S: Step>(
     result.map_err(wasmtime::Error::new)
 }
 
-async fn resolve_and_run<S: Step>(
+async fn resolve_and_run<S: Crossing>(
     caller: &Call,
     at: ImportedFunction,
     signature: &LazySignature,

@@ -295,6 +295,7 @@ impl Host {
                     state: status.state.clone(),
                     tasks: handler.tasks.clone(),
                     limits: config.ingress.clone(),
+                    drain: shutdown.drain.clone(),
                     engine: engine.clone(),
                     records: embedded.as_ref().map(|_| Records {
                         control: control.clone(),

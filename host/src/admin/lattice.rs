@@ -53,9 +53,12 @@ pub(super) async fn pass_on(State(mesh): State<Option<Arc<Mesh>>>, request: Requ
         return next.run(request).await;
     };
     let path = request.uri().path();
-    let is_read =
-        matches!(*request.method(), Method::GET | Method::HEAD) && !path.starts_with("/v1/artifacts/");
-    if is_read || path == "/v1/call" {
+    // A component is pushed to where it is deployed; what is on this host's disk is this host's.
+    let of_controller = match path.strip_prefix("/v1/artifacts/") {
+        Some(rest) => rest != "gc",
+        None => !matches!(*request.method(), Method::GET | Method::HEAD) && path != "/v1/call",
+    };
+    if !of_controller {
         return next.run(request).await;
     }
     let Some(reach) = mesh.controller().and_then(|group| group.reach()) else {

@@ -8,7 +8,7 @@ use weft_lattice::rpc::{self, Ring};
 use weft_observability::TraceContext;
 use weft_observability::metrics::{CallPath, ShedReason};
 
-use super::Step;
+use super::Crossing;
 use crate::invocation::{Call, CallError, ErrorKind};
 use crate::mesh::group::RemoteActor;
 use crate::value::wire::LazySignature;
@@ -17,7 +17,7 @@ use crate::value::wire::LazySignature;
 ///
 /// # Errors
 /// [`CallError`]
-pub(super) async fn run<S: Step>(
+pub(super) async fn run<S: Crossing>(
     caller: &Call,
     callee: &RemoteActor,
     interface: &str,

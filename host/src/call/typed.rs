@@ -11,7 +11,7 @@ use wasmtime::component::{
 
 mod carried;
 
-use super::{ImportedFunction, Step, call};
+use super::{Crossing, ImportedFunction, Step, call};
 use crate::component::imports::Function;
 use crate::store::InstanceState;
 use crate::value::ValueError;
@@ -26,8 +26,8 @@ struct Typed<P, R> {
 
 impl<P, R> Step for Typed<P, R>
 where
-    P: ComponentNamedList + Lower + Carried + Send + Sync + 'static,
-    R: ComponentNamedList + Lift + Carried + Send + Sync + 'static,
+    P: ComponentNamedList + Lower + Send + Sync + 'static,
+    R: ComponentNamedList + Lift + Send + Sync + 'static,
 {
     type Output = R;
 
@@ -40,7 +40,13 @@ where
         let function = instance.get_typed_func::<P, R>(&mut *store, export)?;
         function.call_async(store, self.params).await
     }
+}
 
+impl<P, R> Crossing for Typed<P, R>
+where
+    P: ComponentNamedList + Lower + Carried + Send + Sync + 'static,
+    R: ComponentNamedList + Lift + Carried + Send + Sync + 'static,
+{
     fn encode(&self, types: &Signature) -> Result<Bytes, CrossError> {
         types.encode_args(&self.params.to_values())
     }

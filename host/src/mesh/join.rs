@@ -165,7 +165,7 @@ impl Mesh {
             subjects.clone(),
             address.clone(),
             self.place(),
-            stamps.clone(),
+            stamps,
             rand_u64(),
         );
         let _ = links.service.address.set(address.to_string());
@@ -187,7 +187,7 @@ impl Mesh {
                 subjects.api_read(HOST_NAMESPACE)?,
                 subjects.api_write(HOST_NAMESPACE)?,
             ] {
-                serving.push(server.serve_at(&calls, subject).await?);
+                serving.push(server.serve_scoped(&calls, subject, HOST_NAMESPACE).await?);
             }
         }
         let membership = Membership::start(
@@ -224,6 +224,7 @@ impl Mesh {
             joined,
             serving,
             namespaces: Vec::new(),
+            is_new: true,
         };
         *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         Ok(())
@@ -281,6 +282,8 @@ pub(super) struct Keeper {
     /// Calls are served for as long as these are held.
     serving: Vec<Serving>,
     namespaces: Vec<String>,
+    /// Whether nothing was taken over yet.
+    is_new: bool,
 }
 
 impl Keeper {
@@ -345,11 +348,10 @@ impl Keeper {
             self.joined.streams.peer_gone(&member.address);
             self.mesh.provider_user_gone(&member.address);
         }
-        tracing::info!(host = %member.address, standing = ?member.standing, "a host stands differently");
     }
 
     /// Takes over who is there.
-    fn refresh(&self) {
+    fn refresh(&mut self) {
         let members = self.joined.membership.members().into_iter().map(|member| {
             let details = Details::of(&member.details, member.address.host());
             Member {
@@ -372,7 +374,8 @@ impl Keeper {
         let same = before.len() == members.len()
             && std::iter::zip(before.iter(), &members)
                 .all(|(a, b)| a.host == b.host && a.standing == b.standing);
-        if !same || self.mesh.controller().is_none() {
+        let changed = !same || std::mem::take(&mut self.is_new);
+        if changed {
             let own = &self.joined.address;
             let others = members
                 .iter()
@@ -396,7 +399,7 @@ impl Keeper {
                 .unwrap_or_else(PoisonError::into_inner) = group;
         }
         self.mesh.members.store(Arc::new(members));
-        if !same {
+        if changed {
             self.mesh.place_providers();
         }
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, Response};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 use tracing::field::Empty;
@@ -70,6 +71,8 @@ pub struct HostService {
     pub tasks: GuestTasks,
     /// Bounds on bodies.
     pub limits: IngressLimits,
+    /// Cancelled once this host drains.
+    pub drain: CancellationToken,
     /// How busy this host is.
     pub engine: Arc<Engine>,
     /// The control store, if it is here.
@@ -127,10 +130,15 @@ impl HostService {
             let detail = "this host does not have the control store";
             return Err(Failure::not_started(FailureKind::NotFound, detail));
         };
-        let wait = tokio::time::Instant::now() + replica::FOLLOW_WAIT;
-        replica::answer(&**control, store, &invocation.body, wait.min(invocation.deadline))
-            .await
-            .map_err(|error| Failure::not_started(FailureKind::Unavailable, error.to_string()))
+        let now = tokio::time::Instant::now();
+        let answer = |until| replica::answer(&**control, store, &invocation.body, until);
+        let waited = answer((now + replica::FOLLOW_WAIT).min(invocation.deadline));
+        // A drain does not wait for a change that may not come.
+        let answered = match self.drain.run_until_cancelled(waited).await {
+            Some(answered) => answered,
+            None => answer(now).await,
+        };
+        answered.map_err(|error| Failure::not_started(FailureKind::Unavailable, error.to_string()))
     }
 
     async fn provider(&self, invocation: Invocation) -> Result<Bytes, Failure> {

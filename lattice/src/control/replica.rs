@@ -135,7 +135,10 @@ impl Replica {
     fn replace(&self, store: &str, entries: BTreeMap<String, Entry>, index: Index) {
         let moment = {
             let mut copy = self.0.copy.write().unwrap_or_else(PoisonError::into_inner);
-            let goes_on = copy.store.as_deref().is_none_or(|old| old == store) && index > copy.index;
+            let goes_on = match &copy.store {
+                None => true,
+                Some(old) => old == store && index > copy.index,
+            };
             *copy = Copy {
                 store: Some(store.to_owned()),
                 entries,

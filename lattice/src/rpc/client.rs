@@ -121,8 +121,8 @@ pub struct Answer {
 
 /// What to do after an attempt that gave no results.
 enum Next {
-    /// The same host again: it asked for an echo.
-    Same,
+    /// The same host again, with this stamp of its clock: it asked for an echo, and takes the call again only with one.
+    Same(u64),
     /// Another host, at no cost to the budget: this one said that it goes, or is not there.
     Other,
     /// Another host, if the budget allows it.
@@ -282,7 +282,7 @@ impl Client {
                 && match next {
                     Next::Other => true,
                     Next::OtherForBudget => more && shared.may_retry(),
-                    Next::Same | Next::Nothing => false,
+                    Next::Same(_) | Next::Nothing => false,
                 };
             if !goes_on {
                 break Err(failure);
@@ -305,11 +305,15 @@ impl Client {
         stream: Option<&Binder>,
         more: bool,
     ) -> Result<Bytes, (Failure, Next)> {
-        let first = self.send(row, call, id, stream, more).await;
-        let Err((_, Next::Same)) = first else { return first };
+        let first = self.send(row, call, id, stream, more, None).await;
+        let Err((_, Next::Same(stamp))) = first else {
+            return first;
+        };
         self.0.shared.counters.resent.fetch_add(1, Relaxed);
-        match self.send(row, call, id, stream, more).await {
-            Err((failure, Next::Same)) => Err((failure, Next::OtherForBudget)),
+        // Not the stamp that is kept for whoever calls next: another call may have taken that, and without one this is a
+        // repeat, which gets no answer.
+        match self.send(row, call, id, stream, more, Some(stamp)).await {
+            Err((failure, Next::Same(_))) => Err((failure, Next::OtherForBudget)),
             answered => answered,
         }
     }
@@ -321,6 +325,7 @@ impl Client {
         id: InvocationId,
         stream: Option<&Binder>,
         more: bool,
+        echo_ms: Option<u64>,
     ) -> Result<Bytes, (Failure, Next)> {
         let shared = &self.0.shared;
         let left = call.deadline.saturating_duration_since(Instant::now());
@@ -352,7 +357,7 @@ impl Client {
             revision: (row.revision != 0).then_some(row.revision),
             // Several share the subject of who is no host, and each has a clock of its own.
             from: is_host.then(|| shared.address.clone()),
-            echo_ms: is_host.then(|| row.peer.take_echo()).flatten(),
+            echo_ms: echo_ms.or_else(|| is_host.then(|| row.peer.take_echo()).flatten()),
             stream: stream.map(|stream| stream.bind(&row.peer.address)),
             body: call.body.clone(),
         };
@@ -448,17 +453,20 @@ impl Shared {
             Ok(body) => return Ok(body),
             Err(failure) => failure,
         };
-        let next = match failure.kind {
+        let next = match (failure.kind, reply.clock_ms) {
             _ if failure.may_have_started => match failure.kind {
                 FailureKind::Unavailable if call.idempotent => Next::OtherForBudget,
                 _ => Next::Nothing,
             },
-            _ if reply.clock_ms.is_some() => Next::Same,
+            (_, Some(stamp)) => Next::Same(stamp),
             _ if reply.leaving => Next::Other,
-            FailureKind::Overloaded
-            | FailureKind::NotFound
-            | FailureKind::Unavailable
-            | FailureKind::Deadline => Next::OtherForBudget,
+            (
+                FailureKind::Overloaded
+                | FailureKind::NotFound
+                | FailureKind::Unavailable
+                | FailureKind::Deadline,
+                _,
+            ) => Next::OtherForBudget,
             _ => Next::Nothing,
         };
         Err((failure, next))

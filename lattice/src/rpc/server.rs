@@ -152,6 +152,20 @@ impl Server {
         self.serve_of(transport, subject, None).await
     }
 
+    /// The same for targets in `namespace` alone, whoever may publish on the subject.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub async fn serve_scoped(
+        &self,
+        transport: &dyn Transport,
+        subject: Subject,
+        namespace: &str,
+    ) -> Result<Served, TransportError> {
+        self.serve_of(transport, subject, Some(format!("{namespace}/")))
+            .await
+    }
+
     async fn serve_of(
         &self,
         transport: &dyn Transport,

@@ -155,6 +155,12 @@ impl Binder {
     }
 }
 
+impl Drop for Binder {
+    fn drop(&mut self) {
+        self.0.call_ended();
+    }
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
         self.0.let_go_of_reading();

@@ -88,6 +88,30 @@ async fn a_call_takes_two_messages_and_the_first_to_a_host_four() {
     assert_eq!(b.server.stats().started, 10);
 }
 
+/// Each is asked for the callee's clock, and each has to send back the stamp that it was given: without one it is a
+/// repeat, which gets no answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_that_are_the_first_to_a_host_at_once_are_all_answered() {
+    let server = Server::start("");
+    let a = Arc::new(Host::start(server.join("h1").await, "one", "h1").await);
+    for run in 0..20 {
+        let b = Host::start(server.join("h2").await, "one", &format!("h2-{run}")).await;
+        let targets = Arc::new(a.targets(&[&b]));
+        let mut calls = JoinSet::new();
+        for _ in 0..32 {
+            let (a, targets) = (a.clone(), targets.clone());
+            calls.spawn(async move {
+                a.call(&targets, "echo", "x", LONG)
+                    .await
+                    .map(|answer| answer.body)
+            });
+        }
+        while let Some(answer) = calls.join_next().await {
+            assert_eq!(answer.unwrap(), Ok(Bytes::from("x")));
+        }
+    }
+}
+
 #[tokio::test]
 async fn two_lattices_on_one_server_don_t_meet() {
     let server = Server::start("");

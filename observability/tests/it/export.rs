@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use weft_observability::attributes::{METRICS, WEFT_POOL_SLOTS, WEFT_TLS_RELOAD};
 use weft_observability::metrics::{
-    AppPlacesReport, CacheResult, CallPath, CompileOutcome, Eviction, Operation, OperationOutcome, PoolState,
-    ShedReason, StateReport,
+    AppPlacesReport, CacheResult, CallPath, CompileOutcome, ConnectionReport, Eviction, MeshReport,
+    Operation, OperationOutcome, PoolState, ShedReason, StateReport,
 };
 use weft_observability::test_collector::{SpanKind, TestCollector};
 use weft_observability::{InvocationRecord, LogFormat, Outcome, TraceContext, context_of, set_parent};
@@ -126,6 +126,12 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
     metrics.reconciled(true, Duration::from_millis(1));
     metrics.committed(true, Duration::from_millis(1));
     metrics.observe_state(StateReport::default);
+    metrics.observe_mesh(|| {
+        Some(MeshReport {
+            connections: vec![ConnectionReport::default()],
+            ..MeshReport::default()
+        })
+    });
     assert!(collector.wait_for_metric(WEFT_POOL_SLOTS, WAIT_MAX).await);
 
     let time = Duration::from_micros(700);

@@ -158,7 +158,7 @@ pub(super) fn measure(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Resul
             met: Some(p50 / bare_p50 <= 1.25),
         });
         rows.push(Row {
-            what: format!("the same, calls a second"),
+            what: "the same, calls a second".to_owned(),
             weft: format!("{:.1}k/s", rate / 1e3),
             yardstick: format!("bare async-nats {:.1}k/s", bare_rate / 1e3),
             ratio: Some(rate / bare_rate),

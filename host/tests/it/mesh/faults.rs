@@ -26,14 +26,14 @@ async fn a_host_without_nats_serves_what_it_has_says_so_and_takes_part_again() {
     }
     assert!(told.contains("the connection to NATS is lost"), "{told}");
     // A change is refused at once, and not queued.
-    let refused = second.try_cli(&["delete", "hello"]).await;
+    let refused = second.try_cli(&["delete", "app", "hello"]).await;
     assert!(!refused.status.success());
     lattice.nats.restart();
     lattice.wait_for_members(2).await;
     let mut deleted = false;
     for _ in 0..100 {
         deleted = lattice.hosts[1]
-            .try_cli(&["delete", "hello"])
+            .try_cli(&["delete", "app", "hello"])
             .await
             .status
             .success();

@@ -85,6 +85,16 @@ async fn a_copy_has_every_entry_at_the_stores_own_indices_also_of_many_pages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_of_a_store_that_was_empty_counts_as_the_store_does() {
+    let (_folder, store) = store();
+    let replica = Replica::default();
+    catch_up(&replica, &store, "a").await;
+    put(&store, "a", b"1").await;
+    catch_up(&replica, &store, "a").await;
+    assert_eq!(all_of(&replica).await, all_of(&store).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_store_takes_the_place_of_what_was_copied_though_its_index_fits() {
     let ((_one, first), (_two, second)) = (store(), store());
     put(&first, "old", b"1").await;
