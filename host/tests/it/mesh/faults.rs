@@ -114,3 +114,30 @@ async fn a_host_that_is_gone_for_good_is_replaced_by_one_of_the_same_name() {
         assert_eq!(host.get("/").await.status, 200);
     }
 }
+
+#[tokio::test]
+async fn what_is_deployed_is_on_a_second_host_again_when_the_one_that_had_it_is_gone() {
+    let mut lattice = Lattice::of(2).await;
+    lattice.deploy(&one("hello", HELLO)).await;
+    lattice.place("hello", "h1").await;
+    // It does not run there, so that it is not fetched by itself.
+    let data = Arc::new(tempfile::tempdir().unwrap());
+    let third = Weft::host(&lattice.nats.url(), "h3", &[], data);
+    let has = async |host: &Weft| {
+        let kept = host.cli(&["artifacts", "--output", "json"]).await;
+        let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+        !kept["artifacts"].as_array().unwrap().is_empty()
+    };
+    lattice.hosts.push(third);
+    lattice.wait_for_members(3).await;
+    lattice.settle().await;
+    assert!(has(&lattice.hosts[1]).await && !has(&lattice.hosts[2]).await);
+    lattice.hosts.remove(1).kill();
+    for _ in 0..300 {
+        if has(&lattice.hosts[1]).await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("nobody took it: {}", lattice.hosts[0].log());
+}
