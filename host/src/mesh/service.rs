@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 use tracing::field::Empty;
-use wasmtime::component::Val;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use weft_compose::{ActorName, InterfacePattern};
 use weft_lattice::control::{ControlStore, replica};
@@ -27,7 +26,7 @@ use weft_observability::{context_of, set_parent};
 use super::Mesh;
 use super::http::{HTTP, HostBody, collect, has_body, is_short, request_of, response_of, send_body};
 use crate::call::remote::{failure_of, trace_of};
-use crate::call::{self, ByValue, values_of};
+use crate::call;
 use crate::component::description::Description;
 use crate::engine::Engine;
 use crate::ingress::IngressLimits;
@@ -35,8 +34,6 @@ use crate::ingress::body::RequestBody;
 use crate::ingress::invoke::{GuestTasks, invoke};
 use crate::invocation::{Call, CallError, ErrorKind, FromAfar, LONG, Metered};
 use crate::state::{ActorIndex, State};
-use crate::value::val_of;
-use crate::value::wire::CrossError;
 use weft_remote::{KEY_VALUE, PARTS, SQL};
 
 /// The namespace of what hosts say to each other: no label, and so no namespace of actors.
@@ -281,20 +278,16 @@ impl HostService {
         let args = types
             .decode_args(&invocation.body)
             .map_err(|error| denied(&error))?;
-        let step = ByValue {
-            params: args.into_iter().map(val_of).collect(),
-            has_result: types.result().is_some(),
+        let step = call::FromAfar {
+            types: signature.clone(),
+            args,
         };
         let result = self
             .run(&call, call::run(call.clone(), position, step))
             .instrument(span)
             .await
             .map_err(|error| failure_of(&error))?;
-        let result: Vec<Val> = result.into_iter().collect();
-        let result_types: Vec<_> = types.result().cloned().into_iter().collect();
-        let encoded = values_of(&result_types, &result)
-            .map_err(CrossError::from)
-            .and_then(|values| types.encode_result(&values));
+        let encoded = types.encode_result(&result);
         encoded.map_err(|error| Failure::started(FailureKind::Unavailable, error.to_string()))
     }
 
