@@ -1,7 +1,7 @@
 //! Two hosts and a nats-server on this machine: what a call, a request and a body cost that go to the other host.
 //!
-//! The yardsticks run beside it on the same server: bare request and reply of async-nats, in two processes too, by the
-//! example `calls` of the lattice; and the same request to the host that runs the actor.
+//! The yardsticks run beside it on the same server: bare request and reply of async-nats, in two processes too, by
+//! `lattice-calls`; and the same request to the host that runs the actor.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -104,7 +104,10 @@ actors:
     limits: {{ timeout: 2m, cpuTime: 1m }}
     links:
       test:call: {{ actor: callee }}
-  callee: {{ component: {} }}
+  callee:
+    component: {}
+    links:
+      test:call/echo: {{ actor: callee }}
   hello: {{ component: {} }}
   echo: {{ component: {} }}
 routes:

@@ -1,9 +1,8 @@
 //! What a call over NATS costs beside bare request and reply of async-nats on the same server.
 //!
-//! `cargo run --release -p weft-lattice --example calls -- nats://127.0.0.1:4222` starts this program again as the
-//! callee, which echoes in native code, and measures both in turns: one call at a time, and 256 at once (32 of
-//! 64 KiB). A line for each
-//! length and way: p50 and p99 in us, and calls a second; then the ratios of the medians of all rounds.
+//! `lattice-calls nats://127.0.0.1:4222` starts this program again as the callee, which echoes in native code, and
+//! measures both in turns: one call at a time, and 256 at once (32 of 64 KiB). A line for each length and way: p50 and
+//! p99 in us, and calls a second; then the ratios of the medians of all rounds.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -222,6 +221,6 @@ async fn main() -> anyhow::Result<()> {
             drop(callee);
             measured
         }
-        _ => anyhow::bail!("usage: calls NATS-URL"),
+        _ => anyhow::bail!("usage: lattice-calls NATS-URL"),
     }
 }
