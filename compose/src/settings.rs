@@ -33,7 +33,8 @@ pub fn parse(
     let root = tree::read(text, &mut faults);
     let settings = root.map(|root| {
         let Value::Map(entries) = &root.value else {
-            let found = || FaultKind::Found("expected a map, from the names of flags to their values".to_owned());
+            let found =
+                || FaultKind::Found("expected a map, from the names of flags to their values".to_owned());
             faults.push(root.span, found);
             return Vec::new();
         };
@@ -113,7 +114,8 @@ mod tests {
 
     #[test]
     fn a_text_a_list_and_a_map_are_values() {
-        let text = "# of this host\nnats: [nats://a, nats://b]\nlabel: { region: eu, zone: a }\nhttp: 0.0.0.0:80\n";
+        let text =
+            "# of this host\nnats: [nats://a, nats://b]\nlabel: { region: eu, zone: a }\nhttp: 0.0.0.0:80\n";
         let setting = |name: &str, values: &[&str]| Setting {
             name: name.to_owned(),
             values: values.iter().map(|&value| value.to_owned()).collect(),

@@ -127,20 +127,29 @@ pub(super) type Run = for<'a> fn(
     &'a ComponentExportIndex,
 ) -> BoxFuture<'a, wasmtime::Result<Vec<Value>>>;
 
+/// A shape, and how a function of it is called.
+struct Shape {
+    params: Vec<Type>,
+    result: Vec<Type>,
+    run: Run,
+}
+
 /// The typed form of a function of these types, if it has one of the shapes above.
 pub(super) fn run_of(types: &Signature) -> Option<Run> {
-    static SHAPES: LazyLock<Vec<(Vec<Type>, Vec<Type>, Run)>> = LazyLock::new(|| {
+    static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
         macro_rules! listed {
             ($($params:ty => [$($result:ty),*]);* $(;)?) => {
-                vec![$($((<$params>::types(), <($result,)>::types(), run_as::<$params, ($result,)> as Run),)*)*]
+                vec![$($(Shape {
+                    params: <$params>::types(),
+                    result: <($result,)>::types(),
+                    run: run_as::<$params, ($result,)>,
+                },)*)*]
             };
         }
         shapes!(listed)
     });
-    let fits = |(params, result, _): &&(Vec<Type>, Vec<Type>, Run)| {
-        types.params() == params.as_slice() && types.result() == result.first()
-    };
-    SHAPES.iter().find(fits).map(|(_, _, run)| *run)
+    let fits = |shape: &&Shape| types.params() == shape.params && types.result() == shape.result.first();
+    SHAPES.iter().find(fits).map(|shape| shape.run)
 }
 
 fn run_as<'a, P, R>(

@@ -93,6 +93,10 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("NAME", |actor| text(&actor["name"])),
             ("REVISION", |actor| text(&actor["revision"])),
             ("RUNS", |actor| text(&actor["applied_revision"])),
+            ("PLACED ON", |actor| match &actor["placed_on"] {
+                Value::Array(hosts) => joined(&Value::from(hosts.clone())),
+                _ => "all".to_owned(),
+            }),
             // As long as is needed to tell them apart.
             ("COMPONENT", |actor| {
                 text(&actor["component"])
@@ -211,7 +215,9 @@ fn joined(values: &Value) -> String {
 /// `key=value` for each.
 fn labels(labels: &Value) -> String {
     let labels = labels.as_object().into_iter().flatten();
-    let labels: Vec<_> = labels.map(|(key, value)| format!("{}={}", text(&Value::from(key.as_str())), text(value))).collect();
+    let labels: Vec<_> = labels
+        .map(|(key, value)| format!("{}={}", text(&Value::from(key.as_str())), text(value)))
+        .collect();
     match labels.as_slice() {
         [] => "-".to_owned(),
         labels => labels.join(","),

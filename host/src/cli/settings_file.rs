@@ -35,7 +35,10 @@ pub(super) fn flags<A: Args>(file: &Path, matches: &ArgMatches) -> Result<Vec<Os
     let check = |name: &str, value: &str| match (is_switch(name), value) {
         (true, "true" | "false") => Ok(()),
         (true, _) => Err(format!("{name} is `{value}`: expected true or false")),
-        (false, _) => match command.clone().try_get_matches_from([format!("--{name}={value}")]) {
+        (false, _) => match command
+            .clone()
+            .try_get_matches_from([format!("--{name}={value}")])
+        {
             Ok(_) => Ok(()),
             Err(error) => Err(first_line(&error.to_string())),
         },
@@ -44,20 +47,19 @@ pub(super) fn flags<A: Args>(file: &Path, matches: &ArgMatches) -> Result<Vec<Os
         .map_err(|faults| Failure::text(Exit::Usage, faults.render(&text)))?;
     let said = |name: &str| {
         let source = find(name).and_then(|arg| matches.value_source(arg.get_id().as_str()));
-        matches!(
-            source,
-            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
-        )
+        matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
     };
     let flags = settings.into_iter().filter(|setting| !said(&setting.name));
     Ok(flags
         .flat_map(|Setting { name, values }| {
             let switch = is_switch(&name);
-            values.into_iter().filter_map(move |value| match (switch, &*value) {
-                (true, "true") => Some(format!("--{name}").into()),
-                (true, _) => None,
-                (false, _) => Some(format!("--{name}={value}").into()),
-            })
+            values
+                .into_iter()
+                .filter_map(move |value| match (switch, &*value) {
+                    (true, "true") => Some(format!("--{name}").into()),
+                    (true, _) => None,
+                    (false, _) => Some(format!("--{name}={value}").into()),
+                })
         })
         .collect())
 }
@@ -107,15 +109,24 @@ mod tests {
             controller: true,
         };
         assert_eq!(read(&[], text), Ok(expected(&["a", "b"], 81)));
-        assert_eq!(read(&["--port", "82", "--nats=c"], text), Ok(expected(&["c"], 82)));
+        assert_eq!(
+            read(&["--port", "82", "--nats=c"], text),
+            Ok(expected(&["c"], 82))
+        );
         assert!(!read(&[], "controller: false\n").unwrap().controller);
     }
 
     #[test]
     fn all_that_is_wrong_in_the_file_is_told_at_once() {
         let told = read(&[], "port: 70000\ncontroller: yes please\nconfig: other.yaml\n").unwrap_err();
-        assert!(told.contains("host.yaml:1:7: invalid value '70000' for '--port <PORT>'"), "{told}");
-        assert!(told.contains("host.yaml:2:13: controller is `yes please`"), "{told}");
+        assert!(
+            told.contains("host.yaml:1:7: invalid value '70000' for '--port <PORT>'"),
+            "{told}"
+        );
+        assert!(
+            told.contains("host.yaml:2:13: controller is `yes please`"),
+            "{told}"
+        );
         assert!(told.contains("host.yaml:3:1: unknown key `config`"), "{told}");
     }
 }

@@ -189,7 +189,8 @@ impl Mesh {
             server.serve(&calls, &subjects, HOST_NAMESPACE).await?,
         ];
         if settings.controller {
-            self.refuse_second(&client, subjects.api_read(HOST_NAMESPACE)?).await?;
+            self.refuse_second(&client, subjects.api_read(HOST_NAMESPACE)?)
+                .await?;
             for subject in [
                 subjects.api_read(HOST_NAMESPACE)?,
                 subjects.api_write(HOST_NAMESPACE)?,
@@ -216,12 +217,10 @@ impl Mesh {
             transports: [control, calls, bulk],
         });
         let mesh = Arc::downgrade(self);
-        links
-            .metrics
-            .observe_mesh(move || {
-                let mesh = mesh.upgrade()?;
-                Some(mesh.joined.load_full()?.report(mesh.single_copies.load(Relaxed)))
-            });
+        links.metrics.observe_mesh(move || {
+            let mesh = mesh.upgrade()?;
+            Some(mesh.joined.load_full()?.report(mesh.single_copies.load(Relaxed)))
+        });
         self.joined.store(Some(joined.clone()));
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
         tracing::info!(

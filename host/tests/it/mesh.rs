@@ -327,7 +327,16 @@ async fn a_second_controller_is_refused_and_told_which_is_the_first() {
     let data = folder.path().to_str().unwrap();
     let (url, port) = (lattice.nats.url(), "127.0.0.1:0");
     let output = weft(&[
-        "host", "--nats", &url, "--name", "h2", "--controller", "--data", data, "--http", port,
+        "host",
+        "--nats",
+        &url,
+        "--name",
+        "h2",
+        "--controller",
+        "--data",
+        data,
+        "--http",
+        port,
     ]);
     assert_eq!(output.status.code(), Some(4));
     let error = String::from_utf8(output.stderr).unwrap();
@@ -348,11 +357,20 @@ async fn a_host_is_told_its_settings_by_a_file_and_a_flag_wins_over_it() {
     assert_eq!((&told["host"], &told["controller"]), (&"h1".into(), &true.into()));
     assert_eq!(told["labels"], serde_json::json!({ "region": "us" }));
 
-    std::fs::write(&file, "nats: [nats://127.0.0.1:1]\nhttp: nowhere\nlabels: { region: eu }\n").unwrap();
+    std::fs::write(
+        &file,
+        "nats: [nats://127.0.0.1:1]\nhttp: nowhere\nlabels: { region: eu }\n",
+    )
+    .unwrap();
     let output = weft(&["host", "--config", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).unwrap();
-    for part in ["host.yaml:2:7", "'nowhere'", "host.yaml:3:1", "did you mean `label`?"] {
+    for part in [
+        "host.yaml:2:7",
+        "'nowhere'",
+        "host.yaml:3:1",
+        "did you mean `label`?",
+    ] {
         assert!(error.contains(part), "{part}: {error}");
     }
 }
