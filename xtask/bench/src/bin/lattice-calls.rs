@@ -21,6 +21,10 @@ use weft_lattice::subject::{Address, Subjects};
 use weft_lattice::transport::Transport;
 use weft_lattice::transport::nats::{NatsSettings, NatsTransport, Role};
 
+// As a host has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const BARE: &str = "weft.bench.bare";
 const LENS: [usize; 3] = [16, 1 << 10, 64 << 10];
 const ROUNDS: usize = 7;
