@@ -112,25 +112,31 @@ impl Mesh {
         self.members.load_full()
     }
 
-    /// What is wrong if another host has a control store, too.
-    fn second_controller(&self) -> Option<String> {
+    /// What is wrong with who has the control store: exactly one host should.
+    fn control_fault(&self) -> Option<String> {
         let members = self.members.load();
-        let other = members.iter().find(|member| {
-            member.host.controller
-                && member.host.name != self.name.as_str()
-                && member.standing != Standing::Leaving
+        let mut others = members.iter().filter(|member| {
+            let host = &member.host;
+            host.controller && host.name != self.name.as_str() && member.standing != Standing::Leaving
         });
-        let other = other.filter(|_| self.settings.controller)?;
-        Some(format!(
-            "{} has a control store as this host does: of two, each takes some changes; stop one of them",
-            other.host.name
-        ))
+        match (self.settings.controller, others.next()) {
+            (true, Some(other)) => Some(format!(
+                "{} has a control store as this host does: of two, each takes some changes; stop one of them",
+                other.host.name
+            )),
+            (false, None) => Some(
+                "no host with the control store is seen: what was deployed is served, and nothing can be changed; start \
+                 the controller again"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
     }
 
     /// Why this host takes no part as it should, if it does not.
     pub fn fault(&self) -> Option<String> {
         match self.joined.load_full() {
-            Some(joined) if joined.is_connected() => self.second_controller(),
+            Some(joined) if joined.is_connected() => self.control_fault(),
             Some(_) => Some("the connection to NATS is lost: it is tried again".to_owned()),
             None => Some(
                 self.fault

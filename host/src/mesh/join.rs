@@ -407,7 +407,8 @@ impl Keeper {
         let same = before.len() == members.len()
             && std::iter::zip(before.iter(), &members)
                 .all(|(a, b)| a.host == b.host && a.standing == b.standing);
-        let changed = !same || std::mem::take(&mut self.is_new);
+        let is_new = std::mem::take(&mut self.is_new);
+        let changed = !same || is_new;
         if changed {
             let own = &self.joined.address;
             let others = members
@@ -433,8 +434,9 @@ impl Keeper {
         }
         self.mesh.members.store(Arc::new(members));
         if changed {
-            if let Some(fault) = self.mesh.second_controller() {
-                tracing::error!(fault, "two hosts have a control store");
+            // At first it sees itself alone.
+            if let Some(fault) = self.mesh.control_fault().filter(|_| !is_new) {
+                tracing::warn!(fault, "not exactly one host has the control store");
             }
             self.mesh.place_providers();
         }

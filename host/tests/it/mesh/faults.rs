@@ -63,6 +63,27 @@ async fn a_host_that_starts_without_the_others_serves_what_it_served_before() {
 }
 
 #[tokio::test]
+async fn hosts_whose_controller_is_gone_serve_on_and_say_so() {
+    let mut lattice = Lattice::of(2).await;
+    lattice.deploy(&one("hello", HELLO)).await;
+    lattice.hosts.remove(0).kill();
+    let second = &lattice.hosts[0];
+    let mut told = String::new();
+    for _ in 0..200 {
+        told = String::from_utf8(second.try_cli(&["get", "hosts"]).await.stderr).unwrap();
+        if told.contains("nothing can be changed") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(
+        told.contains("h2: no host with the control store is seen"),
+        "{told}"
+    );
+    assert_eq!(second.get("/").await.status, 200);
+}
+
+#[tokio::test]
 async fn each_call_to_a_host_that_is_killed_is_answered_or_fails_in_time() {
     let mut lattice = Lattice::of(3).await;
     lattice.deploy(&calls()).await;
