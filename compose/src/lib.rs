@@ -21,6 +21,7 @@ pub mod name;
 pub mod record;
 pub mod route;
 pub mod schema;
+pub mod settings;
 pub mod units;
 
 pub use allow::AllowPattern;

@@ -23,6 +23,7 @@ mod logs;
 mod push;
 mod registry;
 mod serving;
+mod settings_file;
 mod up;
 mod validate;
 
@@ -30,7 +31,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::component::ComponentError;
 use crate::component::compile::{CHILD_REFUSES, run_child};
@@ -205,7 +206,7 @@ pub fn main() -> ExitCode {
     let Cli { output, command } = Cli::parse();
     let result = match command {
         Command::Up(up) => up::run(*up, output),
-        Command::Host(host) => host::run(*host, output),
+        Command::Host(host) => with_file(*host).and_then(|host| host::run(host, output)),
         Command::Actor(actor) => actor::run(&actor, output),
         Command::Inspect(inspect) => inspect::run(&inspect, output),
         Command::Deploy(deploy) => deploy::run(&deploy, output),
@@ -236,6 +237,25 @@ pub fn main() -> ExitCode {
             }
             ExitCode::from(failure.exit as u8)
         }
+    }
+}
+
+/// What the command line says, and where it says nothing the file that it names.
+fn with_file(host: host::HostCommand) -> Result<host::HostCommand, Failure> {
+    let Some(file) = &host.config else {
+        return Ok(host);
+    };
+    let args: Vec<_> = std::env::args_os().collect();
+    let matches = Cli::command().get_matches_from(&args);
+    let (_, matches) = matches
+        .subcommand()
+        .ok_or_else(|| Failure::text(Exit::Usage, "no command"))?;
+    let flags = settings_file::flags::<host::HostCommand>(file, matches)?;
+    let matches = Cli::command().get_matches_from(args.into_iter().chain(flags));
+    match Cli::from_arg_matches(&matches).map(|cli| cli.command) {
+        Ok(Command::Host(host)) => Ok(*host),
+        Ok(_) => Err(Failure::text(Exit::Usage, "--config is of `weft host`")),
+        Err(error) => Err(Failure::new(Exit::Usage, &error)),
     }
 }
 
@@ -273,8 +293,6 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

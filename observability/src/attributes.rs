@@ -192,6 +192,8 @@ pub const WEFT_STREAM_RESETS: &str = "weft.stream.resets";
 pub const WEFT_ARTIFACT_FETCHES: &str = "weft.artifact.fetches";
 /// Bytes of components that were sent to other hosts.
 pub const WEFT_ARTIFACT_SENT: &str = "weft.artifact.sent";
+/// Components that no second host has.
+pub const WEFT_ARTIFACT_SINGLE: &str = "weft.artifact.single";
 
 /// Every metric. A test checks that each is emitted, and another that each is in README.md.
 pub const METRICS: &[&str] = &[
@@ -251,4 +253,5 @@ pub const METRICS: &[&str] = &[
     WEFT_STREAM_RESETS,
     WEFT_ARTIFACT_FETCHES,
     WEFT_ARTIFACT_SENT,
+    WEFT_ARTIFACT_SINGLE,
 ];

@@ -39,6 +39,7 @@ pub(super) async fn hosts(State(admin): State<Admin>, Checked(Query(filter)): Wa
     host["standing"] = json!("alive");
     host["name"] = host["host"].clone();
     host["labels"] = host["lattice"]["labels"].clone();
+    host["controller"] = host["lattice"]["controller"].clone();
     let mut hosts = vec![host];
     if let Some(mesh) = &admin.status.mesh {
         let own = mesh.address();

@@ -60,6 +60,11 @@ pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
         return print_json(&answer);
     }
     let items = answer[kind].as_array().map_or(&[][..], Vec::as_slice);
+    for item in items {
+        if let Some(fault) = item["lattice"]["fault"].as_str() {
+            eprintln!("{}: {}", text(&item["host"]), text(&Value::from(fault)));
+        }
+    }
     if items.is_empty() {
         // Not on stdout, where a script counts lines.
         eprintln!("no {kind}");
@@ -88,6 +93,10 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("NAME", |actor| text(&actor["name"])),
             ("REVISION", |actor| text(&actor["revision"])),
             ("RUNS", |actor| text(&actor["applied_revision"])),
+            ("PLACED ON", |actor| match &actor["placed_on"] {
+                Value::Array(hosts) => joined(&Value::from(hosts.clone())),
+                _ => "all".to_owned(),
+            }),
             // As long as is needed to tell them apart.
             ("COMPONENT", |actor| {
                 text(&actor["component"])
@@ -121,10 +130,17 @@ fn columns(kind: Kind) -> &'static [Column] {
         Kind::Hosts => &[
             ("HOST", |host| text(&host["host"])),
             ("VERSION", |host| text(&host["version"])),
-            ("STATE", |host| text(&host["state"])),
+            ("STATE", |host| match host["standing"].as_str() {
+                None | Some("alive") => text(&host["state"]),
+                Some(standing) => standing.to_owned(),
+            }),
+            ("CONTROLLER", |host| match host["controller"].as_bool() {
+                Some(true) => "yes".to_owned(),
+                _ => "-".to_owned(),
+            }),
+            ("LABELS", |host| labels(&host["labels"])),
+            ("APPLIED", |host| text(&host["applied_index"])),
             ("HTTP", |host| text(&host["http"])),
-            ("UPTIME", |host| format!("{} s", text(&host["uptime_s"]))),
-            ("INSTANCES", |host| text(&host["live_instances"])),
             ("CONDITIONS", |host| text(&host["conditions"])),
         ],
         Kind::Conditions => &[
@@ -193,6 +209,18 @@ fn joined(values: &Value) -> String {
     match values.as_array().map_or(&[][..], Vec::as_slice) {
         [] => "-".to_owned(),
         values => values.iter().map(text).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// `key=value` for each.
+fn labels(labels: &Value) -> String {
+    let labels = labels.as_object().into_iter().flatten();
+    let labels: Vec<_> = labels
+        .map(|(key, value)| format!("{}={}", text(&Value::from(key.as_str())), text(value)))
+        .collect();
+    match labels.as_slice() {
+        [] => "-".to_owned(),
+        labels => labels.join(","),
     }
 }
 

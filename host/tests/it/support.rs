@@ -137,6 +137,13 @@ impl Weft {
         Self::spawn(command, data)
     }
 
+    /// A host of a lattice that is told by a file which.
+    pub(crate) fn host_by(config: &Path, args: &[&str], data: Arc<TempDir>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        command.args(["host", "--config"]).arg(config).args(args);
+        Self::spawn(command, data)
+    }
+
     fn spawn(mut command: Command, data: Arc<TempDir>) -> Self {
         command
             .args(["--output", "json", "--http", "127.0.0.1:0", "--data"])
