@@ -30,6 +30,8 @@ pub enum Capability {
     KeyValue,
     /// A relational database.
     Sql,
+    /// Containers of objects.
+    BlobStore,
 }
 
 impl Capability {
@@ -77,6 +79,12 @@ const CACHE: BackendOption = BackendOption {
     name: "cacheMiB",
     about: "Memory that the store may hold pages in, in MiB.",
     value: OptionValue::Number { min: 1, max: 65_536 },
+};
+
+const OBJECT: BackendOption = BackendOption {
+    name: "objectMiB",
+    about: "The largest object, in MiB.",
+    value: OptionValue::Number { min: 1, max: 5_120 },
 };
 
 const CA_FILE: BackendOption = BackendOption {
@@ -156,6 +164,16 @@ pub const BACKENDS: &[Backend] = &[
         name: "postgres",
         options: POSTGRES,
     },
+    Backend {
+        capability: Capability::BlobStore,
+        name: "memory",
+        options: &[],
+    },
+    Backend {
+        capability: Capability::BlobStore,
+        name: "fs",
+        options: &[OBJECT],
+    },
 ];
 
 /// The backend of a capability with a name.
@@ -187,6 +205,7 @@ const PLATFORM: &[&str] = &["wasi", "weft"];
 pub(crate) const SERVED: &[(&str, Need)] = &[
     ("wasi:keyvalue", Need::Provider(Capability::KeyValue)),
     ("weft:sql", Need::Provider(Capability::Sql)),
+    ("wasi:blobstore", Need::Provider(Capability::BlobStore)),
     ("wasi:http/outgoing-handler", Need::Http),
     ("wasi:http", Need::Nothing),
     ("wasi:cli", Need::Nothing),
@@ -232,7 +251,8 @@ mod tests {
             ("wasi:http/outgoing-handler@0.2.6", Need::Http),
             ("wasi:http/types@0.2.6", Need::Nothing),
             ("wasi:http@0.2.6", Need::Http),
-            ("wasi:blobstore", Need::Unknown),
+            ("wasi:blobstore", Need::Provider(Capability::BlobStore)),
+            ("wasi:messaging", Need::Unknown),
             ("shop:pricing/pricing", Need::Actor),
         ] {
             assert_eq!(need(&interface.parse().unwrap()), expected, "{interface}");
@@ -246,6 +266,6 @@ mod tests {
             "\"key-value\""
         );
         assert_eq!("key-value".parse(), Ok(Capability::KeyValue));
-        assert_eq!(Capability::NAMES, ["key-value", "sql"]);
+        assert_eq!(Capability::NAMES, ["key-value", "sql", "blob-store"]);
     }
 }

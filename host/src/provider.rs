@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_capabilities::{KeyValue, MemoryKeyValue, Sql};
+use weft_blob::{FsBlobStore, FsOptions};
+use weft_capabilities::{BlobStore, KeyValue, MemoryBlobStore, MemoryKeyValue, Sql};
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
 use weft_postgres::{Isolation, PostgresOptions, PostgresSql};
@@ -33,6 +34,8 @@ pub struct Provider {
 pub enum Backend {
     /// Keys and values.
     KeyValue(Arc<dyn KeyValue>),
+    /// Objects in containers.
+    BlobStore(Arc<dyn BlobStore>),
     /// Tables.
     Sql(Arc<dyn Sql>),
 }
@@ -80,6 +83,7 @@ impl Provider {
     pub fn is_used(&self) -> bool {
         let holders = match &self.backend {
             Backend::KeyValue(store) => Arc::strong_count(store),
+            Backend::BlobStore(store) => Arc::strong_count(store),
             Backend::Sql(database) => Arc::strong_count(database),
         };
         holders > 1
@@ -89,6 +93,7 @@ impl Provider {
     pub async fn close(&self) {
         match &self.backend {
             Backend::KeyValue(store) => store.close().await,
+            Backend::BlobStore(store) => store.close().await,
             Backend::Sql(database) => database.close().await,
         }
     }
@@ -108,6 +113,15 @@ fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::
         (Capability::KeyValue, "redis") => {
             let store = RedisKeyValue::open(&redis_options(record)?)?;
             Ok(Backend::KeyValue(Arc::new(store)))
+        }
+        (Capability::BlobStore, MEMORY) => Ok(Backend::BlobStore(Arc::new(MemoryBlobStore::default()))),
+        (Capability::BlobStore, "fs") => {
+            let mut options = FsOptions::default();
+            if let Some(mib) = number(record, "objectMiB")? {
+                options.object_size_max = mib.saturating_mul(1 << 20);
+            }
+            let store = FsBlobStore::open(&file(record, folder, "blobs")?, options)?;
+            Ok(Backend::BlobStore(Arc::new(store)))
         }
         (Capability::Sql, "postgres") => {
             let database = PostgresSql::open(&postgres_options(record)?)?;

@@ -51,7 +51,7 @@ pub const WEFT_REASON: &str = "weft.reason";
 pub const WEFT_CACHE_RESULT: &str = "weft.cache.result";
 /// Which way a call went: `local`, `zone`, `region` or `far`.
 pub const WEFT_CALL_PATH: &str = "weft.call.path";
-/// What kind of capability: `key-value`, `sql` or `http-client`.
+/// What kind of capability: `key-value`, `sql`, `blob-store` or `http-client`.
 pub const WEFT_CAPABILITY: &str = "weft.capability";
 /// What was asked of a capability.
 pub const WEFT_OPERATION: &str = "weft.operation";
