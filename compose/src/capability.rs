@@ -137,6 +137,78 @@ const POSTGRES: &[BackendOption] = &[
     },
 ];
 
+const BUCKET: BackendOption = BackendOption {
+    name: "bucket",
+    about: "The bucket, which has to be there; for Azure the container.",
+    value: OptionValue::Text,
+};
+
+const ENDPOINT: BackendOption = BackendOption {
+    name: "endpoint",
+    about: "https://HOST:PORT, if it is not the cloud's own.",
+    value: OptionValue::Text,
+};
+
+const PREFIX: BackendOption = BackendOption {
+    name: "prefix",
+    about: "What every key begins with.",
+    value: OptionValue::Text,
+};
+
+const S3: &[BackendOption] = &[
+    BUCKET,
+    ENDPOINT,
+    BackendOption {
+        name: "region",
+        about: "The region; us-east-1 by default.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "accessKeyId",
+        about: "The key's id. Without it, the role of the machine.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "secretAccessKey",
+        about: "The key.",
+        value: OptionValue::Text,
+    },
+    PREFIX,
+    CA_FILE,
+    OBJECT,
+];
+
+const GCS: &[BackendOption] = &[
+    BUCKET,
+    ENDPOINT,
+    BackendOption {
+        name: "keyFile",
+        about: "A file on each host with a service account's key. Without it, the role of the machine.",
+        value: OptionValue::Text,
+    },
+    PREFIX,
+    CA_FILE,
+    OBJECT,
+];
+
+const AZURE: &[BackendOption] = &[
+    BUCKET,
+    ENDPOINT,
+    BackendOption {
+        name: "account",
+        about: "The storage account.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "accessKey",
+        about: "Its key. Without it, the identity of the machine.",
+        value: OptionValue::Text,
+    },
+    PREFIX,
+    CA_FILE,
+    OBJECT,
+];
+
 /// All backends.
 pub const BACKENDS: &[Backend] = &[
     Backend {
@@ -173,6 +245,21 @@ pub const BACKENDS: &[Backend] = &[
         capability: Capability::BlobStore,
         name: "fs",
         options: &[OBJECT],
+    },
+    Backend {
+        capability: Capability::BlobStore,
+        name: "s3",
+        options: S3,
+    },
+    Backend {
+        capability: Capability::BlobStore,
+        name: "gcs",
+        options: GCS,
+    },
+    Backend {
+        capability: Capability::BlobStore,
+        name: "azure",
+        options: AZURE,
     },
 ];
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_blob::{FsBlobStore, FsOptions};
+use weft_blob::{CloudBlobStore, CloudOptions, FsBlobStore, FsOptions, Service};
 use weft_capabilities::{BlobStore, KeyValue, MemoryBlobStore, MemoryKeyValue, Sql};
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
@@ -117,10 +117,15 @@ fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::
         (Capability::BlobStore, MEMORY) => Ok(Backend::BlobStore(Arc::new(MemoryBlobStore::default()))),
         (Capability::BlobStore, "fs") => {
             let mut options = FsOptions::default();
-            if let Some(mib) = number(record, "objectMiB")? {
-                options.object_size_max = mib.saturating_mul(1 << 20);
+            if let Some(bytes) = object_bytes(record)? {
+                options.object_size_max = bytes;
             }
             let store = FsBlobStore::open(&file(record, folder, "blobs")?, options)?;
+            Ok(Backend::BlobStore(Arc::new(store)))
+        }
+        (Capability::BlobStore, "s3" | "gcs" | "azure") => {
+            let folder = file(record, folder, "blobs")?;
+            let store = CloudBlobStore::open(&cloud_options(record)?, &folder)?;
             Ok(Backend::BlobStore(Arc::new(store)))
         }
         (Capability::Sql, "postgres") => {
@@ -188,6 +193,40 @@ fn postgres_options(record: &ProviderRecord) -> Result<PostgresOptions, String> 
         }
     };
     Ok(options)
+}
+
+fn cloud_options(record: &ProviderRecord) -> Result<CloudOptions, String> {
+    let owned = |key| text(record, key).map(str::to_owned);
+    let needed = |key| owned(key).ok_or_else(|| format!("{key} is missing: set it in the provider's config"));
+    let service = match record.backend.as_str() {
+        "gcs" => Service::Google {
+            key_file: owned("keyFile").map(PathBuf::from),
+        },
+        "azure" => Service::Azure {
+            account: needed("account")?,
+            access_key: owned("accessKey"),
+        },
+        _ => Service::S3 {
+            region: owned("region").unwrap_or_else(|| "us-east-1".to_owned()),
+            access: match owned("accessKeyId") {
+                Some(id) => Some((id, needed("secretAccessKey")?)),
+                None => None,
+            },
+        },
+    };
+    let mut options = CloudOptions::new(service, needed("bucket")?);
+    options.endpoint = owned("endpoint");
+    options.prefix = owned("prefix").unwrap_or_default();
+    options.ca_file = owned("caFile").map(PathBuf::from);
+    if let Some(bytes) = object_bytes(record)? {
+        options.object_size_max = bytes;
+    }
+    Ok(options)
+}
+
+fn object_bytes(record: &ProviderRecord) -> Result<Option<u64>, String> {
+    let mib = number(record, "objectMiB")?;
+    Ok(mib.map(|mib| mib.saturating_mul(1 << 20)))
 }
 
 fn text<'a>(record: &'a ProviderRecord, key: &str) -> Option<&'a str> {

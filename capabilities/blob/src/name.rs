@@ -174,7 +174,8 @@ mod tests {
             let paths = (path(&a.0, &a.1), path(&b.0, &b.1));
             prop_assert_eq!(paths.0 == paths.1, a == b);
             // Nor is one the folder of another.
-            prop_assert!(!paths.0.starts_with(&format!("{}/", paths.1)));
+            let folder = format!("{}/", paths.1);
+            prop_assert!(!paths.0.starts_with(&folder));
         }
 
         #[test]

@@ -27,7 +27,7 @@ pub use crate::certificate::Certificate;
 pub use crate::postgres::Postgres;
 pub use crate::proxy::Proxy;
 pub use crate::redis::Redis;
-pub use crate::s3::S3;
+pub use crate::s3::{S3, S3At};
 
 /// The longest that a server may take to start or stop on a machine that does much else.
 const LIMIT: Duration = Duration::from_secs(60);

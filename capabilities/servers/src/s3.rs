@@ -1,22 +1,27 @@
-//! A server of S3's protocol, in this process, on a folder.
+//! A server of S3's protocol: `s3s-fs`, on a folder.
 
+use std::fs::{self, File};
+use std::net::TcpStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
-use s3s::auth::SimpleAuth;
-use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s_fs::FileSystem;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
-/// A server with one bucket and one key. Ends with its handle.
+use crate::{Process, cache, find, free_port, log_of, wait_for};
+
+/// The version that `cargo xtask setup servers` gets.
+const VERSION: &str = "0.14.1";
+
+/// A running server with one bucket and one key.
 pub struct S3 {
-    port: u16,
+    _process: Process,
     folder: TempDir,
-    service: S3Service,
-    _accepts: JoinSet<()>,
+    port: u16,
+}
+
+/// The same server at another address. Ends with its handle.
+pub struct S3At {
+    _process: Process,
 }
 
 impl S3 {
@@ -27,25 +32,23 @@ impl S3 {
     /// The key that it takes.
     pub const KEY: &str = "the-key";
 
-    /// Starts one on a free port. It lives on the runtime that this is called on.
-    pub async fn start() -> Self {
-        let folder = TempDir::new().unwrap();
-        std::fs::create_dir(folder.path().join(Self::BUCKET)).unwrap();
-        let mut service = S3ServiceBuilder::new(FileSystem::new(folder.path()).unwrap());
-        service.set_auth(SimpleAuth::from_single(Self::ID, Self::KEY));
-        let service = service.build();
-        let (port, accepts) = listen(0, service.clone()).await;
+    /// A server on a free port.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("data").join(Self::BUCKET)).unwrap();
+        let port = free_port();
         Self {
-            port,
+            _process: serve(folder.path(), port),
             folder,
-            service,
-            _accepts: accepts,
+            port,
         }
     }
 
-    /// The same server at another port, for as long as what is returned is there.
-    pub async fn also_at(&self, port: u16) -> JoinSet<()> {
-        listen(port, self.service.clone()).await.1
+    /// Serves the same at another port.
+    pub fn also_at(&self, port: u16) -> S3At {
+        S3At {
+            _process: serve(self.folder.path(), port),
+        }
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -54,28 +57,30 @@ impl S3 {
     }
 
     /// Where it keeps what it has: a bucket is a folder, and a key a path below it.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    pub fn folder(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
     }
 }
 
-async fn listen(port: u16, service: S3Service) -> (u16, JoinSet<()>) {
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let mut accepts = JoinSet::new();
-    accepts.spawn(async move {
-        let mut connections = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            let service = service.clone();
-            connections.spawn(async move {
-                let connection = Builder::new(TokioExecutor::new());
-                // A client that left is no failure of the server's.
-                connection
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await
-                    .ok();
-            });
-        }
+fn serve(folder: &Path, port: u16) -> Process {
+    let program = find("s3s-fs", &[cache().join(format!("tools/s3s-fs-{VERSION}/bin"))]);
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .unwrap();
+    let mut command = Command::new(program);
+    command
+        .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+        .args(["--access-key", S3::ID, "--secret-key", S3::KEY])
+        .arg(folder.join("data"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    let mut process = Process::start(&mut command);
+    wait_for("the S3 server listens", || {
+        assert!(!process.is_over(), "the S3 server ended: {}", log_of(folder));
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
-    (port, accepts)
+    process
 }

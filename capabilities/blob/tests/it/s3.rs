@@ -38,7 +38,7 @@ fn files(folder: &Path) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keeps_the_contract() {
-    let (server, folder) = (S3::start().await, TempDir::new().unwrap());
+    let (server, folder) = (S3::start(), TempDir::new().unwrap());
     let count = AtomicU32::new(0);
     conformance::blob_store(|| {
         let n = count.fetch_add(1, Ordering::Relaxed);
@@ -54,26 +54,26 @@ async fn keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_in_parts_that_is_given_up_is_taken_back() {
-    let (server, folder) = (S3::start().await, TempDir::new().unwrap());
+    let (server, folder) = (S3::start(), TempDir::new().unwrap());
     let store = CloudBlobStore::open(&options(&server), folder.path()).unwrap();
     let container = Container::shared("c").unwrap();
     let object = container.object("o").unwrap();
     store.create_container(&container).await.unwrap();
-    let before = files(server.folder());
+    let before = files(&server.folder());
     let mut writer = store.write(Some(&object)).await.unwrap();
     for _ in 0..12 {
         writer.write(vec![1; 1 << 20].into()).await.unwrap();
     }
-    assert!(files(server.folder()) > before, "no part was sent");
+    assert!(files(&server.folder()) > before, "no part was sent");
     drop(writer);
     // Ends when what is being taken back is gone.
     store.close().await;
-    assert_eq!(files(server.folder()), before);
+    assert_eq!(files(&server.folder()), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_is_unavailable_and_serves_when_it_is_back() {
-    let (server, folder) = (S3::start().await, TempDir::new().unwrap());
+    let (server, folder) = (S3::start(), TempDir::new().unwrap());
     // A second address of the same server, of which nothing is there at first.
     let port = weft_servers::free_port();
     let options = CloudOptions {
@@ -84,14 +84,14 @@ async fn a_server_that_is_away_is_unavailable_and_serves_when_it_is_back() {
     let container = Container::shared("c").unwrap();
     let error = store.container_info(&container).await.unwrap_err();
     assert!(matches!(error, BlobError::Unavailable(_)), "{error:?}");
-    let _there = server.also_at(port).await;
+    let _there = server.also_at(port);
     store.create_container(&container).await.unwrap();
     store.container_info(&container).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_key_is_denied_and_is_in_no_text() {
-    let (server, folder) = (S3::start().await, TempDir::new().unwrap());
+    let (server, folder) = (S3::start(), TempDir::new().unwrap());
     let options = options_with(&server, "wrong-secret");
     assert!(!format!("{options:?}").contains("wrong-secret"));
     let store = CloudBlobStore::open(&options, folder.path()).unwrap();
@@ -104,18 +104,14 @@ async fn a_wrong_key_is_denied_and_is_in_no_text() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_put_beside_the_objects_is_not_listed() {
-    let (server, folder) = (S3::start().await, TempDir::new().unwrap());
+    let (server, folder) = (S3::start(), TempDir::new().unwrap());
     let store = CloudBlobStore::open(&options(&server), folder.path()).unwrap();
     let container = Container::scoped("default", "shop", "c").unwrap();
     store.create_container(&container).await.unwrap();
     let mut writer = store.write(None).await.unwrap();
     writer.write(Bytes::from_static(b"x")).await.unwrap();
     writer.commit(&container.object("o").unwrap()).await.unwrap();
-    let beside = server
-        .folder()
-        .path()
-        .join(S3::BUCKET)
-        .join("apps/default/shop/c/o/%zz");
+    let beside = server.folder().join(S3::BUCKET).join("apps/default/shop/c/o/%zz");
     std::fs::write(beside, "not ours").unwrap();
     let page = store.list_objects(&container, Listing::default()).await.unwrap();
     assert_eq!(page.names, ["o"]);

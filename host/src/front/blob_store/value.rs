@@ -59,6 +59,8 @@ struct Outgoing {
     to: Option<Object>,
     written: Written,
     stream: Stream,
+    /// From when its stream is given: what was written holds something of the store until it is an object or gone.
+    _counted: Option<BlobBody>,
 }
 
 /// Whether its stream was given, and is there.
@@ -112,7 +114,8 @@ impl OutgoingValue {
             Written::Committed => return Ok(()),
         };
         writer.commit(&to).await?;
-        self.lock().written = Written::Committed;
+        let mut value = self.lock();
+        (value.written, value._counted) = (Written::Committed, None);
         Ok(())
     }
 }
@@ -173,21 +176,18 @@ impl Outgoing {
 }
 
 /// The stream of an outgoing value's body.
-struct OutgoingBody {
-    value: OutgoingValue,
-    _counted: BlobBody,
-}
+struct OutgoingBody(OutgoingValue);
 
 impl Drop for OutgoingBody {
     fn drop(&mut self) {
-        self.value.lock().stream = Stream::Dropped;
+        self.0.lock().stream = Stream::Dropped;
     }
 }
 
 #[wasmtime_wasi::async_trait]
 impl Pollable for OutgoingBody {
     async fn ready(&mut self) {
-        self.value.settled().await;
+        self.0.settled().await;
     }
 }
 
@@ -199,18 +199,18 @@ impl OutputStream for OutgoingBody {
             ));
         }
         if !bytes.is_empty() {
-            self.value.lock().write(bytes);
+            self.0.lock().write(bytes);
         }
         Ok(())
     }
 
     /// What is written is on its way already; that it is durable is what `finish` waits for.
     fn flush(&mut self) -> StreamResult<()> {
-        self.value.lock().failure()
+        self.0.lock().failure()
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        let value = self.value.lock();
+        let value = self.0.lock();
         value.failure()?;
         Ok(match value.written {
             Written::Writing(_) => 0,
@@ -226,6 +226,7 @@ fn new_outgoing_value(mut context: Context<'_>, (): ()) -> wasmtime::Result<(Res
         to: None,
         written: Written::Nothing,
         stream: Stream::NotGiven,
+        _counted: None,
     };
     let value = OutgoingValue(Arc::new(Mutex::new(value)));
     Ok((context.data_mut().table().push(value)?,))
@@ -239,17 +240,15 @@ fn write_body(
     let Some(counted) = context.data_mut().blob_body() else {
         return Ok((Err(()),));
     };
-    match mem::replace(&mut value.lock().stream, Stream::Open) {
-        Stream::NotGiven => {}
-        other => {
-            value.lock().stream = other;
+    {
+        let mut value = value.lock();
+        if !matches!(value.stream, Stream::NotGiven) {
             return Ok((Err(()),));
         }
+        value.stream = Stream::Open;
+        value._counted = Some(counted);
     }
-    let body: DynOutputStream = Box::new(OutgoingBody {
-        value,
-        _counted: counted,
-    });
+    let body: DynOutputStream = Box::new(OutgoingBody(value));
     Ok((Ok(context.data_mut().table().push(body)?),))
 }
 
