@@ -340,7 +340,7 @@ mod tests {
 
     #[tokio::test]
     async fn keeps_the_contract() {
-        conformance::blob_store(|| Arc::new(MemoryBlobStore::default())).await;
+        conformance::blob_store(|| Arc::new(MemoryBlobStore::default()), usize::MAX).await;
     }
 
     #[tokio::test]
