@@ -209,11 +209,32 @@ const AZURE: &[BackendOption] = &[
     OBJECT,
 ];
 
+/// What is no backend of a host: a process of its own that serves the provider's subject (docs/providers.md).
+pub const OUTSIDE: &str = "outside";
+
+/// Backends whose data is on one host. The others open a connection on each.
+pub const PINNED: &[&str] = &["fs", "memory", "redb", "sqlite"];
+
 /// All backends.
 pub const BACKENDS: &[Backend] = &[
     Backend {
         capability: Capability::KeyValue,
         name: "memory",
+        options: &[],
+    },
+    Backend {
+        capability: Capability::KeyValue,
+        name: OUTSIDE,
+        options: &[],
+    },
+    Backend {
+        capability: Capability::Sql,
+        name: OUTSIDE,
+        options: &[],
+    },
+    Backend {
+        capability: Capability::BlobStore,
+        name: OUTSIDE,
         options: &[],
     },
     Backend {

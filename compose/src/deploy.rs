@@ -5,6 +5,7 @@
 //! app's own record, so that of two that were made from the same state only one goes through.
 
 mod desired;
+mod placement;
 
 use std::collections::BTreeMap;
 
@@ -19,9 +20,11 @@ use crate::link::check_target;
 use crate::manifest::Manifest;
 use crate::name::{ActorName, AppName};
 use crate::record::{
-    ActorRecord, AppRecord, LinkRecord, LinkTarget, ProviderRecord, RecordError, RouteRecord, VERSION,
-    decode, encode,
+    ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RecordError,
+    RouteRecord, VERSION, decode, encode,
 };
+
+pub use self::placement::{place, unplace};
 
 /// A record and the revision that the store gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub struct CurrentApp {
     pub links: Records<LinkRecord>,
     /// Its routes, once for each claim.
     pub routes: Records<RouteRecord>,
+    /// Where its actors were placed by hand.
+    pub placements: Records<PlacementRecord>,
 }
 
 /// What to write, in one transaction.
@@ -95,6 +100,7 @@ impl CurrentApp {
             providers: BTreeMap::new(),
             links: BTreeMap::new(),
             routes: BTreeMap::new(),
+            placements: BTreeMap::new(),
         }
     }
 
@@ -126,6 +132,9 @@ impl CurrentApp {
                 }
                 Some(Key::Link(actor, _)) if actor.app_name() == current.name => {
                     keep(&mut current.links, key, revision, value)?;
+                }
+                Some(Key::Placement(actor, _)) if actor.app_name() == current.name => {
+                    keep(&mut current.placements, key, revision, value)?;
                 }
                 Some(Key::Route(_)) => {
                     let record: RouteRecord = decode(key, value)?;
@@ -244,6 +253,12 @@ pub fn plan(
         &mut change,
     );
     merge(&current.routes, desired::routes(manifest), revision, &mut change);
+    // An operator's, which stay for as long as the actor does.
+    let mut placements = current.placements.clone();
+    let has_actor = |record: &PlacementRecord| manifest.actors.contains_key(record.actor.name());
+    placements.retain(|_, placement| has_actor(&placement.record));
+    let placements = placements.into_iter().map(|(key, stored)| (key, stored.record));
+    merge(&current.placements, placements.collect(), revision, &mut change);
     let links = desired::links(manifest, by);
     let digest = desired::digest(manifest);
     let same_links = || {
@@ -401,6 +416,7 @@ pub fn delete_app(current: &CurrentApp) -> Change {
     merge(&current.routes, BTreeMap::new(), 0, &mut change);
     merge(&current.actors, BTreeMap::new(), 0, &mut change);
     merge(&current.providers, BTreeMap::new(), 0, &mut change);
+    merge(&current.placements, BTreeMap::new(), 0, &mut change);
     if let Some(app) = &current.app {
         change.delete(&key::app(&current.name), app.revision);
         change

@@ -151,7 +151,7 @@ pub enum FaultKind {
     #[error("`{what}` holds a line break or another control character: write it on one line")]
     ControlCharacter { what: String },
     #[error(
-        "`{text}` is not a component: expected the path of a .wasm file, relative to the manifest, or sha256: and 64 lower-case hexadecimal digits"
+        "`{text}` is not a component: expected the path of a .wasm file, relative to the manifest, sha256: and 64 lower-case hexadecimal digits, or oci://REGISTRY/REPOSITORY:TAG"
     )]
     Component { text: String },
     #[error("`{text}` is not a whole number, which `{what}` is")]
@@ -262,6 +262,8 @@ pub enum FaultKind {
     NotDeployed(String),
     #[error("{actor} has no link for `{interface}`")]
     UnknownLink { actor: String, interface: String },
+    #[error("{actor} is not placed on {host}: `weft get actors` tells where it is")]
+    NotPlaced { actor: String, host: String },
 }
 
 impl FaultKind {

@@ -1,13 +1,13 @@
 //! Names of the control store's keys.
 //!
-//! Owns them all. `app/NS/APP`, `actor/NS/APP/NAME`, `provider/NS/APP/NAME`, `link/NS/APP/NAME/INTERFACE` and
-//! `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
+//! Owns them all. `app/NS/APP`, `actor/NS/APP/NAME`, `provider/NS/APP/NAME`, `link/NS/APP/NAME/INTERFACE`,
+//! `placement/NS/APP/NAME/HOST` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::interface::InterfacePattern;
-use crate::name::{ActorName, AppName, ProviderName};
+use crate::name::{ActorName, AppName, HostName, ProviderName};
 use crate::route::Claim;
 
 /// What all keys of apps start with.
@@ -18,6 +18,8 @@ pub const ACTORS: &str = "actor/";
 pub const PROVIDERS: &str = "provider/";
 /// What all keys of links start with.
 pub const LINKS: &str = "link/";
+/// What all keys of placements start with.
+pub const PLACEMENTS: &str = "placement/";
 /// What all keys of routes start with. Those of one app are told by their records.
 pub const ROUTES: &str = "route/";
 
@@ -32,6 +34,8 @@ pub enum Key {
     Provider(ProviderName),
     /// Of a [`crate::LinkRecord`].
     Link(ActorName, InterfacePattern),
+    /// Of a [`crate::PlacementRecord`].
+    Placement(ActorName, HostName),
     /// Of a [`crate::RouteRecord`].
     Route(Claim),
 }
@@ -54,6 +58,11 @@ pub fn provider(name: &ProviderName) -> String {
 /// The key of a link's record.
 pub fn link(actor: &ActorName, interface: &InterfacePattern) -> String {
     format!("{LINKS}{actor}/{interface}")
+}
+
+/// The key of a placement.
+pub fn placement(actor: &ActorName, host: &HostName) -> String {
+    format!("{PLACEMENTS}{actor}/{host}")
 }
 
 /// The key of a claim.
@@ -94,6 +103,10 @@ pub fn parse(key: &str) -> Option<Key> {
         LINKS => {
             let (at, _) = rest.match_indices('/').nth(2)?;
             Key::Link(rest[..at].parse().ok()?, rest[at + 1..].parse().ok()?)
+        }
+        PLACEMENTS => {
+            let (actor, host) = rest.rsplit_once('/')?;
+            Key::Placement(actor.parse().ok()?, host.parse().ok()?)
         }
         ROUTES => Key::Route(claim(rest)?),
         _ => return None,
@@ -167,6 +180,10 @@ mod tests {
             parse(&link(&name, &interface)),
             Some(Key::Link(name.clone(), interface))
         );
+        let host: HostName = "eu-1".parse().unwrap();
+        assert_eq!(placement(&name, &host), "placement/default/shop/catalog/eu-1");
+        let placed = Key::Placement(name.clone(), host.clone());
+        assert_eq!(parse(&placement(&name, &host)), Some(placed));
         assert_eq!(parse(&actor(&name)), Some(Key::Actor(name)));
         assert_eq!(parse(&app(&app_name)), Some(Key::App(app_name)));
         let goods: ProviderName = "default/shop/goods".parse().unwrap();
@@ -218,7 +235,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(key in "(app|actor|link|route)?/?\\PC{0,20}") {
+        fn no_text_makes_it_panic(key in "(app|actor|link|placement|route)?/?\\PC{0,20}") {
             parse(&key);
         }
     }

@@ -30,5 +30,7 @@ pub use fault::{Fault, FaultKind, Faults};
 pub use interface::InterfacePattern;
 pub use limits::Limits;
 pub use manifest::{Manifest, parse};
-pub use name::{ActorName, AppName, NameError, ProviderName};
-pub use record::{ActorRecord, AppRecord, LinkRecord, LinkTarget, ProviderRecord, RouteRecord};
+pub use name::{ActorName, AppName, HostName, NameError, ProviderName};
+pub use record::{
+    ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RouteRecord,
+};

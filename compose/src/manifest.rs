@@ -74,6 +74,8 @@ pub enum ComponentRef {
     Path(String),
     /// `sha256:` and 64 lower-case hexadecimal digits.
     Digest(String),
+    /// In a registry: `oci://` and a name. What it means is decided by whoever deploys, and the record has the digest.
+    Oci(String),
 }
 
 /// What an import resolves to.
@@ -200,7 +202,7 @@ impl Route {
 impl std::fmt::Display for ComponentRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Path(text) | Self::Digest(text) => f.write_str(text),
+            Self::Path(text) | Self::Digest(text) | Self::Oci(text) => f.write_str(text),
         }
     }
 }

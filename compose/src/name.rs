@@ -190,12 +190,63 @@ impl fmt::Debug for AppName {
     }
 }
 
+/// The longest name of a host, in bytes: with 16 digits for one run of it, it is a token of a subject.
+pub const HOST_LEN_MAX: usize = 47;
+
+/// The name of a host, a DNS label of at most [`HOST_LEN_MAX`] bytes. It stays over restarts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostName(String);
+
+impl HostName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match check_labels(&[text]) {
+            Ok(()) if text.len() <= HOST_LEN_MAX => Ok(Self(text.to_owned())),
+            _ => Err(NameError::Host(repeated(text))),
+        }
+    }
+}
+
+impl TryFrom<String> for HostName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<HostName> for String {
+    fn from(name: HostName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// There are not exactly three parts.
     #[error("`{0}` is not a full name: expected namespace/app/name, for example default/shop/catalog")]
     Parts(String),
+    /// It is not the name of a host.
+    #[error(
+        "`{0}` is not the name of a host: expected lower-case letters, digits and inner hyphens, at most {HOST_LEN_MAX} characters"
+    )]
+    Host(String),
     /// There are not exactly two parts.
     #[error("`{0}` is not the name of an app: expected namespace/app, for example default/shop")]
     App(String),

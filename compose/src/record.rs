@@ -16,7 +16,7 @@ use crate::allow::AllowPattern;
 use crate::capability::Capability;
 use crate::interface::InterfacePattern;
 use crate::limits::Limits;
-use crate::name::{ActorName, AppName, ProviderName};
+use crate::name::{ActorName, AppName, HostName, ProviderName};
 use crate::route::{self, Claim};
 
 /// The version of all records, so far.
@@ -170,6 +170,20 @@ pub enum LinkTarget {
     },
     /// Nowhere: the manifest declares the link, and it was deleted at run time.
     Removed,
+}
+
+/// That an actor is to run on a host, as an operator said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementRecord {
+    /// [`VERSION`].
+    #[serde(deserialize_with = "known_version")]
+    pub v: u32,
+    /// Which actor.
+    pub actor: ActorName,
+    /// Where.
+    pub host: HostName,
+    /// Who said so.
+    pub by: String,
 }
 
 /// A route of an app, stored once for each of its claims.

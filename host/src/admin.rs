@@ -6,11 +6,14 @@
 //! ([`changes`]), and calls functions ([`invoke`]). It must not know how anything is made so.
 
 mod access;
+mod artifacts;
 mod body;
 mod changes;
 mod invoke;
+pub mod lattice;
 mod logs;
 mod names;
+mod placements;
 mod problem;
 mod server;
 mod views;
@@ -44,6 +47,8 @@ use crate::deploy::Deployer;
 use crate::engine::Engine;
 use crate::ingress::listener::Ingress;
 use crate::logs::LogBuffer;
+use crate::mesh::Mesh;
+use crate::mesh::service::Api;
 use crate::shutdown::Shutdown;
 
 /// The admin API for programs; a test holds it against the routes.
@@ -77,6 +82,8 @@ pub struct HostStatus {
     pub ingress: Arc<Ingress>,
     /// Cancelled once the host drains.
     pub drain: CancellationToken,
+    /// The other hosts, if there may be any.
+    pub mesh: Option<Arc<Mesh>>,
 }
 
 impl HostStatus {
@@ -97,6 +104,13 @@ impl HostStatus {
             "engine": self.engine.report(),
             "live_instances": pool.map(|pool| pool.component_instances()),
             "connections": self.ingress.connections(),
+            "lattice": self.mesh.as_ref().map(|mesh| json!({
+                "name": mesh.settings.lattice,
+                "address": mesh.address(),
+                "labels": mesh.settings.labels,
+                "controller": mesh.settings.controller,
+                "fault": mesh.fault(),
+            })),
         })
     }
 }
@@ -135,6 +149,8 @@ pub fn serve_monitor(listener: TcpListener, scraper: Scraper, status: Arc<HostSt
 
 /// Serves the admin API on the data folder's socket, and on `tcp` with the token in the data folder.
 ///
+/// What is returned answers the same requests when they come from other hosts.
+///
 /// # Errors
 /// [`AdminError`] if the socket or the token can't be made.
 pub fn serve_admin(
@@ -143,13 +159,15 @@ pub fn serve_admin(
     status: Arc<HostStatus>,
     logs: LogBuffer,
     shutdown: &Shutdown,
-) -> Result<(), AdminError> {
+) -> Result<Api, AdminError> {
+    let mesh = status.mesh.clone();
     let router = router().with_state(Admin {
         status,
         logs,
         shutdown: shutdown.clone(),
         pushes: Arc::new(Semaphore::new(changes::PUSHES_MAX)),
     });
+    let router = router.layer(middleware::from_fn_with_state(mesh, lattice::pass_on));
 
     let socket = data.admin_socket();
     let failed = |act| {
@@ -170,10 +188,12 @@ pub fn serve_admin(
             source,
         })?;
         let guard = Arc::new(Guard { token });
-        let over_tcp = router.layer(middleware::from_fn_with_state(guard, authorize));
+        let over_tcp = router
+            .clone()
+            .layer(middleware::from_fn_with_state(guard, authorize));
         server::serve(Listener::Tcp(tcp), over_tcp, shutdown);
     }
-    Ok(())
+    Ok(lattice::served(router))
 }
 
 /// What the handlers of the admin API share.
@@ -210,12 +230,16 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Admin>)> {
         route(Method::GET, "/v1/openapi.json", async || {
             ([(CONTENT_TYPE, "application/json")], OPENAPI)
         }),
+        route(Method::GET, "/v1/artifacts", artifacts::list),
+        route(Method::POST, "/v1/artifacts/gc", artifacts::collect),
         route(Method::HEAD, "/v1/artifacts/{digest}", changes::has_artifact),
         route(Method::PUT, "/v1/artifacts/{digest}", changes::put_artifact),
         route(Method::POST, "/v1/deploy", changes::deploy),
         route(Method::DELETE, "/v1/apps/{namespace}/{app}", changes::delete_app),
         route(Method::PUT, "/v1/links", changes::put_link),
         route(Method::DELETE, "/v1/links", changes::delete_link),
+        route(Method::PUT, "/v1/placements", placements::put),
+        route(Method::DELETE, "/v1/placements", placements::delete),
         route(Method::POST, "/v1/call", invoke::call),
     ]
 }

@@ -136,6 +136,11 @@ impl Admission {
         }
     }
 
+    /// Whether one more call would be shed: another host may have room.
+    pub fn is_full(&self) -> bool {
+        self.running.is_full() && self.waiting() >= self.queue_len
+    }
+
     /// Calls that wait now.
     pub fn waiting(&self) -> u32 {
         self.waiting.load(SeqCst)

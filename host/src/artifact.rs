@@ -5,17 +5,23 @@
 //! loaded. What several actors run is loaded once. It must not know actors. Read [`crate::component::lazy`] for what a
 //! call waits for.
 //!
+//! [`kept`] has what stays on disk, [`exchange`] what other hosts fetch and this one fetches from them.
+//!
 //! Beside `<sha256>.wasm` there is `<sha256>.json`, its [`Description`], under a line with a code that only this host can
 //! make: what it says of types decides which links are made.
+
+mod exchange;
+mod kept;
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use weft_observability::HostMetrics;
 use weft_observability::metrics::Eviction;
 
+pub use self::kept::{Artifact, BYTES_MAX, Pins};
 use crate::cli::chain;
 use crate::component::aot::authenticate;
 use crate::component::description::Description;
@@ -41,6 +48,19 @@ const OPEN_FILES_SHARE: u64 = 8;
 const TICK_MAX: Duration = Duration::from_secs(1);
 /// Digests beyond those in use that are remembered before the list is cleaned, which looks at all of it.
 const SLOTS_SLACK: usize = 256;
+
+/// How long someone who needs a component waits for it to come from another host. Whoever needs it tries again; the
+/// fetch goes on meanwhile.
+const FETCH_WAIT: Duration = Duration::from_secs(2);
+
+/// Why a component did not come from another host.
+pub type FetchFailure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Brings components from other hosts.
+pub trait Fetch: Send + Sync + 'static {
+    /// Makes sure that the component is kept here. Dropping the future ends the wait and not the fetch.
+    fn fetch(&self, digest: Digest) -> BoxFuture<'static, Result<(), FetchFailure>>;
+}
 
 /// How long components stay loaded.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +104,12 @@ pub struct Components {
     loads: TaskTracker,
     runtime: Handle,
     stop: CancellationToken,
+    /// Bytes of what no record names.
+    bytes_max: AtomicU64,
+    /// How many there are on disk, and their bytes, for metrics.
+    kept: [AtomicU64; 2],
+    pins: OnceLock<Box<dyn Fn() -> Pins + Send + Sync>>,
+    fetch: OnceLock<Arc<dyn Fetch>>,
     this: Weak<Self>,
 }
 
@@ -119,6 +145,27 @@ pub enum ArtifactError {
         /// The file.
         path: PathBuf,
     },
+    /// The folder can't be read.
+    #[error("failed to read the folder of components {}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not on this host, and no other gave it.
+    #[error("the component {digest} is not on this host, and was not had from another; `weft push` it again")]
+    Fetch {
+        /// The component.
+        digest: Digest,
+        /// The cause.
+        #[source]
+        source: FetchFailure,
+    },
+    /// It is on its way.
+    #[error("the component {0} is still being fetched from another host")]
+    Fetching(Digest),
     /// The component can't be run.
     #[error(transparent)]
     Component(#[from] ComponentError),
@@ -141,7 +188,8 @@ impl Components {
         metrics: HostMetrics,
     ) -> io::Result<Arc<Self>> {
         fs::create_dir_all(&folder)?;
-        Ok(Arc::new_cyclic(|this| Self {
+        kept::remove_parts(&folder)?;
+        let components = Arc::new_cyclic(|this| Self {
             loader,
             folder,
             key,
@@ -153,8 +201,29 @@ impl Components {
             loads: TaskTracker::new(),
             runtime: Handle::current(),
             stop: CancellationToken::new(),
+            bytes_max: AtomicU64::new(BYTES_MAX),
+            kept: Default::default(),
+            pins: OnceLock::new(),
+            fetch: OnceLock::new(),
             this: this.clone(),
-        }))
+        });
+        components.recount();
+        let observed = Arc::downgrade(&components);
+        components
+            .metrics
+            .observe_artifacts(move || observed.upgrade().map_or((0, 0), |components| components.kept()));
+        Ok(components)
+    }
+
+    /// Asks `fetch` for components that are not here, from now on.
+    pub fn fetch_by(&self, fetch: Arc<dyn Fetch>) {
+        // A host joins one lattice.
+        let _ = self.fetch.set(fetch);
+    }
+
+    /// Whether components that are not here may come from other hosts.
+    pub fn fetches(&self) -> bool {
+        self.fetch.get().is_some()
     }
 
     /// The engine that they run in.
@@ -199,12 +268,15 @@ impl Components {
         };
         *slot = Arc::downgrade(&found);
         let path = self.path(digest, "wasm");
-        if !path.exists() {
+        if path.exists() {
+            self.touch(digest);
+        } else {
             write_whole(&path, &component.bytes).map_err(|source| ArtifactError::Write {
                 digest,
                 path,
                 source,
             })?;
+            self.keep_bound(digest);
         }
         Ok(found)
     }
@@ -218,7 +290,7 @@ impl Components {
         let mut slot = slot.lock().await;
         let found = match self.find(&slot, digest) {
             Some(found) => found,
-            None => self.make(&self.read(digest)?, None).await?,
+            None => self.make(&self.bytes_of(digest).await?, None).await?,
         };
         *slot = Arc::downgrade(&found);
         Ok(found)
@@ -306,13 +378,17 @@ impl Components {
         let read = tokio::task::spawn_blocking(move || {
             match this.loader.load_cached(wanted.digest, &wanted.description)? {
                 Some(loaded) => Ok(Ok(loaded)),
-                None => Ok(Err(this.read(wanted.digest)?)),
+                None => Ok(Err(this.read(wanted.digest))),
             }
         });
         match read.await {
             Ok(Ok(Ok(loaded))) => Ok(loaded),
             // Its machine code is gone, or is another engine's.
-            Ok(Ok(Err(bytes))) => Ok(self.loader.load(&bytes).await?),
+            Ok(Ok(Err(Ok(bytes)))) => Ok(self.loader.load(&bytes).await?),
+            Ok(Ok(Err(Err(error)))) => {
+                let bytes = self.fetched(component.digest, error).await?;
+                Ok(self.loader.load(&bytes).await?)
+            }
             Ok(Err(error)) => Err(error),
             Err(error) => Err(ArtifactError::Broken(error)),
         }
@@ -339,11 +415,20 @@ impl Components {
         }
     }
 
-    fn evict(&self, component: &Arc<LazyComponent>, why: Eviction) {
-        if component.evict() {
-            self.metrics.component_evicted(why);
-            tracing::debug!(component = %component.digest, reason = why.as_str(), "let a component's machine code go");
-        }
+    fn evict(&self, component: &Arc<LazyComponent>, why: Eviction) -> Option<Arc<LoadedComponent>> {
+        let evicted = component.evict()?;
+        self.metrics.component_evicted(why);
+        tracing::debug!(component = %component.digest, reason = why.as_str(), "let a component's machine code go");
+        Some(evicted)
+    }
+
+    /// Lets go all that are loaded; those that are called are loaded again. With the last that holds one of them, and
+    /// its last instance, goes what the pool keeps for its next instances.
+    pub fn release(&self) -> Vec<Arc<LoadedComponent>> {
+        let all = self.all_loaded();
+        all.iter()
+            .filter_map(|component| self.evict(component, Eviction::Memory))
+            .collect()
     }
 
     /// Those that are loaded. Forgets the others.
@@ -363,8 +448,12 @@ impl Components {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn slot(&self, digest: Digest) -> Arc<Slot> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.lock_known();
         if known.slots.len() >= known.clean_at {
             // Of what is neither in use nor being made there is nothing to keep.
             known.slots.retain(|_, slot| {
@@ -373,6 +462,33 @@ impl Components {
             known.clean_at = known.slots.len() * 2 + SLOTS_SLACK;
         }
         known.slots.entry(digest).or_default().clone()
+    }
+
+    /// The component's bytes, from another host if they are not here or damaged.
+    async fn bytes_of(&self, digest: Digest) -> Result<ComponentBytes, ArtifactError> {
+        match self.read(digest) {
+            Ok(bytes) => {
+                self.touch(digest);
+                Ok(bytes)
+            }
+            Err(error) => self.fetched(digest, error).await,
+        }
+    }
+
+    /// What could not be read here, for `why`, from another host.
+    async fn fetched(&self, digest: Digest, why: ArtifactError) -> Result<ComponentBytes, ArtifactError> {
+        let damaged = matches!(why, ArtifactError::Damaged { .. });
+        let fetch = self.fetch.get().filter(|_| damaged || !self.has(digest));
+        let Some(fetch) = fetch else { return Err(why) };
+        if damaged {
+            tracing::error!(component = %digest, "a component is damaged on this host's disk: fetching it anew; look at the disk");
+            self.remove(digest);
+        }
+        match tokio::time::timeout(FETCH_WAIT, fetch.fetch(digest)).await {
+            Ok(Ok(())) => self.read(digest),
+            Ok(Err(source)) => Err(ArtifactError::Fetch { digest, source }),
+            Err(_) => Err(ArtifactError::Fetching(digest)),
+        }
     }
 
     fn read(&self, digest: Digest) -> Result<ComponentBytes, ArtifactError> {
@@ -410,15 +526,20 @@ impl Components {
 }
 
 /// Written beside, synced, then renamed: a file that is there is whole.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
     let beside = path.with_added_extension(format!("{}.part", std::process::id()));
     let mut file = fs::File::create(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
-    if let Some(folder) = path.parent() {
-        fs::File::open(folder)?.sync_all()?;
+    sync_folder(path)
+}
+
+/// What was renamed to `path` is there after a loss of power.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) => fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -1,9 +1,10 @@
-//! Calls from one actor to another on this host.
+//! Calls from one actor to another.
 //!
 //! Owns the functions that a component sees where another actor is linked, and the step from the caller's instance
-//! into a new one of the callee. Values are handed over as they are: in typed form where they are bytes and texts
+//! into a new one of the callee, or to another host ([`remote`]). On this host values are handed over as they are: in typed form where they are bytes and texts
 //! ([`typed`]), reflected for the rest. It must not know where a link comes from; see [`crate::link`].
 
+pub mod remote;
 mod typed;
 
 use std::future::poll_fn;
@@ -11,6 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 use wasmtime::Store;
@@ -23,7 +25,11 @@ use crate::component::lazy::InUse;
 use crate::instance::LiveInstance;
 use crate::invocation::record::{Record, classify};
 use crate::invocation::{Call, CallError, ErrorKind, Metered};
+use crate::link::Linked;
 use crate::store::InstanceState;
+use crate::value::wire::{CrossError, LazySignature, Signature};
+use crate::value::{ValueError, val_of, value_of};
+use weft_lattice::codec::{Type, Value};
 
 /// A function among a component's imports, by position.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +50,21 @@ pub trait Step: Send {
         instance: &Instance,
         export: &ComponentExportIndex,
     ) -> impl Future<Output = wasmtime::Result<Self::Output>> + Send;
+}
+
+/// A step that may be taken on another host.
+pub(crate) trait Crossing: Step {
+    /// The arguments as bytes, for a callee on another host.
+    ///
+    /// # Errors
+    /// They can't cross.
+    fn encode(&self, types: &Signature) -> Result<Bytes, CrossError>;
+
+    /// What comes of it, from the bytes of the result.
+    ///
+    /// # Errors
+    /// They are something else.
+    fn decode(self, types: &Signature, result: &[u8]) -> Result<Self::Output, CrossError>;
 }
 
 /// A call whose values are only known by reflection. A `list<u8>` costs 40 bytes a byte here.
@@ -68,6 +89,62 @@ impl Step for Reflected<'_> {
     }
 }
 
+impl Crossing for Reflected<'_> {
+    fn encode(&self, types: &Signature) -> Result<Bytes, CrossError> {
+        let args = values_of(types.params(), self.params)?;
+        types.encode_args(&args)
+    }
+
+    fn decode(self, types: &Signature, result: &[u8]) -> Result<(), CrossError> {
+        let value = types.decode_result(result)?;
+        match (self.results, value) {
+            ([result], Some(value)) => *result = val_of(value),
+            ([], None) => {}
+            _ => return Err(ValueError::Mismatch.into()),
+        }
+        Ok(())
+    }
+}
+
+/// The same with values of its own, for calls that no guest makes.
+pub struct ByValue {
+    /// The arguments.
+    pub params: Vec<Val>,
+    /// Whether the function has a result.
+    pub has_result: bool,
+}
+
+impl Step for ByValue {
+    type Output = Option<Val>;
+
+    async fn run(
+        self,
+        store: &mut Store<InstanceState>,
+        instance: &Instance,
+        export: &ComponentExportIndex,
+    ) -> wasmtime::Result<Option<Val>> {
+        let function = instance
+            .get_func(&mut *store, export)
+            .ok_or_else(|| wasmtime::format_err!("the component has no such function"))?;
+        let mut results = vec![Val::Bool(false); usize::from(self.has_result)];
+        function.call_async(store, &self.params, &mut results).await?;
+        Ok(results.pop())
+    }
+}
+
+/// Values as the lattice carries them.
+///
+/// # Errors
+/// They are not of these types.
+pub fn values_of(types: &[Type], vals: &[Val]) -> Result<Vec<Value>, ValueError> {
+    if types.len() != vals.len() {
+        return Err(ValueError::Mismatch);
+    }
+    std::iter::zip(types, vals)
+        .map(|(ty, val)| value_of(ty, val))
+        .collect()
+}
+
 /// Puts the functions of `import`, the component's import number `number`, into `linker`.
 ///
 /// # Errors
@@ -84,51 +161,100 @@ pub(crate) fn add_to_linker(
             import: number,
             function: position,
         };
-        if typed::add(&mut instance, function, at, types)? {
+        let signature = Arc::new(LazySignature::new(function.ty.clone()));
+        if typed::add(&mut instance, function, at, &signature, types)? {
             continue;
         }
         instance.func_new_async(&function.name, move |store, _, params, results| {
-            let caller = store.data().call().clone();
-            Box::new(async move { call(caller, at, Reflected { params, results }).await })
+            let (caller, signature) = (store.data().call().clone(), signature.clone());
+            Box::new(async move { call(caller, at, &signature, Reflected { params, results }).await })
         })?;
     }
     Ok(())
 }
 
 /// One call, as the caller's guest sees it: a failure ends the guest, as its interface has no place for it.
-async fn call<S: Step>(caller: Arc<Call>, at: ImportedFunction, step: S) -> wasmtime::Result<S::Output> {
-    let result = resolve_and_run(&caller, at, step).await;
+async fn call<S: Crossing>(
+    caller: Arc<Call>,
+    at: ImportedFunction,
+    signature: &LazySignature,
+    step: S,
+) -> wasmtime::Result<S::Output> {
+    let mut path = CallPath::Local;
+    let result = resolve_and_run(&caller, at, signature, step, &mut path).await;
     let outcome = result
         .as_ref()
         .map_or_else(|error: &CallError| error.kind.outcome(), |_| Outcome::Ok);
-    caller.actor.metrics.call(CallPath::Local, outcome);
+    caller.actor.metrics.call(path, outcome);
     result.map_err(wasmtime::Error::new)
 }
 
-async fn resolve_and_run<S: Step>(
+async fn resolve_and_run<S: Crossing>(
     caller: &Call,
     at: ImportedFunction,
+    signature: &LazySignature,
     step: S,
+    path: &mut CallPath,
 ) -> Result<S::Output, CallError> {
-    let Some((target, function)) = caller.target().links.function(at.import, at.function) else {
+    let Some(linked) = caller.target().links.function(at.import, at.function) else {
         let cause = wasmtime::format_err!(
             "nothing is linked to {}",
             caller.target().actor.component.description.actor_imports[at.import].interface
         );
         return Err(CallError::refused(ErrorKind::NotFound, Some(cause)));
     };
+    let state = &caller.state;
+    let remote = match linked {
+        Linked::There(at) => Some(state.remote(at)),
+        // Local is not absolute: where even the queue is full, another host may have room.
+        Linked::Here(at, _) => {
+            let here = state.actor(at);
+            here.elsewhere
+                .as_ref()
+                .filter(|there| here.actor.admission.is_full() && there.hosts.reach().is_some())
+        }
+    };
+    let callee = match (remote, linked) {
+        (Some(remote), _) => Some(&remote.info),
+        (None, Linked::There(_)) => None,
+        (None, Linked::Here(at, _)) => Some(&state.actor(at).actor.info),
+    };
     let parent = tracing::Span::current();
-    let span = if parent.is_none() {
-        parent
-    } else {
-        call_span(caller, at, &caller.state.actor(target).actor.info.name)
+    let span = match callee {
+        Some(callee) if !parent.is_none() => call_span(caller, at, &callee.name),
+        _ => parent,
     };
     let trace = context_of(&span).or_else(|| caller.trace.clone());
-    let call = caller.child(target, trace)?;
-    span.record("faas.invocation_id", tracing::field::display(call.id));
-    let ran = within_deadline(caller, call, function, step)
-        .instrument(span.clone())
-        .await;
+    let ran = match (remote, linked) {
+        (Some(remote), _) => {
+            let import = &caller.target().actor.component.description.actor_imports[at.import];
+            let function = &import.functions[at.function].name;
+            *path = CallPath::Far;
+            let called = remote::run(
+                caller,
+                remote,
+                &import.interface,
+                function,
+                signature,
+                trace,
+                step,
+            );
+            let called = elsewhere(caller, called).instrument(span.clone()).await;
+            called.map(|(output, ring)| {
+                *path = ring;
+                output
+            })
+        }
+        (None, Linked::Here(target, function)) => {
+            let call = caller.child(target, trace)?;
+            span.record("faas.invocation_id", tracing::field::display(call.id));
+            within_deadline(caller, call, function, step)
+                .instrument(span.clone())
+                .await
+        }
+        (None, Linked::There(_)) => Err(CallError::refused(ErrorKind::Unavailable, None)),
+    };
+    span.record("weft.call.path", path.as_str());
     if let Err(error) = &ran {
         span.record("otel.status_code", "ERROR");
         span.record("error.type", error.kind.as_str());
@@ -151,9 +277,21 @@ fn call_span(caller: &Call, at: ImportedFunction, target: &weft_compose::ActorNa
         rpc.method = function,
         faas.invocation_id = Empty,
         weft.actor = target.as_str(),
-        weft.call.path = CallPath::Local.as_str(),
+        weft.call.path = Empty,
         weft.call.hops = caller.hops + 1,
     )
+}
+
+/// Waits for what runs on another host, which is not on the caller's account.
+async fn elsewhere<T>(caller: &Call, called: impl Future<Output = T>) -> T {
+    let mut called = pin!(called);
+    poll_fn(|cx| {
+        caller.cpu.end_poll();
+        let polled = called.as_mut().poll(cx);
+        caller.cpu.start_poll();
+        polled
+    })
+    .await
 }
 
 /// Runs a call until it ends or its own time is up. The caller's time is watched by whoever runs the caller.

@@ -3,18 +3,26 @@
 //! Owns what people type and read: a file a command. What a command does is elsewhere in this crate. Results go to
 //! stdout, everything else to stderr; with `--output json` both are JSON. Exit codes are in [`Exit`].
 
+mod actor;
 mod admin_client;
 mod app_files;
 mod args;
+mod artifacts;
 mod call;
 mod completions;
 mod delete;
 mod deploy;
 mod doctor;
 mod get;
+mod host;
 mod inspect;
+mod lattice_args;
+mod lattice_client;
 mod link;
 mod logs;
+mod push;
+mod registry;
+mod serving;
 mod up;
 mod validate;
 
@@ -86,8 +94,11 @@ impl From<ComponentError> for Failure {
 impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
         let exit = match &error {
-            HostError::Deploy(_) | HostError::NotServed(_) | HostError::Tls(_) => Exit::Input,
+            HostError::Deploy(_) | HostError::NotServed(_) | HostError::Tls(_) | HostError::Name(_) => {
+                Exit::Input
+            }
             HostError::Listen { .. }
+            | HostError::Join(_)
             | HostError::Threads(_)
             | HostError::Admin(_)
             | HostError::Artifacts(_)
@@ -126,7 +137,7 @@ pub fn chain(error: &dyn Error) -> String {
     arg_required_else_help = true
 )]
 #[command(
-    after_help = "Examples:\n  weft up hello.wasm                 serve a component at http://127.0.0.1:8080/\n  weft inspect hello.wasm            what it imports, exports and needs\n  weft deploy app.yaml               deploy an app on the running host\n  weft get links                     what imports resolve to\n  weft link put shop/catalog wasi:keyvalue --to scratch\n  weft call pricing shop:api/pricing.rule-name\n  weft logs -f                       follow the log of the running host\n  weft doctor                        what this machine grants, and what would give more\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 a file, name or link is refused, 4 a port or folder can't be had, 5 no host answers."
+    after_help = "Examples:\n  weft up hello.wasm                 serve a component at http://127.0.0.1:8080/\n  weft inspect hello.wasm            what it imports, exports and needs\n  weft deploy app.yaml               deploy an app on the running host\n  weft get links                     what imports resolve to\n  weft link put shop/catalog wasi:keyvalue --to scratch\n  weft call pricing shop:api/pricing.rule-name\n  weft logs -f                       follow the log of the running host\n  weft host --nats nats://10.0.0.1 --name eu-1 --label region=eu    join a lattice\n  weft actor place catalog --host eu-1\n  weft doctor                        what this machine grants, and what would give more\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 a file, name or link is refused, 4 a port or folder can't be had, 5 no host answers."
 )]
 struct Cli {
     /// How results and errors are written.
@@ -149,6 +160,8 @@ pub enum Output {
 enum Command {
     /// Start a host in this process and serve components.
     Up(Box<up::Up>),
+    /// Start a host in this process that joins a lattice.
+    Host(Box<host::HostCommand>),
     /// Tell what a component imports, exports and needs. Nothing is compiled or run.
     Inspect(inspect::Inspect),
     /// Deploy an app on the running host, by its manifest.
@@ -157,10 +170,16 @@ enum Command {
     Get(get::Get),
     /// Call an exported function of an actor on the running host.
     Call(call::CallArgs),
+    /// Say where an actor runs.
+    Actor(actor::Actor),
     /// Change what an import of an actor goes to, while it is used.
     Link(link::Link),
     /// Delete an app from the running host.
     Delete(delete::Delete),
+    /// Send a component to the running host.
+    Push(push::Push),
+    /// List the components that the running host keeps, or drop those that nothing deploys.
+    Artifacts(artifacts::ArtifactsArgs),
     /// Tell what is wrong with manifests. No host is asked.
     Validate(validate::Validate),
     /// Print the JSON Schema of manifests, for editors.
@@ -186,12 +205,16 @@ pub fn main() -> ExitCode {
     let Cli { output, command } = Cli::parse();
     let result = match command {
         Command::Up(up) => up::run(*up, output),
+        Command::Host(host) => host::run(*host, output),
+        Command::Actor(actor) => actor::run(&actor, output),
         Command::Inspect(inspect) => inspect::run(&inspect, output),
         Command::Deploy(deploy) => deploy::run(&deploy, output),
         Command::Get(get) => get::run(&get, output),
         Command::Call(call) => call::run(&call, output),
         Command::Link(link) => link::run(&link, output),
         Command::Delete(delete) => delete::run(&delete, output),
+        Command::Push(push) => push::run(&push, output),
+        Command::Artifacts(artifacts) => artifacts::run(&artifacts, output),
         Command::Validate(validate) => validate::run(&validate, output),
         Command::Schema => validate::schema(),
         Command::Logs(logs) => logs::run(&logs, output),

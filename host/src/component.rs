@@ -22,6 +22,7 @@ use crate::call;
 use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::store::InstanceState;
+use crate::value::wire::LazySignature;
 use aot::{AotCache, AotError};
 use description::Description;
 use imports::{ActorImport, actor_imports, exported_functions, exported_interfaces};
@@ -207,6 +208,8 @@ pub struct LoadedComponent {
     pub http: Option<ProxyIndices>,
     /// The functions of all the interfaces that it exports, in the order of its description.
     pub functions: Vec<ComponentExportIndex>,
+    /// Their types, in the same order.
+    signatures: Vec<Arc<LazySignature>>,
     /// What other actors are to answer.
     imports: Vec<ActorImport>,
 }
@@ -221,6 +224,11 @@ impl LoadedComponent {
             self.http.is_some(),
             len,
         )
+    }
+
+    /// The types of an exported function, by its place in [`functions`](Self::functions).
+    pub fn signature(&self, position: usize) -> Option<Arc<LazySignature>> {
+        self.signatures.get(position).cloned()
     }
 
     /// Whether links that were made by `description` are right for it. Types are compared again when it is called.
@@ -343,16 +351,17 @@ impl Loader {
             call::add_to_linker(&mut linker, number, import, &types).map_err(refused)?;
         }
         let pre = linker.instantiate_pre(&component).map_err(refused)?;
-        let functions = exported_interfaces(&self.engine, &component)
+        let (functions, signatures) = exported_interfaces(&self.engine, &component)
             .iter()
             .flat_map(|interface| exported_functions(&self.engine, &component, interface))
-            .map(|(_, export)| export.index)
-            .collect();
+            .map(|(_, export)| (export.index, Arc::new(LazySignature::new(export.ty))))
+            .unzip();
         Ok(LoadedComponent {
             digest,
             http: ProxyIndices::new(&pre).ok(),
             pre,
             functions,
+            signatures,
             imports,
         })
     }

@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use weft_compose::{Limits, Manifest};
+use weft_compose::{HostName, Limits, Manifest};
 
 use crate::component::ComponentBytes;
 use crate::engine::Profile;
 use crate::ingress::IngressLimits;
 use crate::ingress::tls::CertificateFiles;
+use crate::mesh::LatticeSettings;
 
 /// An app to be deployed.
 #[derive(Debug)]
@@ -58,8 +59,14 @@ pub struct Config {
     pub unload_after: Duration,
     /// Components that may be loaded at once, if fewer than the kernel leaves room for are wanted.
     pub components_loaded: Option<usize>,
+    /// The most that is kept of components that nothing deploys, in bytes.
+    pub artifact_bytes: u64,
     /// How long running requests may go on after SIGTERM.
     pub drain_timeout: Duration,
+    /// The lattice to join, if the host is not to be alone.
+    pub lattice: Option<LatticeSettings>,
+    /// The host's name there, if it is not to be the one that its data folder has.
+    pub name: Option<HostName>,
 }
 
 /// All that is wrong with a configuration, one sentence each.

@@ -20,6 +20,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use weft_compose::{HostName, NameError};
+
 /// The layout that this version of Weft writes and reads.
 pub const VERSION: u32 = 1;
 
@@ -59,6 +61,16 @@ pub enum DataError {
         /// Who holds it, if it said so.
         pid: Option<u32>,
     },
+    /// It is another host's.
+    #[error("the data folder {} is that of the host `{host_id}`, not `{name}`; leave --name out, or name another folder with --data", path.display())]
+    Name {
+        /// The data folder.
+        path: PathBuf,
+        /// Whose it is.
+        host_id: String,
+        /// Whose it was to be.
+        name: String,
+    },
     /// It was written by a newer Weft, or is not a data folder at all.
     #[error("the data folder {} has layout `{found}`, and this weft knows layout {VERSION}; use the weft that wrote it, or name another with --data", path.display())]
     Version {
@@ -79,6 +91,14 @@ impl DataDir {
     /// # Errors
     /// See [`DataError`]. A folder that is refused is left as it was.
     pub fn open(path: &Path) -> Result<Self, DataError> {
+        Self::open_as(path, None)
+    }
+
+    /// The same of the host that is to be called `name`, which a folder keeps from its first use on.
+    ///
+    /// # Errors
+    /// See [`DataError`].
+    pub fn open_as(path: &Path, name: Option<&HostName>) -> Result<Self, DataError> {
         let failed = |act, file: &str| {
             let (path, file) = (path.to_owned(), file.to_owned());
             move |source| DataError::Io {
@@ -111,11 +131,16 @@ impl DataDir {
             );
             failed("use", "host.key")(cause)
         })?;
-        let host_id = write_once(&path.join("host-id"), 0o600, || {
-            random_id().map(String::into_bytes)
+        let host_id = write_once(&path.join("host-id"), 0o600, || match name {
+            Some(name) => Ok(name.as_str().to_owned().into_bytes()),
+            None => random_id().map(String::into_bytes),
         })
         .map_err(failed("read", "host-id"))?;
         let host_id = String::from_utf8_lossy(&host_id).trim().to_owned();
+        if let Some(name) = name.filter(|name| name.as_str() != host_id) {
+            let name = name.to_string();
+            return Err(DataError::Name { path, host_id, name });
+        }
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -140,6 +165,14 @@ impl DataDir {
     /// The host's name in a lattice; it stays over restarts.
     pub fn host_id(&self) -> &str {
         &self.host_id
+    }
+
+    /// The same as a name.
+    ///
+    /// # Errors
+    /// The file was written by hand, and is no name.
+    pub fn host_name(&self) -> Result<HostName, NameError> {
+        self.host_id.parse()
     }
 
     /// The key of codes for what only this host may have written.

@@ -15,11 +15,11 @@ use weft_compose::fault::Collector;
 use weft_compose::key::Key;
 use weft_compose::manifest::{Actor as ActorManifest, ComponentRef};
 use weft_compose::record::{AppRecord, LinkTarget, decode, encode};
-use weft_compose::{ActorName, AppName, FaultKind, Faults, InterfacePattern, Manifest, key};
+use weft_compose::{ActorName, AppName, FaultKind, Faults, HostName, InterfacePattern, Manifest, key};
 use weft_lattice::control::{CommitError, ControlStore, Entry, Expected, Index, ReadError, Transaction};
 use weft_observability::HostMetrics;
 
-use crate::artifact::{ArtifactError, Components};
+use crate::artifact::{ArtifactError, Components, Pins};
 use crate::component::ComponentBytes;
 use crate::component::description::Interface;
 use crate::component::inspect::{self, Provision, provision};
@@ -105,6 +105,8 @@ impl Deployer {
         metrics: HostMetrics,
         progress: watch::Receiver<Progress>,
     ) -> Self {
+        let pinning = progress.clone();
+        components.pin_by(move || pins(&pinning.borrow().desired));
         Self {
             control,
             components,
@@ -230,6 +232,27 @@ impl Deployer {
         self.write(&actor.app_name(), by, plan).await
     }
 
+    /// Places an actor on a host, or with `placed` false takes it off.
+    ///
+    /// # Errors
+    /// [`DeployError`]; nothing was changed.
+    pub async fn place(
+        &self,
+        actor: &ActorName,
+        host: &HostName,
+        placed: bool,
+        by: &str,
+    ) -> Result<Deployed, DeployError> {
+        let plan = |current: &CurrentApp, _: &deploy::Claims| {
+            let change = match placed {
+                true => deploy::place(current, actor, host, by),
+                false => deploy::unplace(current, actor, host),
+            };
+            change.map_err(DeployError::Refused)
+        };
+        self.write(&actor.app_name(), by, plan).await
+    }
+
     /// Deletes an app's records. What its providers stored stays on disk.
     ///
     /// # Errors
@@ -302,9 +325,10 @@ impl Deployer {
         plan: impl Fn(&CurrentApp, &deploy::Claims) -> Result<Change, DeployError>,
     ) -> Result<(Change, Index), DeployError> {
         // The app's own, and all claims of routes.
-        let own = [key::ACTORS, key::PROVIDERS, key::LINKS].map(|kind| key::of(kind, app));
-        let [actors, providers, links] = own.each_ref().map(String::as_str);
-        let prefixes = [&key::app(app), actors, providers, links, key::ROUTES];
+        let kinds = [key::ACTORS, key::PROVIDERS, key::LINKS, key::PLACEMENTS];
+        let own = kinds.map(|kind| key::of(kind, app));
+        let [actors, providers, links, placements] = own.each_ref().map(String::as_str);
+        let prefixes = [&key::app(app), actors, providers, links, placements, key::ROUTES];
         let (entries, index) = read_all(&*self.control, &prefixes).await?;
         let entries = entries
             .iter()
@@ -354,11 +378,13 @@ impl Deployer {
         for (name, actor) in &manifest.actors {
             let digest = match &actor.component.value {
                 ComponentRef::Digest(text) => text.parse().ok(),
-                ComponentRef::Path(_) => digests.get(name).copied(),
+                ComponentRef::Path(_) | ComponentRef::Oci(_) => digests.get(name).copied(),
             };
             let component = match (files.remove(name), digest) {
                 (Some(file), _) => self.components.add(file).await?,
-                (None, Some(digest)) if self.components.has(digest) => self.components.get(digest).await?,
+                (None, Some(digest)) if self.components.has(digest) || self.components.fetches() => {
+                    self.components.get(digest).await?
+                }
                 (None, _) => return Err(no_component(manifest, actor)),
             };
             loaded.insert(name.clone(), component);
@@ -538,6 +564,17 @@ fn unlinked(actor: &str, import: &str, target: &str) -> String {
     format!(
         "actor `{actor}` imports {import}, and nothing is linked to it: add `{key}: {{ {target} }}` to its links"
     )
+}
+
+/// Who runs which component.
+fn pins(desired: &Desired) -> Pins {
+    let mut pins = Pins::new();
+    for (name, actor) in &desired.actors {
+        if let Ok(digest) = actor.component.parse() {
+            pins.entry(digest).or_default().push(name.to_string());
+        }
+    }
+    pins
 }
 
 fn no_component(manifest: &Manifest, actor: &ActorManifest) -> DeployError {

@@ -3,16 +3,16 @@
 //! Owns the step from entries to records, all of them or those that changed since. A record that can't be read is told,
 //! and the rest is served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use serde::de::DeserializeOwned;
 use weft_compose::key::{self, Key};
 use weft_compose::record::{
-    ActorRecord, AppRecord, LinkRecord, ProviderRecord, RecordError, RouteRecord, decode,
+    ActorRecord, AppRecord, LinkRecord, PlacementRecord, ProviderRecord, RecordError, RouteRecord, decode,
 };
-use weft_compose::{ActorName, AppName, ProviderName};
+use weft_compose::{ActorName, AppName, HostName, ProviderName};
 use weft_lattice::control::{ControlStore, Entry, Index, RANGE_LEN_MAX, ReadError, WatchError};
 
 /// How often a read of several pages begins anew because a change came between; each takes milliseconds.
@@ -33,6 +33,8 @@ pub struct Desired {
     pub links: BTreeMap<ActorName, Arc<Vec<LinkRecord>>>,
     /// Routes by the keys of their claims: one with three methods is there three times.
     pub routes: BTreeMap<String, Arc<RouteRecord>>,
+    /// The hosts that an actor is placed on; without an entry it runs on every host.
+    pub placements: BTreeMap<ActorName, Arc<BTreeSet<HostName>>>,
     /// Keys whose record can't be read, and why.
     pub unreadable: BTreeMap<String, String>,
 }
@@ -90,6 +92,21 @@ impl Desired {
             Key::App(name) => put(&mut self.apps, name, key, value),
             Key::Actor(name) => put(&mut self.actors, name, key, value),
             Key::Provider(name) => put(&mut self.providers, name, key, value),
+            Key::Placement(actor, host) => {
+                let record = value
+                    .map(|value| decode::<PlacementRecord>(key, value))
+                    .transpose()?;
+                let hosts = self.placements.remove(&actor).unwrap_or_default();
+                let mut hosts = Arc::unwrap_or_clone(hosts);
+                match record {
+                    Some(_) => hosts.insert(host),
+                    None => hosts.remove(&host),
+                };
+                if !hosts.is_empty() {
+                    self.placements.insert(actor, Arc::new(hosts));
+                }
+                Ok(())
+            }
             Key::Route(_) => put(&mut self.routes, key.to_owned(), key, value),
             Key::Link(actor, interface) => {
                 let record = value.map(|value| decode::<LinkRecord>(key, value)).transpose()?;
@@ -106,6 +123,13 @@ impl Desired {
                 Ok(())
             }
         }
+    }
+
+    /// Whether an actor is to run on `host`.
+    pub fn is_placed(&self, actor: &ActorName, host: &HostName) -> bool {
+        self.placements
+            .get(actor)
+            .is_none_or(|hosts| hosts.contains(host))
     }
 
     /// The links of an actor.
@@ -171,6 +195,7 @@ mod tests {
         let key = prop_oneof![
             Just("app/a/b".to_owned()),
             "link/a/b/[cd]/x:[yz]/[vw]",
+            "placement/a/b/[cd]/h[12]",
             "provider/a/b/[cd]",
             Just("of-a-later-version/a".to_owned()),
         ];
@@ -193,6 +218,7 @@ mod tests {
                 "v": 1, "actor": actor, "interface": interface, "revision": revision,
                 "target": { "kind": "removed" }, "by": "a",
             }),
+            Some(Key::Placement(actor, host)) => json!({ "v": 1, "actor": actor, "host": host, "by": "a" }),
             Some(Key::Provider(name)) => json!({
                 "v": 1, "name": name, "revision": revision, "capability": "key-value", "backend": "memory",
                 "config": {},
@@ -225,7 +251,12 @@ mod tests {
 
     #[test]
     fn the_records_of_the_test_above_can_be_read() {
-        for key in ["app/a/b", "link/a/b/c/x:y/v", "provider/a/b/c"] {
+        for key in [
+            "app/a/b",
+            "link/a/b/c/x:y/v",
+            "placement/a/b/c/h1",
+            "provider/a/b/c",
+        ] {
             let mut desired = Desired::default();
             desired.set(key, Some(record(key, 2).to_string().as_bytes()));
             assert_eq!(desired.unreadable, BTreeMap::new(), "{key}");

@@ -15,6 +15,16 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// The digest that has these bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
     /// The 64 hexadecimal digits, without the `sha256:` that [`fmt::Display`] puts before them.
     pub fn to_hex(self) -> String {
         hex(&self.0)

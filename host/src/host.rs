@@ -5,15 +5,15 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use weft_lattice::control::Embedded;
+use weft_lattice::control::{ControlStore, Embedded, Replica};
 use weft_observability::metrics::{PoolState, StateReport};
 use weft_observability::{HostMetrics, Telemetry};
 
@@ -37,6 +37,9 @@ use crate::ingress::tls::{Certificates, TlsError};
 use crate::ingress::workers::Workers;
 use crate::instance::{self, KeptPlaces};
 use crate::logs::LogBuffer;
+use crate::memory::Upkeep;
+use crate::mesh::service::{HostService, Records};
+use crate::mesh::{self, FromOthers, JoinError, Links, Mesh};
 use crate::panics;
 use crate::reconcile::{Parts, Progress, Reconciler};
 use crate::shutdown::Shutdown;
@@ -52,7 +55,9 @@ pub struct Host {
     shutdown: Shutdown,
     /// Cancelled to end the reconciler.
     reconciling: CancellationToken,
-    control: Arc<Embedded>,
+    /// None on a host that has a copy.
+    control: Option<Arc<Embedded>>,
+    mesh: Option<Arc<Mesh>>,
     drain_timeout: Duration,
     // Last, so that the lock is held until all else is gone.
     data: DataDir,
@@ -97,6 +102,12 @@ pub enum HostError {
     /// The TLS library refuses its configuration.
     #[error("failed to set up TLS")]
     TlsSetup(#[source] rustls::Error),
+    /// The lattice can't be joined, and this host has nothing to serve without.
+    #[error("failed to join the lattice")]
+    Join(#[from] JoinError),
+    /// The host's name can't be used in a lattice.
+    #[error(transparent)]
+    Name(#[from] weft_compose::NameError),
     /// The admin API can't be served.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -168,10 +179,31 @@ impl Host {
             metrics.clone(),
         )
         .map_err(HostError::Artifacts)?;
+        components.set_bytes_max(config.artifact_bytes);
         shutdown
             .servers
             .spawn(components.clone().run(shutdown.end.clone()));
-        let control = Arc::new(Embedded::open(&data.control())?);
+        let mesh = config
+            .lattice
+            .map(|settings| Ok::<_, HostError>(Mesh::new(settings, data.host_name()?)))
+            .transpose()?;
+        let records = data.path().join("records");
+        let copy = mesh
+            .as_ref()
+            .filter(|mesh| !mesh.settings.controller)
+            .map(|_| mesh::kept(&records));
+        let embedded = match &copy {
+            Some(_) => None,
+            None => Some(Arc::new(Embedded::open(&data.control())?)),
+        };
+        let control: Arc<dyn ControlStore> = match (&copy, &embedded) {
+            (Some(copy), _) => Arc::new(copy.clone()),
+            (None, Some(embedded)) => embedded.clone(),
+            (None, None) => unreachable!("one of the two was made above"),
+        };
+        if let Some(mesh) = &mesh {
+            components.fetch_by(Arc::new(FromOthers(mesh.clone())));
+        }
         let state = Arc::new(ArcSwap::<State>::default());
         let kept = KeptPlaces::of_pool(engine.slots());
         let places = Places::of_pool(engine.slots());
@@ -183,6 +215,7 @@ impl Host {
             kept: kept.clone(),
             provider_folder: data.providers(),
             state: state.clone(),
+            mesh: mesh.clone(),
         });
         let reconciling = CancellationToken::new();
         let reconciler = reconciler.run(reconciling.clone());
@@ -195,6 +228,15 @@ impl Host {
         let deployer = Deployer::new(control.clone(), components, metrics.clone(), progress.clone());
 
         let workers = Workers::start(cores(), &shutdown.end).map_err(HostError::Threads)?;
+        let busy = BusyThreads::start(cores(), shutdown.end.clone()).map_err(HostError::Threads)?;
+        let upkeep = Upkeep {
+            components: deployer.components().clone(),
+            workers: workers.clone(),
+            busy: busy.runtime.clone(),
+        };
+        shutdown
+            .servers
+            .spawn(upkeep.run(shutdown.servers.clone(), shutdown.end.clone()));
         let active = Arc::new(AtomicU64::new(0));
         let handler = Arc::new(Handler {
             state: state.clone(),
@@ -202,7 +244,7 @@ impl Host {
             tasks: GuestTasks {
                 tracker: shutdown.tasks.clone(),
                 shared: tokio::runtime::Handle::current(),
-                busy: BusyThreads::start(cores(), shutdown.end.clone()).map_err(HostError::Threads)?,
+                busy,
                 abort: shutdown.abort.clone(),
             },
             sampler: telemetry.sampler(),
@@ -232,6 +274,7 @@ impl Host {
             deployer: deployer.clone(),
             ingress: ingress.clone(),
             drain: shutdown.drain.clone(),
+            mesh: mesh.clone(),
         });
         observe(metrics, &status, active, kept, progress.clone());
         metrics.observe_places(move || places.report());
@@ -245,12 +288,45 @@ impl Host {
             ingress.serve(listener, Some(acceptor));
         }
         admin::serve_monitor(monitor, telemetry.scraper(), status.clone(), &shutdown);
-        admin::serve_admin(&data, admin_tcp, status.clone(), logs, &shutdown)?;
+        let api = admin::serve_admin(&data, admin_tcp, status.clone(), logs, &shutdown)?;
+        if let Some(mesh) = &mesh {
+            let links = Links {
+                service: Arc::new(HostService {
+                    state: status.state.clone(),
+                    tasks: handler.tasks.clone(),
+                    limits: config.ingress.clone(),
+                    drain: shutdown.drain.clone(),
+                    engine: engine.clone(),
+                    records: embedded.as_ref().map(|_| Records {
+                        control: control.clone(),
+                        store: status.host_id.clone(),
+                    }),
+                    mesh: mesh.clone(),
+                    address: OnceLock::new(),
+                    api: OnceLock::from(api),
+                }),
+                progress: progress.clone(),
+                components: status.deployer.components().clone(),
+                http: format!("http://{}", status.http),
+                metrics: metrics.clone(),
+            };
+            join(mesh, &links, copy.as_ref(), &*control).await?;
+            let (part, end) = (mesh.clone(), shutdown.end.clone());
+            let part = part.run(links, end.clone());
+            shutdown.servers.spawn(panics::essential("the mesh", part));
+            if let Some(copy) = copy {
+                let follow = mesh::follow(mesh.clone(), copy, records, end);
+                shutdown
+                    .servers
+                    .spawn(panics::essential("the copy of the records", follow));
+            }
+        }
         let this = Self {
             status,
             shutdown,
             reconciling,
-            control,
+            control: embedded,
+            mesh,
             drain_timeout: config.drain_timeout,
             data,
         };
@@ -273,6 +349,10 @@ impl Host {
         mut progress: watch::Receiver<Progress>,
     ) -> Result<(), HostError> {
         let deployer = &self.status.deployer;
+        if self.control.is_none() {
+            // What is deployed is the controller's to say.
+            return Ok(());
+        }
         deployer.retire(&deployments).await?;
         for Deployment { manifest, files, by } in deployments {
             let app = &manifest.app.value;
@@ -314,14 +394,24 @@ impl Host {
             shutdown,
             reconciling,
             control,
+            mesh,
             drain_timeout,
             data,
         } = self;
         shutdown.drain.cancel();
         shutdown.tasks.close();
+        let others = async {
+            match &mesh {
+                Some(mesh) => mesh.drain(drain_timeout).await,
+                None => true,
+            }
+        };
+        // First the others call elsewhere, or what they called here last would not be waited for.
+        let finished = others.await;
         let finished = tokio::time::timeout(drain_timeout, shutdown.tasks.wait())
             .await
-            .is_ok();
+            .is_ok()
+            && finished;
         if !finished {
             tracing::warn!(
                 tasks = shutdown.tasks.len(),
@@ -336,10 +426,40 @@ impl Host {
         shutdown.end.cancel();
         shutdown.servers.close();
         let _ = tokio::time::timeout(ABORT_MAX, shutdown.servers.wait()).await;
-        control.close().await;
+        if let Some(control) = control {
+            control.close().await;
+        }
         let _ = std::fs::remove_file(data.admin_socket());
         drop(data);
         finished
+    }
+}
+
+/// Joins the lattice. A host that has something to serve already goes on without, and joins later; for a new one it is a
+/// mistake to be told now.
+async fn join(
+    mesh: &Arc<Mesh>,
+    links: &Links,
+    copy: Option<&Replica>,
+    control: &dyn ControlStore,
+) -> Result<(), HostError> {
+    let is_new = match copy {
+        Some(copy) => copy.store().is_none(),
+        None => !control
+            .range("", None, 1)
+            .await
+            .is_ok_and(|(entries, _)| !entries.is_empty()),
+    };
+    match mesh.join(links).await {
+        Err(error) if is_new => Err(error.into()),
+        Err(error) => {
+            tracing::error!(
+                error = crate::cli::chain(&error),
+                "failed to join the lattice: it is tried again"
+            );
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 
@@ -409,6 +529,9 @@ fn observe(
             warm_memories: pool
                 .as_ref()
                 .map_or(0, |pool| u64::from(pool.unused_warm_memories())),
+            warm_bytes: pool
+                .as_ref()
+                .map_or(0, |pool| pool.unused_memory_bytes_resident() as u64),
             kept: u64::from(kept.used()),
         }
     });

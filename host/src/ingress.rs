@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod body;
 pub mod busy;
+pub mod forward;
 pub mod forwarded;
 pub mod handler;
 pub mod invoke;

@@ -14,6 +14,7 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use weft_compose::Limits;
 use weft_observability::TraceContext;
 use weft_observability::metrics::{Outcome, ShedReason};
 
@@ -51,6 +52,39 @@ impl fmt::Display for InvocationId {
     }
 }
 
+/// Who makes a call.
+#[derive(Clone)]
+pub enum Caller {
+    /// An actor on this host.
+    Actor(Arc<ActorInfo>),
+    /// An actor or a trigger on another, by its name.
+    Remote(Arc<str>),
+}
+
+impl Caller {
+    /// The name, for people.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Actor(actor) => actor.name.as_str(),
+            Self::Remote(name) => name,
+        }
+    }
+}
+
+/// A call that came from another host.
+pub struct FromAfar {
+    /// Who made it.
+    pub caller: String,
+    /// How many calls led to it.
+    pub hops: u8,
+    /// When it arrived here.
+    pub arrived: Instant,
+    /// When its answer is due, if the callee's own limit is not sooner.
+    pub deadline: Instant,
+    /// The trace it belongs to.
+    pub trace: Option<TraceContext>,
+}
+
 /// What all parts of a running invocation share.
 pub struct Call {
     /// Its name.
@@ -61,7 +95,7 @@ pub struct Call {
     pub state: Arc<State>,
     at: ActorIndex,
     /// Who made it; `None` for a call from outside.
-    pub caller: Option<Arc<ActorInfo>>,
+    pub caller: Option<Caller>,
     /// How many calls led to it; 0 for a call from outside.
     pub hops: u8,
     /// When it arrived.
@@ -91,22 +125,54 @@ impl Call {
         Arc::new(Self::new(state, at, actor, arrived, deadline, trace))
     }
 
-    /// A call of the actor at `at` that this call makes. It ends no later than this one.
+    /// A call of the actor at `at` that another host sends.
+    pub fn from_afar(state: Arc<State>, at: ActorIndex, from: FromAfar) -> Arc<Self> {
+        let actor = state.actor(at).actor.info.clone();
+        let FromAfar {
+            caller,
+            hops,
+            arrived,
+            deadline,
+            trace,
+        } = from;
+        let deadline = deadline.min(arrived + actor.limits.timeout);
+        Arc::new(Self {
+            hops,
+            caller: Some(Caller::Remote(caller.into())),
+            ..Self::new(state, at, actor, arrived, deadline, trace)
+        })
+    }
+
+    /// How many calls lead to one that this call makes.
     ///
     /// # Errors
     /// [`ErrorKind::Denied`] when the chain is [`HOPS_MAX`] long.
-    pub fn child(&self, at: ActorIndex, trace: Option<TraceContext>) -> Result<Arc<Self>, CallError> {
+    pub fn next_hop(&self) -> Result<u8, CallError> {
         if self.hops >= HOPS_MAX {
             let cause =
                 wasmtime::format_err!("a chain of {HOPS_MAX} calls from actor to actor goes no further");
             return Err(CallError::refused(ErrorKind::Denied, Some(cause)));
         }
+        Ok(self.hops + 1)
+    }
+
+    /// When a call that this one makes now of an actor with `limits` is due.
+    pub fn child_deadline(&self, limits: &Limits) -> Instant {
+        self.deadline.min(Instant::now() + limits.timeout)
+    }
+
+    /// A call of the actor at `at` that this call makes. It ends no later than this one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] when the chain is [`HOPS_MAX`] long.
+    pub fn child(&self, at: ActorIndex, trace: Option<TraceContext>) -> Result<Arc<Self>, CallError> {
+        let hops = self.next_hop()?;
         let arrived = Instant::now();
         let actor = self.state.actor(at).actor.info.clone();
         let deadline = self.deadline.min(arrived + actor.limits.timeout);
         Ok(Arc::new(Self {
-            hops: self.hops + 1,
-            caller: Some(self.actor.clone()),
+            hops,
+            caller: Some(Caller::Actor(self.actor.clone())),
             ..Self::new(self.state.clone(), at, actor, arrived, deadline, trace)
         }))
     }

@@ -9,7 +9,10 @@
 //! - [`state`], [`link`], [`call`]: what is served as one snapshot, what imports resolve to, calls between actors.
 //! - [`value`]: values of components as the lattice carries them.
 //! - [`actor`], [`admission`], [`invocation`]: who is called, who may run, and one call's life.
+//! - [`memory`]: what a peak has left behind, given back.
 //! - [`deploy`], [`desired`], [`reconcile`], [`artifact`], [`provider`]: what is wanted, and how it is made so.
+//! - [`mesh`]: this host among the others of its lattice.
+//! - [`oci`]: components in registries.
 //! - [`ingress`]: HTTP in. [`admin`]: what operators ask. [`logs`]: the last lines of the log.
 //! - [`config`], [`data`], [`shutdown`], [`panics`], [`cli`]: the process around it.
 
@@ -34,6 +37,9 @@ pub mod instance;
 pub mod invocation;
 pub mod link;
 pub mod logs;
+pub mod memory;
+pub mod mesh;
+pub mod oci;
 pub mod panics;
 pub mod provider;
 pub mod reconcile;

@@ -17,7 +17,7 @@ use crate::component::description::Description;
 use crate::component::lazy::LazyComponent;
 use crate::front::http_client::HttpLink;
 use crate::provider::{Backend, Provider};
-use crate::state::ActorIndex;
+use crate::state::{ActorIndex, Callee, RemoteIndex};
 
 /// What the config keys start with by which an actor reads its own links.
 const LINK_KEYS: &str = "weft.link.";
@@ -40,10 +40,34 @@ pub struct LinkTable {
 }
 
 /// An interface that an actor answers.
-struct ActorLink {
-    target: ActorIndex,
-    /// By the importing component's numbering: their places among all that the target exports.
-    functions: Vec<usize>,
+enum ActorLink {
+    /// On this host.
+    Here {
+        target: ActorIndex,
+        /// By the importing component's numbering: their places among all that the target exports.
+        functions: Vec<usize>,
+    },
+    /// On others, which look the function up by its name.
+    There(RemoteIndex),
+}
+
+/// Where a call goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linked {
+    /// To an actor on this host, and the function's place among all that it exports.
+    Here(ActorIndex, usize),
+    /// To an actor on others.
+    There(RemoteIndex),
+}
+
+impl Linked {
+    /// Who answers.
+    pub fn callee(self) -> Callee {
+        match self {
+            Self::Here(at, _) => Callee::Here(at),
+            Self::There(at) => Callee::There(at),
+        }
+    }
 }
 
 /// A key-value store, as far as one actor reaches into it.
@@ -86,13 +110,17 @@ pub struct Targets<'a> {
     pub providers: &'a HashMap<ProviderName, Arc<Provider>>,
     /// Actors that are there, with their place in the snapshot.
     pub actors: &'a HashMap<ActorName, (ActorIndex, Arc<LazyComponent>)>,
+    /// Those that run on other hosts only.
+    pub remotes: &'a HashMap<ActorName, RemoteIndex>,
 }
 
 impl LinkTable {
     /// The function that an imported one resolves to.
-    pub fn function(&self, import: usize, function: usize) -> Option<(ActorIndex, usize)> {
-        let link = self.actors.get(import)?.as_ref()?;
-        Some((link.target, *link.functions.get(function)?))
+    pub fn function(&self, import: usize, function: usize) -> Option<Linked> {
+        Some(match self.actors.get(import)?.as_ref()? {
+            ActorLink::Here { target, functions } => Linked::Here(*target, *functions.get(function)?),
+            ActorLink::There(target) => Linked::There(*target),
+        })
     }
 
     /// Resolves the imports of `component` by `links`, which are all those of the actor. A link that can't be resolved
@@ -116,13 +144,17 @@ impl LinkTable {
                 Some(LinkTarget::Actor { name }) => match targets.actors.get(name) {
                     Some((index, target)) => check::exports(import, &target.description)
                         .map(|functions| {
-                            Some(ActorLink {
+                            Some(ActorLink::Here {
                                 target: *index,
                                 functions,
                             })
                         })
                         .map_err(|fault| format!("{actor} can't be linked to {name}: {fault}")),
-                    None => Err(format!("{} goes to {name}, which is not there", import.interface)),
+                    // Its types were compared when the link was made, and are again where it runs.
+                    None => match targets.remotes.get(name) {
+                        Some(index) => Ok(Some(ActorLink::There(*index))),
+                        None => Err(format!("{} goes to {name}, which is not there", import.interface)),
+                    },
                 },
                 Some(LinkTarget::Removed) | None => Ok(None),
                 Some(_) => Err(format!("{} has to go to an actor", import.interface)),

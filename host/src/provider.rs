@@ -9,12 +9,16 @@ use std::time::Duration;
 
 use weft_blob::{CloudBlobStore, CloudOptions, FsBlobStore, FsOptions, Service};
 use weft_capabilities::{BlobStore, KeyValue, MemoryBlobStore, MemoryKeyValue, Sql};
+use weft_compose::capability::OUTSIDE;
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
 use weft_postgres::{Isolation, PostgresOptions, PostgresSql};
 use weft_redb::RedbKeyValue;
 use weft_redis::{Deployment, RedisKeyValue, RedisOptions};
+use weft_remote::{Provided, RemoteBlobStore, RemoteKeyValue, RemoteSql};
 use weft_sqlite::SqliteSql;
+
+use crate::mesh::{Held, Mesh};
 
 /// The backend that has no file.
 pub const MEMORY: &str = "memory";
@@ -27,6 +31,10 @@ pub struct Provider {
     pub revision: u64,
     /// What it serves.
     pub backend: Backend,
+    /// What other hosts reach it by, if it is here and they may.
+    pub provided: Option<Provided>,
+    /// Kept while it is used on another host.
+    held: Option<Arc<Held>>,
 }
 
 /// What a provider serves.
@@ -50,6 +58,17 @@ pub struct ProviderError {
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+impl ProviderError {
+    /// Of a provider that is a process of its own, on a host without a lattice.
+    pub fn no_lattice(record: &ProviderRecord) -> Self {
+        Self {
+            name: record.name.clone(),
+            backend: record.backend.clone(),
+            source: "a process outside is reached over a lattice, and this host is in none: start it with `weft host`".into(),
+        }
+    }
+}
+
 impl Provider {
     /// Opens the backend of `record`, whose files are below `folder`. Blocks while files are read; connections to servers
     /// live on the runtime that this is called on.
@@ -67,7 +86,47 @@ impl Provider {
             name: record.name.clone(),
             revision: record.revision,
             backend,
+            provided: None,
+            held: None,
         })
+    }
+
+    /// The provider of `record`, which another host has, or a process that is none.
+    ///
+    /// # Errors
+    /// [`ProviderError`]
+    pub fn elsewhere(record: &ProviderRecord, mesh: &Mesh) -> Result<Self, ProviderError> {
+        let outside = record.backend == OUTSIDE;
+        let (remote, held) = mesh
+            .use_provider(&record.name, outside)
+            .map_err(|reason| ProviderError {
+                name: record.name.clone(),
+                backend: record.backend.clone(),
+                source: reason.into(),
+            })?;
+        let backend = match record.capability {
+            Capability::KeyValue => Backend::KeyValue(Arc::new(RemoteKeyValue::new(remote))),
+            Capability::BlobStore => Backend::BlobStore(Arc::new(RemoteBlobStore::new(remote))),
+            Capability::Sql => Backend::Sql(Arc::new(RemoteSql::new(remote))),
+        };
+        Ok(Self {
+            name: record.name.clone(),
+            revision: record.revision,
+            backend,
+            provided: None,
+            held: Some(held),
+        })
+    }
+
+    /// The same, and other hosts may use it.
+    #[must_use]
+    pub fn served_to(mut self, mesh: &Mesh) -> Self {
+        self.provided = Some(mesh.provided(match &self.backend {
+            Backend::KeyValue(store) => weft_remote::Backend::KeyValue(store.clone()),
+            Backend::BlobStore(store) => weft_remote::Backend::BlobStore(store.clone()),
+            Backend::Sql(database) => weft_remote::Backend::Sql(database.clone()),
+        }));
+        self
     }
 
     /// The same open backend under another revision of its record.
@@ -76,6 +135,8 @@ impl Provider {
             name: self.name.clone(),
             revision,
             backend: self.backend.clone(),
+            provided: self.provided.clone(),
+            held: self.held.clone(),
         }
     }
 
@@ -86,11 +147,15 @@ impl Provider {
             Backend::BlobStore(store) => Arc::strong_count(store),
             Backend::Sql(database) => Arc::strong_count(database),
         };
-        holders > 1
+        // The one that other hosts use counts for itself.
+        holders > 1 + usize::from(self.provided.is_some())
     }
 
     /// Ends when all that was accepted is durable.
     pub async fn close(&self) {
+        if let Some(provided) = &self.provided {
+            provided.release();
+        }
         match &self.backend {
             Backend::KeyValue(store) => store.close().await,
             Backend::BlobStore(store) => store.close().await,

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue, Method};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
+use weft_compose::capability::{OUTSIDE, PINNED};
 use weft_compose::record::{ActorRecord, ProviderRecord, RouteRecord};
 use weft_compose::{ActorName, AppName, ProviderName};
 use weft_http::HttpClient;
@@ -29,8 +31,10 @@ use crate::desired::Desired;
 use crate::ingress::routes::{Route, Routes};
 use crate::instance::KeptPlaces;
 use crate::link::{LinkTable, Targets};
-use crate::provider::{MEMORY, Provider};
-use crate::state::{ActorIndex, ActorState, State, indices};
+use crate::mesh::Mesh;
+use crate::mesh::group::RemoteActor;
+use crate::provider::{MEMORY, Provider, ProviderError};
+use crate::state::{ActorState, Callee, State, indices, remote_indices};
 
 /// The first wait before something that failed is tried again; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
@@ -101,6 +105,7 @@ pub struct Reconciler {
     /// Those that are wanted no more, until their last invocation has ended: a file can't be opened twice.
     retiring: Vec<(ProviderRecord, Arc<Provider>)>,
     actors: BTreeMap<ActorName, (Arc<ActorRecord>, Arc<Actor>)>,
+    mesh: Option<Arc<Mesh>>,
 }
 
 /// What a reconciler is made of.
@@ -119,6 +124,8 @@ pub struct Parts {
     pub provider_folder: PathBuf,
     /// Where the snapshot is put.
     pub state: Arc<ArcSwap<State>>,
+    /// The other hosts, if there may be any.
+    pub mesh: Option<Arc<Mesh>>,
 }
 
 impl Reconciler {
@@ -133,6 +140,7 @@ impl Reconciler {
             kept,
             provider_folder,
             state,
+            mesh,
         } = parts;
         let reconciler = Self {
             control,
@@ -147,6 +155,7 @@ impl Reconciler {
             providers: HashMap::new(),
             retiring: Vec::new(),
             actors: BTreeMap::new(),
+            mesh,
         };
         (reconciler, follow)
     }
@@ -211,6 +220,7 @@ impl Reconciler {
             });
         }
         self.open_providers(&desired, &mut found).await;
+        self.serve_providers();
         let asked = desired.apps.iter().map(|(name, app)| (name.clone(), app.reserve));
         self.places.reserve(&asked.collect());
         self.load_actors(&desired, &mut found).await;
@@ -272,8 +282,7 @@ impl Reconciler {
                 let (_, provider) = self.retiring.swap_remove(at);
                 Ok(Ok(provider.with_revision(record.revision)))
             } else {
-                let (wanted, folder) = (record.clone(), self.provider_folder.clone());
-                tokio::task::spawn_blocking(move || Provider::open(&wanted, &folder)).await
+                self.open_provider(record).await
             };
             let failed = |reason| Found::of(name.app_name(), format!("provider {name}"), reason);
             match opened {
@@ -285,6 +294,38 @@ impl Reconciler {
                 Err(error) => found.push(failed(chain(&error))),
             }
         }
+    }
+
+    /// Opens a provider: its backend here, or the way to where that is.
+    async fn open_provider(
+        &self,
+        record: &ProviderRecord,
+    ) -> Result<Result<Provider, ProviderError>, JoinError> {
+        let pinned = PINNED.contains(&record.backend.as_str());
+        match &self.mesh {
+            None if record.backend == OUTSIDE => Ok(Err(ProviderError::no_lattice(record))),
+            Some(mesh) if record.backend == OUTSIDE || pinned && !mesh.settings.controller => {
+                Ok(Provider::elsewhere(record, mesh))
+            }
+            mesh => {
+                let (wanted, folder) = (record.clone(), self.provider_folder.clone());
+                let opened = tokio::task::spawn_blocking(move || Provider::open(&wanted, &folder)).await?;
+                Ok(opened.map(|provider| match mesh {
+                    Some(mesh) if pinned => provider.served_to(mesh),
+                    _ => provider,
+                }))
+            }
+        }
+    }
+
+    /// Lets the other hosts reach what is open here.
+    fn serve_providers(&self) {
+        let Some(mesh) = &self.mesh else { return };
+        let open = self.providers.iter().filter_map(|(name, (_, provider))| {
+            let provided = provider.provided.clone()?;
+            Some((name.as_str().to_owned(), provided))
+        });
+        mesh.serve_providers(open.collect());
     }
 
     /// Closes the retiring providers whose last invocation has ended.
@@ -299,6 +340,9 @@ impl Reconciler {
 
     async fn load_actors(&mut self, desired: &Desired, found: &mut Vec<Found>) {
         for (name, record) in &desired.actors {
+            if !self.is_placed(desired, name) {
+                continue;
+            }
             if self
                 .actors
                 .get(name)
@@ -315,7 +359,39 @@ impl Reconciler {
                 Err(reason) => found.push(Found::of(name.app_name(), format!("actor {name}"), reason)),
             }
         }
-        self.actors.retain(|name, _| desired.actors.contains_key(name));
+        let is_here = |name: &ActorName| desired.actors.contains_key(name) && self.is_placed(desired, name);
+        let gone: Vec<_> = self
+            .actors
+            .keys()
+            .filter(|name| !is_here(name))
+            .cloned()
+            .collect();
+        for name in &gone {
+            self.actors.remove(name);
+        }
+    }
+
+    /// Whether an actor is to run on this host.
+    fn is_placed(&self, desired: &Desired, actor: &ActorName) -> bool {
+        let mesh = self.mesh.as_ref();
+        mesh.is_none_or(|mesh| desired.is_placed(actor, &mesh.name))
+    }
+
+    /// The actors as they are reached on other hosts: those that this one does not run, placed here or not.
+    fn remotes(&self, desired: &Desired) -> BTreeMap<ActorName, Arc<RemoteActor>> {
+        let Some(mesh) = &self.mesh else {
+            return BTreeMap::new();
+        };
+        let elsewhere = desired
+            .actors
+            .iter()
+            .filter(|(name, _)| !self.actors.contains_key(*name));
+        let remotes = elsewhere.map(|(name, record)| {
+            let metrics = self.metrics.actor(name.as_str());
+            let info = ActorInfo::new(name.clone(), record.limits.clone(), metrics);
+            (name.clone(), remote(mesh, desired, record, info))
+        });
+        remotes.collect()
     }
 
     async fn load(&self, record: &ActorRecord) -> Result<Actor, String> {
@@ -334,6 +410,8 @@ impl Reconciler {
 
     fn snapshot(&self, desired: &Desired, found: &mut Vec<Found>) -> State {
         let index = indices(self.actors.keys());
+        let remotes = self.remotes(desired);
+        let remote_index = remote_indices(remotes.keys());
         let actors = self
             .actors
             .iter()
@@ -348,6 +426,7 @@ impl Reconciler {
             http: &self.http,
             providers: &providers,
             actors: &actors,
+            remotes: &remote_index,
         };
         let states = self.actors.iter().map(|(name, (record, actor))| {
             let links = desired.links_of(name);
@@ -363,10 +442,23 @@ impl Reconciler {
             ActorState {
                 actor: actor.clone(),
                 links,
+                elsewhere: self
+                    .mesh
+                    .as_ref()
+                    .map(|mesh| remote(mesh, desired, record, actor.info.clone())),
             }
         });
         let states = states.collect();
-        State::new(states, routes(&desired.routes, &index, found))
+        let here = index.into_iter().map(|(name, at)| (name, Callee::Here(at)));
+        let there = remote_index
+            .into_iter()
+            .map(|(name, at)| (name, Callee::There(at)));
+        let callees = here.chain(there).collect();
+        State::new(
+            states,
+            remotes.into_values().collect(),
+            routes(&desired.routes, &callees, found),
+        )
     }
 
     /// The conditions of this round; one that was there before keeps its time.
@@ -394,9 +486,19 @@ impl Reconciler {
     }
 }
 
+/// An actor as it is reached on other hosts.
+fn remote(mesh: &Mesh, desired: &Desired, record: &ActorRecord, info: Arc<ActorInfo>) -> Arc<RemoteActor> {
+    let hosts = desired.placements.get(&record.name).cloned();
+    Arc::new(RemoteActor {
+        hosts: mesh.group(record.name.namespace(), hosts),
+        idempotent: record.idempotent.clone().into(),
+        info,
+    })
+}
+
 fn routes(
     records: &BTreeMap<String, Arc<RouteRecord>>,
-    actors: &HashMap<ActorName, ActorIndex>,
+    actors: &HashMap<ActorName, Callee>,
     found: &mut Vec<Found>,
 ) -> Routes {
     let mut routes: Vec<&RouteRecord> = records.values().map(|record| &**record).collect();
@@ -419,7 +521,7 @@ fn routes(
     Routes::new(built)
 }
 
-fn route(record: &RouteRecord, target: ActorIndex) -> Result<Route, String> {
+fn route(record: &RouteRecord, target: Callee) -> Result<Route, String> {
     let methods = record.methods.iter().map(|method| method.parse::<Method>());
     let headers = record.headers.iter().map(|(name, value)| {
         let name = name.parse::<HeaderName>().map_err(|error| error.to_string())?;

@@ -13,10 +13,24 @@ use weft_compose::ActorName;
 use crate::actor::Actor;
 use crate::ingress::routes::Routes;
 use crate::link::LinkTable;
+use crate::mesh::group::RemoteActor;
 
 /// An actor within one snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActorIndex(u32);
+
+/// An actor on another host, within one snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemoteIndex(u32);
+
+/// Who answers: an actor on this host, or on others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callee {
+    /// Here.
+    Here(ActorIndex),
+    /// Elsewhere.
+    There(RemoteIndex),
+}
 
 /// An actor and what its imports resolve to.
 pub struct ActorState {
@@ -24,6 +38,8 @@ pub struct ActorState {
     pub actor: Arc<Actor>,
     /// Its links.
     pub links: LinkTable,
+    /// Where else it runs, for calls that find no room here.
+    pub elsewhere: Option<Arc<RemoteActor>>,
 }
 
 /// One snapshot.
@@ -32,19 +48,24 @@ pub struct State {
     id: u64,
     actors: Vec<ActorState>,
     names: HashMap<ActorName, ActorIndex>,
+    remotes: Vec<Arc<RemoteActor>>,
+    remote_names: HashMap<ActorName, RemoteIndex>,
     /// Who answers which request.
     pub routes: Routes,
 }
 
 impl State {
-    /// A snapshot of `actors`, whose order the indices in links and routes refer to; see [`indices`].
-    pub fn new(actors: Vec<ActorState>, routes: Routes) -> Self {
+    /// A snapshot of `actors`, and of `remotes` on other hosts, whose orders the indices in links and routes refer to;
+    /// see [`indices`].
+    pub fn new(actors: Vec<ActorState>, remotes: Vec<Arc<RemoteActor>>, routes: Routes) -> Self {
         let names = indices(actors.iter().map(|state| &state.actor.info.name));
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             actors,
             names,
+            remote_names: remote_indices(remotes.iter().map(|remote| &remote.info.name)),
+            remotes,
             routes,
         }
     }
@@ -59,9 +80,30 @@ impl State {
         &self.actors[index.0 as usize]
     }
 
+    /// The actor at an index of this snapshot that runs on other hosts.
+    pub fn remote(&self, index: RemoteIndex) -> &Arc<RemoteActor> {
+        &self.remotes[index.0 as usize]
+    }
+
+    /// Who answers for this name.
+    pub fn callee(&self, name: &ActorName) -> Option<Callee> {
+        let there = || self.remote_names.get(name).copied().map(Callee::There);
+        self.find(name).map(Callee::Here).or_else(there)
+    }
+
+    /// The actor of this name that runs on other hosts only.
+    pub fn find_remote(&self, name: &ActorName) -> Option<&Arc<RemoteActor>> {
+        self.remote_names.get(name).map(|index| self.remote(*index))
+    }
+
     /// Where the actor of this name is.
     pub fn find(&self, name: &ActorName) -> Option<ActorIndex> {
         self.names.get(name).copied()
+    }
+
+    /// All actors that run on other hosts only.
+    pub fn remotes(&self) -> &[Arc<RemoteActor>] {
+        &self.remotes
     }
 
     /// All actors.
@@ -74,5 +116,12 @@ impl State {
 pub fn indices<'a>(names: impl Iterator<Item = &'a ActorName>) -> HashMap<ActorName, ActorIndex> {
     std::iter::zip(names, 0..)
         .map(|(name, index)| (name.clone(), ActorIndex(index)))
+        .collect()
+}
+
+/// The same for those on other hosts.
+pub fn remote_indices<'a>(names: impl Iterator<Item = &'a ActorName>) -> HashMap<ActorName, RemoteIndex> {
+    std::iter::zip(names, 0..)
+        .map(|(name, index)| (name.clone(), RemoteIndex(index)))
         .collect()
 }

@@ -1,11 +1,12 @@
 //! Values of components, and the same values as the lattice carries them.
 //!
 //! Owns the step between wasmtime's reflected types and values and those of [`weft_lattice::codec`], which mirror the
-//! component model too. It must know neither CBOR nor who calls whom. What belongs to one instance or one host
+//! component model too. It must not know who calls whom; [`wire`] knows the bytes. What belongs to one instance or one host
 //! (resources, streams, futures) has no form on the wire, and is an error here.
 
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 use wasmtime::component::Val;
 use wasmtime::component::types::{ComponentFunc, Type as ValType};

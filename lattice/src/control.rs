@@ -1,10 +1,12 @@
 //! The control store: ordered keys to bytes, with transactions and a watch.
 //!
 //! Owns what callers see ([`ControlStore`]) and the limits. It must know no record: what the keys mean is `compose`'s.
-//! [`Embedded`] is the store of a single voter; a replicated one implements the same trait and changes nothing above it.
+//! [`Embedded`] is the store of a single voter, [`Replica`] a copy of it on another host; a replicated one implements the
+//! same trait and changes nothing above it.
 
 mod embedded;
 mod history;
+pub mod replica;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use futures::future::BoxFuture;
 
 pub use self::embedded::{Embedded, OpenError};
 pub use self::history::{Watch, WatchError};
+pub use self::replica::Replica;
 
 /// The longest key, in bytes.
 pub const KEY_LEN_MAX: usize = 512;

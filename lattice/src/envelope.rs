@@ -7,20 +7,27 @@
 //! order, and refuses a version that it does not know: what an old reader may ignore is a new field, everything else is
 //! a new version.
 
+mod artifact;
 mod control;
 mod frame;
+mod http;
 mod map;
 mod membership;
+mod records;
 
 use bytes::Bytes;
 
+pub use self::artifact::{ArtifactAsk, ArtifactReply, ArtifactRequest};
 pub use self::control::{Control, ControlReply};
 pub use self::frame::{Frame, FrameKind, Side};
+pub use self::http::{Header, HttpRequest, HttpResponse, INLINE_BODY_MAX, decode_trailers, encode_trailers};
 
 pub use self::map::FieldError;
 use self::map::{Reader, Writer};
 pub(crate) use self::membership::DETAILS_LEN_MAX;
 pub use self::membership::{Digest, Heartbeat, Record, Standing};
+pub(crate) use self::records::EVENTS_MAX;
+pub use self::records::{Records, RecordsReply, RecordsRequest};
 use crate::subject::Address;
 
 /// The version that is written, and the only one that is read.

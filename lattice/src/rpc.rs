@@ -28,9 +28,9 @@ use tokio::time::Instant;
 pub use self::client::{Answer, Call, Client, ClientStats};
 pub use self::clocks::Stamps;
 pub use self::route::{Candidate, Place, Ring, Targets};
-pub use self::server::{Server, ServerStats};
+pub use self::server::{ServeError, Server, ServerStats};
 use crate::envelope::{Failure, FailureKind, InvocationId, Trace};
-use crate::stream::Duplex;
+use crate::stream::Offer;
 use crate::subject::Address;
 
 /// How many calls a chain of calls may have, as on one host.
@@ -76,8 +76,8 @@ pub struct Invocation {
     pub caller: String,
     /// The host that sent it, if it is one.
     pub from: Option<Address>,
-    /// The stream that goes with the call.
-    pub stream: Option<Duplex>,
+    /// The stream that goes with the call, to be taken or left.
+    pub stream: Option<Offer>,
 }
 
 impl Failure {

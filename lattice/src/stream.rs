@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::end::End;
-pub use self::handle::{Binder, Duplex, Reader, Writer};
+pub use self::handle::{Binder, Duplex, Offer, Reader, Writer};
 use crate::envelope::{Side, StreamId};
 use crate::subject::{Address, Subject, Subjects};
 use crate::transport::{Transport, TransportError};

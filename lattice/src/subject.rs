@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// The one queue name: whoever serves a subject shares it with the others who do.
 pub const QUEUE: &str = "weft";
 
-/// The longest token, in bytes: a sha256 in hex is the longest that is in use.
+/// The longest token, in bytes: as much as a sha256 in hex has.
 pub const TOKEN_LEN_MAX: usize = 64;
 
 /// A subject to send to or to listen on.
@@ -82,9 +82,20 @@ impl Subjects {
         self.subject(&["front", namespace, app, actor])
     }
 
-    /// Calls to a provider.
-    pub fn provider(&self, namespace: &str, provider: &str) -> Result<Subject, SubjectError> {
-        self.subject(&["p", namespace, provider])
+    /// Calls to the outside provider `namespace/app/name`, whichever of its runs takes them.
+    pub fn provider(&self, namespace: &str, app: &str, name: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["p", namespace, app, name])
+    }
+
+    /// Calls to one run of an outside provider, which keeps something for its caller.
+    pub fn provider_run(
+        &self,
+        namespace: &str,
+        app: &str,
+        name: &str,
+        run: &str,
+    ) -> Result<Subject, SubjectError> {
+        self.subject(&["p", namespace, app, name, run])
     }
 
     /// Requests that read the desired or observed state of `namespace`.
@@ -102,9 +113,9 @@ impl Subjects {
         self.subject(&["raft", node])
     }
 
-    /// Asks for the bytes of the artifact with the sha256 `digest`, in hex.
-    pub fn artifact(&self, digest: &str) -> Result<Subject, SubjectError> {
-        self.subject(&["artifact", digest])
+    /// Asks `host` for bytes by their digest.
+    pub fn artifact(&self, host: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["h", host, "artifact"])
     }
 
     fn subject(&self, tokens: &[&str]) -> Result<Subject, SubjectError> {
@@ -142,6 +153,11 @@ impl Address {
     /// It can't be a token.
     pub fn parse(text: &str) -> Result<Self, SubjectError> {
         check(text).map(|()| Self(text.into()))
+    }
+
+    /// What stands for an address where a subject is called that no host serves.
+    pub(crate) fn of_subject(subject: &Subject) -> Self {
+        Self(subject.0.clone())
     }
 
     /// The address as text, a token.
@@ -214,7 +230,6 @@ mod tests {
     #[test]
     fn subjects_are_those_of_the_design() {
         let of = Subjects::new("prod").unwrap();
-        let digest = "0".repeat(64);
         for (made, text) in [
             (of.call("h1", "default"), "weft.prod.h.h1.call.default"),
             (of.stream("h1"), "weft.prod.h.h1.stream"),
@@ -227,11 +242,18 @@ mod tests {
                 of.front("default", "shop", "catalog"),
                 "weft.prod.front.default.shop.catalog",
             ),
-            (of.provider("default", "carts"), "weft.prod.p.default.carts"),
+            (
+                of.provider("default", "shop", "carts"),
+                "weft.prod.p.default.shop.carts",
+            ),
+            (
+                of.provider_run("default", "shop", "carts", "r1"),
+                "weft.prod.p.default.shop.carts.r1",
+            ),
             (of.api_read("default"), "weft.prod.api.read.default"),
             (of.api_write("default"), "weft.prod.api.write.default"),
             (of.raft("1"), "weft.prod.raft.1"),
-            (of.artifact(&digest), &format!("weft.prod.artifact.{digest}")),
+            (of.artifact("h1"), "weft.prod.h.h1.artifact"),
         ] {
             assert_eq!(made.unwrap().as_str(), text);
         }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::subject::Subject;
 
@@ -152,12 +153,35 @@ pub(crate) fn check_len(subject: &Subject, payload: &Bytes, len_max: usize) -> R
 }
 
 /// A subject that is served, until this is dropped.
-pub struct Served(#[expect(dead_code, reason = "it is there to be dropped")] Box<dyn Send + Sync>);
+pub struct Served {
+    guard: Box<dyn Send + Sync>,
+    ended: Option<CancellationToken>,
+}
 
 impl Served {
     /// Serving ends when `guard` is dropped. For implementations of [`Transport`].
     pub fn new(guard: impl Send + Sync + 'static) -> Self {
-        Self(Box::new(guard))
+        Self {
+            guard: Box::new(guard),
+            ended: None,
+        }
+    }
+
+    /// As [`Served::new`], where it can be told when all that came is answered: `ended` is cancelled then.
+    pub fn with_end(guard: impl Send + Sync + 'static, ended: CancellationToken) -> Self {
+        Self {
+            guard: Box::new(guard),
+            ended: Some(ended),
+        }
+    }
+
+    /// Serves no more, and ends when all that came is answered; where that can't be told, at once. One that comes in the
+    /// very moment in which the subscription ends may be lost.
+    pub async fn finish(self) {
+        drop(self.guard);
+        if let Some(ended) = self.ended {
+            ended.cancelled().await;
+        }
     }
 }
 

@@ -65,6 +65,10 @@ pub const WEFT_APP: &str = "weft.app";
 pub const WEFT_CALL_KIND: &str = "weft.call.kind";
 /// `reserved` or `used`.
 pub const WEFT_PLACE_STATE: &str = "weft.place.state";
+/// What a connection to NATS is for: `control`, `calls` or `bulk`.
+pub const WEFT_LATTICE_CONNECTION: &str = "weft.lattice.connection";
+/// How a host stands: `alive`, `suspect` or `leaving`.
+pub const WEFT_HOST_STANDING: &str = "weft.host.standing";
 /// The name that a certificate is served for.
 pub const WEFT_TLS_SERVER_NAME: &str = "weft.tls.server_name";
 /// Whether a guest's log lines were dropped by the rate limit.
@@ -84,6 +88,8 @@ pub const HTTP_SERVER_ACTIVE_REQUESTS: &str = "http.server.active_requests";
 pub const WEFT_INVOCATION_QUEUE_DURATION: &str = "weft.invocation.queue.duration";
 /// Time between arrival and end.
 pub const WEFT_INVOCATION_DURATION: &str = "weft.invocation.duration";
+/// Invocations that ended.
+pub const WEFT_INVOCATION_COUNT: &str = "weft.invocation.count";
 /// CPU time of the guest.
 pub const WEFT_INVOCATION_CPU_TIME: &str = "weft.invocation.cpu.time";
 /// Invocations that admission refused.
@@ -108,12 +114,22 @@ pub const WEFT_COMPONENT_LOADS: &str = "weft.component.loads";
 pub const WEFT_COMPONENT_EVICTIONS: &str = "weft.component.evictions";
 /// Look-ups of compiled components.
 pub const WEFT_ARTIFACT_CACHE: &str = "weft.artifact.cache";
+/// Components on disk.
+pub const WEFT_ARTIFACT_KEPT: &str = "weft.artifact.kept";
+/// Their bytes.
+pub const WEFT_ARTIFACT_SIZE: &str = "weft.artifact.size";
+/// Components that were dropped from disk.
+pub const WEFT_ARTIFACT_DROPPED: &str = "weft.artifact.dropped";
 /// Slots of the instance pool.
 pub const WEFT_POOL_SLOTS: &str = "weft.pool.slots";
 /// Invocations that an instance served which had served others before.
 pub const WEFT_INSTANCE_REUSED: &str = "weft.instance.reused";
+/// Bytes that guests read from objects and write to them.
+pub const WEFT_CAPABILITY_IO: &str = "weft.capability.io";
 /// Memories of the pool that are kept resident for the next instance.
 pub const WEFT_POOL_MEMORIES_WARM: &str = "weft.pool.memories.warm";
+/// Bytes that those memories hold.
+pub const WEFT_POOL_MEMORIES_WARM_SIZE: &str = "weft.pool.memories.warm.size";
 /// Places of the pool that an app has.
 pub const WEFT_APP_PLACES: &str = "weft.app.places";
 /// Tasks that are alive.
@@ -146,6 +162,38 @@ pub const WEFT_PROVIDER_COUNT: &str = "weft.provider.count";
 pub const WEFT_LINK_COUNT: &str = "weft.link.count";
 /// Conditions: what this host could not bring about.
 pub const WEFT_CONDITION_COUNT: &str = "weft.condition.count";
+/// Connections to NATS that are there.
+pub const WEFT_LATTICE_CONNECTED: &str = "weft.lattice.connected";
+/// Times that a connection to NATS was lost.
+pub const WEFT_LATTICE_DISCONNECTS: &str = "weft.lattice.disconnects";
+/// Messages that were refused as there was no connection.
+pub const WEFT_LATTICE_REFUSED: &str = "weft.lattice.refused";
+/// Times that messages came faster than they were read.
+pub const WEFT_LATTICE_SLOW_CONSUMERS: &str = "weft.lattice.slow_consumers";
+/// Hosts of the lattice.
+pub const WEFT_LATTICE_HOSTS: &str = "weft.lattice.hosts";
+/// Whether this host does not hear itself.
+pub const WEFT_LATTICE_BLIND: &str = "weft.lattice.blind";
+/// Calls of other hosts.
+pub const WEFT_RPC_CALLS: &str = "weft.rpc.calls";
+/// Calls of other hosts that were tried again.
+pub const WEFT_RPC_RETRIES: &str = "weft.rpc.retries";
+/// Times that a host was passed over.
+pub const WEFT_RPC_EJECTIONS: &str = "weft.rpc.ejections";
+/// Calls that other hosts made.
+pub const WEFT_RPC_SERVED: &str = "weft.rpc.served";
+/// Calls of other hosts that run.
+pub const WEFT_RPC_RUNNING: &str = "weft.rpc.running";
+/// Streams between hosts that are open.
+pub const WEFT_STREAM_OPEN: &str = "weft.stream.open";
+/// Bytes that came over streams.
+pub const WEFT_STREAM_RECEIVED: &str = "weft.stream.received";
+/// Streams that were broken off.
+pub const WEFT_STREAM_RESETS: &str = "weft.stream.resets";
+/// Components that were fetched from other hosts.
+pub const WEFT_ARTIFACT_FETCHES: &str = "weft.artifact.fetches";
+/// Bytes of components that were sent to other hosts.
+pub const WEFT_ARTIFACT_SENT: &str = "weft.artifact.sent";
 
 /// Every metric. A test checks that each is emitted, and another that each is in README.md.
 pub const METRICS: &[&str] = &[
@@ -155,8 +203,10 @@ pub const METRICS: &[&str] = &[
     WEFT_INVOCATION_DURATION,
     WEFT_INVOCATION_CPU_TIME,
     WEFT_INVOCATION_SHED,
+    WEFT_INVOCATION_COUNT,
     WEFT_CALL_COUNT,
     WEFT_CAPABILITY_OPERATION_DURATION,
+    WEFT_CAPABILITY_IO,
     WEFT_INSTANCE_START_DURATION,
     WEFT_INSTANCE_MEMORY_PEAK,
     WEFT_INSTANCE_REUSED,
@@ -166,8 +216,12 @@ pub const METRICS: &[&str] = &[
     WEFT_COMPONENT_LOADS,
     WEFT_COMPONENT_EVICTIONS,
     WEFT_ARTIFACT_CACHE,
+    WEFT_ARTIFACT_KEPT,
+    WEFT_ARTIFACT_SIZE,
+    WEFT_ARTIFACT_DROPPED,
     WEFT_POOL_SLOTS,
     WEFT_POOL_MEMORIES_WARM,
+    WEFT_POOL_MEMORIES_WARM_SIZE,
     WEFT_APP_PLACES,
     WEFT_TASK_COUNT,
     WEFT_HTTP_CONNECTIONS,
@@ -184,4 +238,20 @@ pub const METRICS: &[&str] = &[
     WEFT_PROVIDER_COUNT,
     WEFT_LINK_COUNT,
     WEFT_CONDITION_COUNT,
+    WEFT_LATTICE_CONNECTED,
+    WEFT_LATTICE_DISCONNECTS,
+    WEFT_LATTICE_REFUSED,
+    WEFT_LATTICE_SLOW_CONSUMERS,
+    WEFT_LATTICE_HOSTS,
+    WEFT_LATTICE_BLIND,
+    WEFT_RPC_CALLS,
+    WEFT_RPC_RETRIES,
+    WEFT_RPC_EJECTIONS,
+    WEFT_RPC_SERVED,
+    WEFT_RPC_RUNNING,
+    WEFT_STREAM_OPEN,
+    WEFT_STREAM_RECEIVED,
+    WEFT_STREAM_RESETS,
+    WEFT_ARTIFACT_FETCHES,
+    WEFT_ARTIFACT_SENT,
 ];

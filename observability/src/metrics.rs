@@ -12,6 +12,7 @@ mod description;
 mod host;
 mod http_series;
 mod instrument;
+mod mesh;
 mod operation;
 mod outcome;
 pub(crate) mod push;
@@ -21,7 +22,8 @@ use std::time::Duration;
 
 pub use actor::{ActorMetrics, InvocationRecord};
 pub use host::{ACTORS_MAX, APPS_MAX, AppPlacesReport, HostMetrics, PoolState, StateReport};
-pub use operation::{CallPath, Operation, OperationOutcome};
+pub use mesh::{ConnectionReport, MeshReport};
+pub use operation::{CallPath, ObjectBytes, Operation, OperationOutcome};
 pub use outcome::{CacheResult, CompileOutcome, Eviction, Outcome, ShedReason};
 
 fn nanos(duration: Duration) -> u64 {
@@ -64,6 +66,9 @@ mod tests {
             .into_iter()
             .for_each(|dropped| actor.log_lines(1, dropped));
         actor.instance_reused();
+        ObjectBytes::ALL
+            .into_iter()
+            .for_each(|way| actor.object_bytes(way, 64));
         CompileOutcome::ALL
             .into_iter()
             .for_each(|outcome| metrics.component_compiled(outcome, Duration::from_secs(1)));
@@ -78,6 +83,8 @@ mod tests {
             .into_iter()
             .for_each(|why| metrics.component_evicted(why));
         metrics.observe_components_loaded(|| 4);
+        metrics.observe_artifacts(|| (2, 4096));
+        metrics.artifact_dropped();
         metrics.connection_refused();
         metrics.request_rejected("no-route");
         [false, true].into_iter().for_each(|ok| metrics.tls_reloaded(ok));
@@ -86,6 +93,7 @@ mod tests {
             limit: 1000,
             live: 3,
             warm_memories: 50,
+            warm_bytes: 4096,
             kept: 5,
         });
         metrics.observe_places(|| {
@@ -113,6 +121,30 @@ mod tests {
             providers: 2,
             links: 6,
             conditions: 1,
+        });
+        metrics.observe_mesh(|| {
+            Some(MeshReport {
+                connections: vec![ConnectionReport {
+                    name: "calls",
+                    connected: true,
+                    lost: 1,
+                    refused: 2,
+                    slow: 0,
+                }],
+                members: [("alive", 3), ("suspect", 0), ("leaving", 1)],
+                served: [
+                    "started",
+                    "repeated",
+                    "late",
+                    "shed",
+                    "cancelled",
+                    "malformed",
+                    "draining",
+                ]
+                .map(|outcome| (outcome, 4)),
+                fetched: [("ok", 2), ("failed", 0)],
+                ..MeshReport::default()
+            })
         });
         (metrics, actor)
     }

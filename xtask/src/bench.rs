@@ -11,6 +11,7 @@ mod density;
 mod hostile;
 mod http;
 mod in_process;
+mod lattice;
 mod probe;
 mod process;
 mod shop;
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 
 use crate::cache::Cache;
 use crate::project::Project;
+use crate::setup;
 use crate::setup::bench::{self, BenchTools};
 use crate::{actors, sh};
 
@@ -51,6 +53,8 @@ enum Part {
     Calls,
     /// Reads of redb and SQLite by an actor
     Capabilities,
+    /// Reads of an object of 64 MiB by an actor, from a server of S3's protocol
+    Objects,
     /// HTTP hello at 1, 32 and 128 connections
     Http,
     /// Start, memory
@@ -63,12 +67,17 @@ enum Part {
     Hostile,
     /// An actor's answers while 200 components are compiled
     Compile,
+    /// Calls, requests and bodies that go to another host
+    Lattice,
 }
 
 impl Part {
     /// Measured by the program `weft-bench`, not on a server.
     fn in_process(self) -> bool {
-        matches!(self, Self::Invocation | Self::Calls | Self::Capabilities)
+        matches!(
+            self,
+            Self::Invocation | Self::Calls | Self::Capabilities | Self::Objects
+        )
     }
 }
 
@@ -77,6 +86,9 @@ struct Subjects {
     weft: PathBuf,
     native: PathBuf,
     in_process: PathBuf,
+    /// The example `calls` of the lattice.
+    calls: PathBuf,
+    nats: Option<PathBuf>,
     guests: PathBuf,
     shop: PathBuf,
     tools: BenchTools,
@@ -123,12 +135,14 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
             Part::Invocation => in_process::invocation(&subjects, &mut rows),
             Part::Calls => in_process::calls(&subjects, &mut rows),
             Part::Capabilities => in_process::capabilities(&subjects, &mut rows),
+            Part::Objects => in_process::objects(&subjects, &mut rows),
             Part::Http => http::measure(&subjects, &mut rows),
             Part::Process => process::measure(&subjects, &mut rows),
             Part::Shop => shop::measure(&subjects, &mut rows),
             Part::Density => density::measure(&subjects, &mut rows),
             Part::Hostile => hostile::measure(&subjects, &mut rows),
             Part::Compile => compile::measure(&subjects, &mut rows),
+            Part::Lattice => lattice::measure(&subjects, &mut rows),
         };
         let name = part.to_possible_value().map(|value| value.get_name().to_owned());
         raw.insert(name.unwrap_or_default(), result?);
@@ -144,9 +158,17 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
 
 /// Builds what these parts need, as linking a program takes minutes.
 fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Subjects> {
-    let tools = bench::ensure(&Cache::open()?)?;
+    let far = parts.contains(&Part::Lattice);
+    let (tools, nats) = {
+        let cache = Cache::open()?;
+        let nats = far.then(|| setup::nats::ensure(&cache)).transpose()?;
+        if parts.contains(&Part::Objects) {
+            setup::servers(&cache)?;
+        }
+        (bench::ensure(&cache)?, nats)
+    };
     let mut guests = vec![
-        "hello", "hostile", "reply", "bench", "callee", "caller", "echo", "fault", "logger",
+        "hello", "hostile", "reply", "bench", "bench-objects", "callee", "caller", "echo", "fault", "logger",
     ];
     guests.extend(actors::SHOP);
     actors::run(project, &guests)?;
@@ -164,6 +186,9 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
     {
         cargo.args(["--package", "weft-bench", "--bin", "weft-bench"]);
     }
+    if far {
+        cargo.args(["--package", "weft-lattice", "--example", "calls"]);
+    }
     sh::run(
         "Building weft and its yardsticks (release)",
         BUILD_LIMIT,
@@ -176,6 +201,8 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
         weft: release.join("weft"),
         native: release.join("examples/native_hello"),
         in_process: release.join("weft-bench"),
+        calls: release.join("examples/calls"),
+        nats,
         guests: project.guests(),
         shop: project.shop(),
         tools,

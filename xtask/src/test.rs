@@ -20,6 +20,7 @@ pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode
         let cache = Cache::open()?;
         setup::guests(project, &cache)?;
         setup::nats::ensure(&cache)?;
+        setup::provider::ensure(project, &cache)?;
         setup::servers(&cache)?;
     }
     actors::run(project, &[] as &[&str])?;

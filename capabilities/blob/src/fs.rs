@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use tokio::sync::{Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task;
 use tokio::time::timeout;
 use weft_capabilities::blob_store::{OBJECT_SIZE_MAX, check_batch, check_chunk, within};
@@ -36,7 +36,9 @@ use crate::staging::Staged;
 
 /// Operations on files at once; each has a thread meanwhile, of the 512 that all of the process share.
 const OPERATIONS_MAX: u32 = 32;
-/// How long an operation waits for its turn.
+/// Objects that are read and written at once, each of which has an open file.
+const FILES_MAX: usize = 512;
+/// How long an operation waits for its turn, or for a file.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Bytes that are read or written by one operation: a thread is woken for each.
 const PIECE_LEN: usize = 256 << 10;
@@ -76,6 +78,18 @@ pub struct FsBlobStore {
 struct Files {
     disk: Arc<Disk>,
     seats: Arc<Semaphore>,
+    open: Arc<Semaphore>,
+}
+
+async fn permit(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, BlobError> {
+    match semaphore.clone().try_acquire_owned() {
+        Ok(permit) => Ok(permit),
+        Err(TryAcquireError::Closed) => Err(BlobError::Closed),
+        Err(TryAcquireError::NoPermits) => timeout(WAIT_MAX, semaphore.clone().acquire_owned())
+            .await
+            .map_err(|_| BlobError::Overloaded)?
+            .map_err(|_| BlobError::Closed),
+    }
 }
 
 impl Files {
@@ -84,14 +98,7 @@ impl Files {
         &self,
         operation: impl FnOnce(&Disk) -> Result<T, BlobError> + Send + 'static,
     ) -> Result<T, BlobError> {
-        let seat = match self.seats.clone().try_acquire_owned() {
-            Ok(seat) => seat,
-            Err(TryAcquireError::Closed) => return Err(BlobError::Closed),
-            Err(TryAcquireError::NoPermits) => timeout(WAIT_MAX, self.seats.clone().acquire_owned())
-                .await
-                .map_err(|_| BlobError::Overloaded)?
-                .map_err(|_| BlobError::Closed)?,
-        };
+        let seat = permit(&self.seats).await?;
         let disk = self.disk.clone();
         let operation = task::spawn_blocking(move || {
             let done = operation(&disk);
@@ -117,6 +124,7 @@ impl FsBlobStore {
         let files = Files {
             disk: Arc::new(disk),
             seats: Arc::new(Semaphore::new(OPERATIONS_MAX as usize)),
+            open: Arc::new(Semaphore::new(FILES_MAX)),
         };
         Ok(Self {
             files,
@@ -186,6 +194,7 @@ impl BlobStore for FsBlobStore {
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<BlobRead, BlobError>> {
         async move {
+            let place = permit(&self.files.open).await?;
             let wanted = object.clone();
             let open = move |disk: &Disk| {
                 let (mut file, size) = disk.open_object(&wanted)?;
@@ -194,9 +203,10 @@ impl BlobStore for FsBlobStore {
                 Ok((file, range.end - range.start))
             };
             let (file, size) = self.files.run(open).await?;
+            let reading = (self.files.clone(), file, size, place);
             Ok(BlobRead {
                 size,
-                chunks: stream::try_unfold((self.files.clone(), file, size), next).boxed(),
+                chunks: stream::try_unfold(reading, next).boxed(),
             })
         }
         .boxed()
@@ -204,6 +214,7 @@ impl BlobStore for FsBlobStore {
 
     fn write<'a>(&'a self, _: Option<&'a Object>) -> BoxFuture<'a, Result<Box<dyn BlobWriter>, BlobError>> {
         async move {
+            let place = permit(&self.files.open).await?;
             let staged = self.files.run(|disk| disk.staging.file().map_err(failed)).await?;
             let writer: Box<dyn BlobWriter> = Box::new(Writer {
                 files: self.files.clone(),
@@ -211,6 +222,7 @@ impl BlobStore for FsBlobStore {
                 pending: BytesMut::new(),
                 size: 0,
                 size_max: self.object_size_max,
+                _place: place,
             });
             Ok(writer)
         }
@@ -242,10 +254,10 @@ impl BlobStore for FsBlobStore {
     }
 }
 
-type Reading = (Files, File, u64);
+type Reading = (Files, File, u64, OwnedSemaphorePermit);
 
 /// The next piece of a file of which so much is left to read.
-async fn next((files, mut file, left): Reading) -> Result<Option<(Bytes, Reading)>, BlobError> {
+async fn next((files, mut file, left, place): Reading) -> Result<Option<(Bytes, Reading)>, BlobError> {
     if left == 0 {
         return Ok(None);
     }
@@ -263,7 +275,7 @@ async fn next((files, mut file, left): Reading) -> Result<Option<(Bytes, Reading
     };
     let (file, piece) = files.run(read).await?;
     let left = left - piece.len() as u64;
-    Ok(Some((piece, (files, file, left))))
+    Ok(Some((piece, (files, file, left, place))))
 }
 
 struct Writer {
@@ -273,6 +285,7 @@ struct Writer {
     pending: BytesMut,
     size: u64,
     size_max: u64,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Writer {

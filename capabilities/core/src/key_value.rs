@@ -58,6 +58,18 @@ impl Bucket {
         Self(format!("{namespace}{SEPARATOR}{app}{SEPARATOR}{name}{SEPARATOR}").into())
     }
 
+    /// The bucket whose [`Bucket::prefix`] is `prefix`, if one has it.
+    pub fn from_prefix(prefix: &str) -> Option<Self> {
+        let mut parts = prefix.strip_suffix(SEPARATOR)?.split(SEPARATOR);
+        let (namespace, app, name) = (parts.next()?, parts.next()?, parts.next()?);
+        let bucket = match (namespace, app) {
+            ("", "") => Self::shared(name),
+            _ => Self::scoped(namespace, app, name),
+        };
+        // One that has more parts, or too long ones, is not what was made of them.
+        (*bucket.0 == *prefix).then_some(bucket)
+    }
+
     /// What every stored key of this bucket begins with, and no other bucket's does.
     ///
     /// # Errors
@@ -323,6 +335,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_bucket_is_found_again_by_its_prefix_and_nothing_else_is_one(
+            names in ("[a-b]{0,2}", "[a-b]{0,2}", "[a-b]{0,2}"),
+            text in "[a-b\\x00]{0,8}",
+        ) {
+            for bucket in [Bucket::scoped(&names.0, &names.1, &names.2), Bucket::shared(&names.2)] {
+                if let Ok(prefix) = bucket.prefix() {
+                    prop_assert_eq!(Bucket::from_prefix(prefix), Some(bucket.clone()));
+                }
+            }
+            if let Some(bucket) = Bucket::from_prefix(&text) {
+                prop_assert_eq!(bucket.prefix().unwrap(), text);
+            }
+        }
+
         #[test]
         fn no_two_buckets_share_a_stored_key(
             a in ("[a-b]{1,2}", "[a-b]{1,2}", "[a-b]{0,2}", "[a-b\\x00]{1,3}"),

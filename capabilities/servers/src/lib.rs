@@ -9,9 +9,11 @@
 )]
 
 mod certificate;
+mod nats;
 mod postgres;
 mod proxy;
 mod redis;
+mod registry;
 mod s3;
 
 use std::fs;
@@ -24,9 +26,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use crate::certificate::Certificate;
+pub use crate::nats::Nats;
 pub use crate::postgres::Postgres;
 pub use crate::proxy::Proxy;
 pub use crate::redis::Redis;
+pub use crate::registry::Registry;
 pub use crate::s3::{S3, S3At};
 
 /// The longest that a server may take to start or stop on a machine that does much else.

@@ -38,7 +38,7 @@ impl S3 {
         fs::create_dir_all(folder.path().join("data").join(Self::BUCKET)).unwrap();
         let port = free_port();
         Self {
-            _process: serve(folder.path(), port),
+            _process: serve(folder.path(), port, true),
             folder,
             port,
         }
@@ -47,7 +47,14 @@ impl S3 {
     /// Serves the same at another port.
     pub fn also_at(&self, port: u16) -> S3At {
         S3At {
-            _process: serve(self.folder.path(), port),
+            _process: serve(self.folder.path(), port, true),
+        }
+    }
+
+    /// Serves the same at another port, to whoever asks.
+    pub fn without_key_at(&self, port: u16) -> S3At {
+        S3At {
+            _process: serve(self.folder.path(), port, false),
         }
     }
 
@@ -62,7 +69,7 @@ impl S3 {
     }
 }
 
-fn serve(folder: &Path, port: u16) -> Process {
+fn serve(folder: &Path, port: u16, with_key: bool) -> Process {
     let program = find("s3s-fs", &[cache().join(format!("tools/s3s-fs-{VERSION}/bin"))]);
     let log = File::options()
         .create(true)
@@ -72,7 +79,7 @@ fn serve(folder: &Path, port: u16) -> Process {
     let mut command = Command::new(program);
     command
         .args(["--host", "127.0.0.1", "--port", &port.to_string()])
-        .args(["--access-key", S3::ID, "--secret-key", S3::KEY])
+        .args(with_key.then_some(["--access-key", S3::ID, "--secret-key", S3::KEY]).into_iter().flatten())
         .arg(folder.join("data"))
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())

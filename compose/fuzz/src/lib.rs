@@ -100,6 +100,7 @@ pub fn texts(text: &str) {
         Some(Key::Actor(name)) => assert_eq!(key::actor(&name), text),
         Some(Key::Provider(name)) => assert_eq!(key::provider(&name), text),
         Some(Key::Link(actor, interface)) => assert_eq!(key::link(&actor, &interface), text),
+        Some(Key::Placement(actor, host)) => assert_eq!(key::placement(&actor, &host), text),
         Some(Key::Route(claim)) => assert_eq!(key::parse(&key::route(&claim)), Some(Key::Route(claim))),
         None => {}
     }
@@ -108,6 +109,7 @@ pub fn texts(text: &str) {
     is_a_record::<ProviderRecord>(text);
     is_a_record::<LinkRecord>(text);
     is_a_record::<RouteRecord>(text);
+    is_a_record::<weft_compose::record::PlacementRecord>(text);
 }
 
 fn reads_back<T: FromStr<Err: Display> + Display + Debug + PartialEq>(text: &str) {

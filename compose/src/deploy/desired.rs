@@ -29,7 +29,7 @@ pub(super) fn actors(
     for (short, actor) in &manifest.actors {
         let component = match (digests.get(short), &actor.component.value) {
             (Some(digest), _) | (None, ComponentRef::Digest(digest)) => digest.clone(),
-            (None, ComponentRef::Path(_)) => {
+            (None, ComponentRef::Path(_) | ComponentRef::Oci(_)) => {
                 faults.push(actor.component.span, || FaultKind::NoComponent {
                     actor: short.clone(),
                 });

@@ -153,8 +153,15 @@ impl Reader {
         let is_path = (1..=keys::COMPONENT_LEN_MAX).contains(&text.len())
             && !text.contains("://")
             && !text.contains(|c: char| c.is_control());
+        let is_oci = |text: &str| {
+            text.len() <= keys::COMPONENT_LEN_MAX
+                && text
+                    .strip_prefix("oci://")
+                    .is_some_and(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()))
+        };
         let component = match digest {
             Some(hex) if is_hex(hex) => ComponentRef::Digest(text.to_owned()),
+            None if is_oci(text) => ComponentRef::Oci(text.to_owned()),
             None if is_path => ComponentRef::Path(text.to_owned()),
             _ => {
                 let text = repeated(text);

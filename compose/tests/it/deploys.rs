@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use weft_compose::deploy::{Claims, delete_app, delete_link, plan, put_link};
+use weft_compose::deploy::{Claims, delete_app, delete_link, place, plan, put_link, unplace};
 use weft_compose::{ActorName, Change, CurrentApp, InterfacePattern, LinkTarget, Manifest, parse};
 
 use crate::good::SHOP;
@@ -63,7 +63,12 @@ fn apply(current: &mut CurrentApp, change: &Change) {
         .routes
         .iter()
         .map(|(k, s)| (k.clone(), s.revision, serde_json::to_vec(&s.record)));
-    for (key, revision, value) in app.chain(actors).chain(providers).chain(links).chain(routes) {
+    let placements = current
+        .placements
+        .iter()
+        .map(|(k, s)| (k.clone(), s.revision, serde_json::to_vec(&s.record)));
+    let records = app.chain(actors).chain(providers).chain(links).chain(routes);
+    for (key, revision, value) in records.chain(placements) {
         store.insert(key, (revision, value.unwrap()));
     }
     let next = store
@@ -384,4 +389,30 @@ fn deleting_an_app_deletes_its_own_records_and_only_those() {
     apply(&mut current, &change);
     assert_eq!(current, CurrentApp::new("default/shop".parse().unwrap()));
     assert!(delete_app(&current).is_empty());
+}
+
+#[test]
+fn a_placement_outlives_deploys_and_goes_with_its_actor_or_by_hand() {
+    let mut current = CurrentApp::new("default/shop".parse().unwrap());
+    let catalog: ActorName = "default/shop/catalog".parse().unwrap();
+    let (eu, us) = ("eu-1".parse().unwrap(), "us-1".parse().unwrap());
+    assert_eq!(
+        place(&current, &catalog, &eu, "ops").unwrap_err().code(),
+        "not-deployed"
+    );
+    deploy(&mut current, SHOP, "sha256:1");
+    for host in [&eu, &us] {
+        let placed = place(&current, &catalog, host, "ops").unwrap();
+        apply(&mut current, &placed);
+        assert!(place(&current, &catalog, host, "ops").unwrap().is_empty());
+    }
+    deploy(&mut current, SHOP, "sha256:2");
+    assert_eq!(current.placements.len(), 2);
+    let taken = unplace(&current, &catalog, &us).unwrap();
+    assert_eq!(taken.summary.to_string(), "- placement of catalog on us-1");
+    apply(&mut current, &taken);
+    assert_eq!(unplace(&current, &catalog, &us).unwrap_err().code(), "not-placed");
+    let deleted = delete_app(&current);
+    apply(&mut current, &deleted);
+    assert!(current.placements.is_empty());
 }

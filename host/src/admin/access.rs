@@ -28,6 +28,20 @@ impl Sender {
         Self(format!("uid:{}", credentials.uid()).into())
     }
 
+    /// Who asks by way of another host, as that host names it: hosts of a lattice trust each other.
+    pub(super) fn of_lattice(caller: &str) -> Self {
+        let caller: String = caller
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(NOTE_LEN_MAX)
+            .collect();
+        Self(format!("lattice:{caller}").into())
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The sender with what it says about itself beside: `uid:1000 (release 7)`.
     pub(super) fn noted(&self, note: Option<&str>) -> String {
         let note: String = note

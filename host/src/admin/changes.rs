@@ -111,13 +111,45 @@ pub(super) async fn put_artifact(
     let by = sender.noted(None);
     let pushed = push(&admin, &digest, body).await;
     match &pushed {
-        Ok(len) => tracing::info!(by, component = digest, len, "a component was pushed"),
+        Ok(Pushed {
+            len,
+            also_on,
+            warning,
+        }) => {
+            tracing::info!(
+                by,
+                component = digest,
+                len,
+                also_on,
+                warning,
+                "a component was pushed"
+            );
+        }
         Err(problem) => log_refusal(&by, "push of a component", problem),
     }
-    pushed.map(|len| Json(json!({ "component": digest, "component_bytes": len })))
+    pushed.map(
+        |Pushed {
+             len,
+             also_on,
+             warning,
+         }| {
+            Json(json!({
+                "component": digest, "component_bytes": len, "also_on": also_on, "warning": warning,
+            }))
+        },
+    )
 }
 
-async fn push(admin: &Admin, digest: &str, body: Body) -> Result<usize, Problem> {
+/// A component that is kept.
+struct Pushed {
+    len: usize,
+    /// The second host that has it.
+    also_on: Option<String>,
+    /// Why there is none.
+    warning: Option<String>,
+}
+
+async fn push(admin: &Admin, digest: &str, body: Body) -> Result<Pushed, Problem> {
     admin.refuse_when_draining()?;
     let digest = parse_digest(digest)?;
     let turn = tokio::time::timeout(PUSH_WAIT_MAX, admin.pushes.acquire()).await;
@@ -138,9 +170,25 @@ async fn push(admin: &Admin, digest: &str, body: Body) -> Result<usize, Problem>
         bytes,
     };
     let loaded = admin.status.deployer.components().add(component).await;
-    loaded
+    let len = loaded
         .map(|loaded| loaded.description.len)
-        .map_err(|error| Problem::from(&error))
+        .map_err(|error| Problem::from(&error))?;
+    let (also_on, warning) = match &admin.status.mesh {
+        None => (None, None),
+        Some(mesh) => match mesh.replicate(digest).await {
+            Ok(Some(host)) => (Some(host), None),
+            Ok(None) => (
+                None,
+                Some("this host is alone: no other one has the component".to_owned()),
+            ),
+            Err(reason) => (None, Some(format!("no second host has the component: {reason}"))),
+        },
+    };
+    Ok(Pushed {
+        len,
+        also_on,
+        warning,
+    })
 }
 
 /// Deploys a manifest.
@@ -332,7 +380,11 @@ fn parse_digest(text: &str) -> Result<Digest, Problem> {
     })
 }
 
-fn finish(by: &str, what: &str, result: Result<Deployed, Problem>) -> Result<Json<Deployed>, Problem> {
+pub(super) fn finish(
+    by: &str,
+    what: &str,
+    result: Result<Deployed, Problem>,
+) -> Result<Json<Deployed>, Problem> {
     match &result {
         Ok(Deployed {
             index,

@@ -10,35 +10,36 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tracing::Instrument as _;
-use wasmtime::Store;
+use wasmtime::component::Val;
 use wasmtime::component::types::{ComponentFunc, Type};
 use wasmtime::component::wasm_wave::untyped::UntypedFuncCall;
 use wasmtime::component::wasm_wave::{self, parser::ParserError};
-use wasmtime::component::{ComponentExportIndex, Instance, Val};
 use weft_compose::InterfacePattern;
 use weft_compose::fault::Near;
 use weft_observability::{TraceContext, context_of, set_parent};
 
 use super::Admin;
 use super::access::Sender;
+use super::lattice;
 use super::names::complete;
 use super::problem::{JsonBody, Problem};
-use crate::call::{Step, run};
+use crate::call::{ByValue, run};
 use crate::component::description::{Description, Interface};
 use crate::component::imports::exported_functions;
 use crate::component::lazy::LazyComponent;
 use crate::invocation::{Call, CallError, ErrorKind, Metered};
 use crate::link::check::signature;
-use crate::store::InstanceState;
+use crate::mesh::group::RemoteActor;
 use crate::value::signature_of;
 
 /// Bytes of a function's name that an error repeats.
 const FUNCTION_LEN_MAX: usize = 256;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CallRequest {
     /// Whom; a short name if it is unique.
@@ -54,28 +55,21 @@ pub(super) struct CallRequest {
     timeout_ms: Option<u64>,
 }
 
-/// A call whose values are only known by reflection.
-struct Reflected {
-    params: Vec<Val>,
-    has_result: bool,
-}
-
-impl Step for Reflected {
-    type Output = Option<Val>;
-
-    async fn run(
-        self,
-        store: &mut Store<InstanceState>,
-        instance: &Instance,
-        export: &ComponentExportIndex,
-    ) -> wasmtime::Result<Option<Val>> {
-        let function = instance
-            .get_func(&mut *store, export)
-            .ok_or_else(|| wasmtime::format_err!("the component has no such function"))?;
-        let mut results = vec![Val::Bool(false); usize::from(self.has_result)];
-        function.call_async(store, &self.params, &mut results).await?;
-        Ok(results.pop())
-    }
+/// Has a host that runs the actor answer.
+async fn elsewhere(
+    remote: &RemoteActor,
+    sender: &Sender,
+    request: &CallRequest,
+) -> Result<Response, Problem> {
+    let unavailable = |detail: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
+    let reach = remote.reach().map_err(|error| unavailable(error.detail()))?;
+    let body = serde_json::to_vec(request).map_err(|error| unavailable(error.to_string()))?;
+    let asked = axum::http::Request::post("/v1/call")
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(axum::body::Body::from(body))
+        .map_err(|error| unavailable(error.to_string()))?;
+    Ok(lattice::pass_to(&reach, remote.info.name.as_str(), sender.as_str(), asked).await)
 }
 
 /// Calls a function and answers its result.
@@ -84,16 +78,17 @@ pub(super) async fn call(
     sender: Sender,
     headers: HeaderMap,
     JsonBody(request): JsonBody<CallRequest>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     admin.refuse_when_draining()?;
     let arrived = Instant::now();
     let state = admin.status.state.load_full();
-    let names: Vec<_> = state
-        .actors()
-        .iter()
-        .map(|state| &state.actor.info.name)
-        .collect();
+    let here = state.actors().iter().map(|state| &state.actor.info.name);
+    let there = state.remotes().iter().map(|remote| &remote.info.name);
+    let names: Vec<_> = here.chain(there).collect();
     let name = complete("actor", &request.actor, names.into_iter())?;
+    if let Some(remote) = state.find_remote(&name) {
+        return elsewhere(remote, &sender, &request).await;
+    }
     let at = state.find(&name).ok_or_else(|| {
         let detail = format!("{name} does not run here: GET /v1/conditions may say why");
         Problem::new(StatusCode::NOT_FOUND, "unknown-name", detail)
@@ -107,7 +102,7 @@ pub(super) async fn call(
         .map_or(actor.info.limits.timeout, Duration::from_millis);
     let due = arrived + timeout.min(actor.info.limits.timeout);
     let export = export(&admin, &actor.component, interface, &request.function, due).await?;
-    let step = Reflected {
+    let step = ByValue {
         params: arguments(&export, &request.function, &request.args)?,
         has_result: export.results().next().is_some(),
     };
@@ -123,13 +118,16 @@ pub(super) async fn call(
         .instrument(span)
         .await;
     match result {
-        Ok(result) => Ok(Json(json!({
-            "result": result.as_ref().map(written).transpose()?,
-            "actor": name,
-            "revision": revision,
-            "invocation": call.id.to_string(),
-            "elapsed_ms": u64::try_from(arrived.elapsed().as_millis()).unwrap_or(u64::MAX),
-        }))),
+        Ok(result) => {
+            let answer = json!({
+                "result": result.as_ref().map(written).transpose()?,
+                "actor": name,
+                "revision": revision,
+                "invocation": call.id.to_string(),
+                "elapsed_ms": u64::try_from(arrived.elapsed().as_millis()).unwrap_or(u64::MAX),
+            });
+            Ok(Json(answer).into_response())
+        }
         Err(error) => Err(failed(&error, &call)),
     }
 }
@@ -139,7 +137,7 @@ async fn within_deadline(
     admin: &Admin,
     call: &Arc<Call>,
     function: usize,
-    step: Reflected,
+    step: ByValue,
 ) -> Result<Option<Val>, CallError> {
     // A drain waits for it.
     let _running = admin.shutdown.tasks.token();

@@ -45,6 +45,7 @@ impl Problem {
         let status = match kind {
             FaultKind::NotDeployed(_)
             | FaultKind::UnknownLink { .. }
+            | FaultKind::NotPlaced { .. }
             | FaultKind::UnknownActor { .. }
             | FaultKind::UnknownProvider { .. } => StatusCode::NOT_FOUND,
             _ => StatusCode::UNPROCESSABLE_ENTITY,

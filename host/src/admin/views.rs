@@ -9,11 +9,13 @@ use axum::Json;
 use axum::extract::{Query, State};
 use serde_json::{Value, json};
 use weft_compose::record::{LinkRecord, LinkTarget, RouteRecord};
+use weft_lattice::envelope::Standing;
 
 use super::Admin;
 use super::names::complete;
 use super::problem::{Checked, Problem};
-use crate::link::linked;
+use crate::link::{Linked, linked};
+use crate::mesh::{Details, Member};
 use crate::state::{ActorState, State as Snapshot};
 
 #[derive(serde::Deserialize)]
@@ -34,10 +36,51 @@ pub(super) async fn hosts(State(admin): State<Admin>, Checked(Query(filter)): Wa
     let mut host = admin.status.to_json();
     host["applied_index"] = json!(progress.applied.0);
     host["conditions"] = json!(progress.conditions.len());
-    let wanted = filter.name.is_none_or(|name| name == admin.status.host_id);
-    Ok(Json(
-        json!({ "hosts": if wanted { vec![host] } else { Vec::new() } }),
-    ))
+    host["standing"] = json!("alive");
+    host["name"] = host["host"].clone();
+    host["labels"] = host["lattice"]["labels"].clone();
+    let mut hosts = vec![host];
+    if let Some(mesh) = &admin.status.mesh {
+        let own = mesh.address();
+        let members = mesh.members();
+        let others = members
+            .iter()
+            .filter(|member| Some(member.host.address.as_str()) != own.as_deref());
+        hosts.extend(others.map(other));
+        hosts.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    }
+    hosts.retain(|host| {
+        filter
+            .name
+            .as_ref()
+            .is_none_or(|name| host["name"] == name.as_str())
+    });
+    Ok(Json(json!({ "hosts": hosts })))
+}
+
+/// Another host, as it says of itself and as this one sees it.
+fn other(member: &Member) -> Value {
+    let Details {
+        name,
+        labels,
+        http,
+        version,
+        applied,
+        conditions,
+    } = &member.details;
+    json!({
+        "host": name,
+        "name": name,
+        "version": version,
+        "state": if member.standing == Standing::Leaving { "draining" } else { "ready" },
+        "standing": format!("{:?}", member.standing).to_lowercase(),
+        "address": member.host.address.as_str(),
+        "controller": member.host.controller,
+        "labels": labels,
+        "http": http,
+        "applied_index": applied,
+        "conditions": conditions,
+    })
 }
 
 pub(super) async fn conditions(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
@@ -112,6 +155,7 @@ pub(super) async fn actors(State(admin): State<Admin>, Checked(Query(filter)): W
         json!({
             "name": name,
             "revision": record.revision,
+            "placed_on": desired.placements.get(name).map(|hosts| &**hosts),
             "applied_revision": running.map(|actor| actor.revision),
             "component": record.component,
             "component_bytes": running.map(|actor| actor.component.description.len),
@@ -232,7 +276,7 @@ fn running<'a>(state: &'a Snapshot, name: &weft_compose::ActorName) -> Option<&'
 
 /// Whether calls through the link get where it says.
 fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
-    let Some(ActorState { actor, links }) = running(state, &link.actor) else {
+    let Some(ActorState { actor, links, .. }) = running(state, &link.actor) else {
         return false;
     };
     match &link.target {
@@ -243,7 +287,7 @@ fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
             [key_value, blob_store, sql].contains(&Some(name))
         }
         LinkTarget::Actor { name } => {
-            let target = state.find(name);
+            let target = state.callee(name);
             // An import for which another link says more is that one's.
             let mut imports = actor
                 .component
@@ -256,7 +300,7 @@ fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
                         && linked(all, &import.interface) == Some(&link.target)
                 });
             target.is_some()
-                && imports.all(|(import, _)| links.function(import, 0).map(|(target, _)| target) == target)
+                && imports.all(|(import, _)| links.function(import, 0).map(Linked::callee) == target)
         }
         LinkTarget::Http { .. } => links.http.is_some(),
         LinkTarget::Removed => false,

@@ -1,14 +1,22 @@
 //! Typed forms of functions that take and give bytes and texts, which reflection is slow for: 40 bytes of host memory
 //! for each byte of a `list<u8>`, and a copy one by one.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use wasmtime::Store;
 use wasmtime::component::{
     ComponentExportIndex, ComponentNamedList, Instance, Lift, LinkerInstance, Lower, types,
 };
 
-use super::{ImportedFunction, Step, call};
+mod carried;
+
+use super::{Crossing, ImportedFunction, Step, call};
 use crate::component::imports::Function;
 use crate::store::InstanceState;
+use crate::value::ValueError;
+use crate::value::wire::{CrossError, LazySignature, Signature};
+use carried::Carried;
 
 /// A call whose values have a type that is known here.
 struct Typed<P, R> {
@@ -34,31 +42,48 @@ where
     }
 }
 
+impl<P, R> Crossing for Typed<P, R>
+where
+    P: ComponentNamedList + Lower + Carried + Send + Sync + 'static,
+    R: ComponentNamedList + Lift + Carried + Send + Sync + 'static,
+{
+    fn encode(&self, types: &Signature) -> Result<Bytes, CrossError> {
+        types.encode_args(&self.params.to_values())
+    }
+
+    fn decode(self, types: &Signature, result: &[u8]) -> Result<R, CrossError> {
+        let values = types.decode_result(result)?.into_iter().collect();
+        R::of_values(values).ok_or_else(|| ValueError::Mismatch.into())
+    }
+}
+
 fn add_as<P, R>(
     instance: &mut LinkerInstance<'_, InstanceState>,
     function: &Function,
     at: ImportedFunction,
+    signature: &Arc<LazySignature>,
     types: &types::Component,
 ) -> wasmtime::Result<bool>
 where
-    P: ComponentNamedList + Lift + Lower + Send + Sync + 'static,
-    R: ComponentNamedList + Lift + Lower + Send + Sync + 'static,
+    P: ComponentNamedList + Lift + Lower + Carried + Send + Sync + 'static,
+    R: ComponentNamedList + Lift + Lower + Carried + Send + Sync + 'static,
 {
     if function.ty.typecheck::<P, R>(&types.instance_type()).is_err() {
         return Ok(false);
     }
+    let signature = signature.clone();
     instance.func_wrap_async(&function.name, move |store, params: P| {
-        let caller = store.data().call().clone();
+        let (caller, signature) = (store.data().call().clone(), signature.clone());
         let step = Typed::<P, R> {
             params,
             results: std::marker::PhantomData,
         };
-        Box::new(call(caller, at, step))
+        Box::new(async move { call(caller, at, &signature, step).await })
     })?;
     Ok(true)
 }
 
-type Bytes = Vec<u8>;
+type Blob = Vec<u8>;
 
 /// Adds `function` in typed form if it has one of the shapes below.
 ///
@@ -68,17 +93,18 @@ pub(super) fn add(
     instance: &mut LinkerInstance<'_, InstanceState>,
     function: &Function,
     at: ImportedFunction,
+    signature: &Arc<LazySignature>,
     types: &types::Component,
 ) -> wasmtime::Result<bool> {
     macro_rules! shapes {
         ($($params:ty => [$($result:ty),*]);* $(;)?) => {
-            Ok($($(add_as::<$params, ($result,)>(instance, function, at, types)?)||*)||*)
+            Ok($($(add_as::<$params, ($result,)>(instance, function, at, signature, types)?)||*)||*)
         };
     }
     shapes! {
-        (String,) => [String, Bytes, Result<String, String>, Result<Bytes, String>, Option<Bytes>];
-        (Bytes,) => [String, Bytes, Result<String, String>, Result<Bytes, String>];
-        (String, Bytes) => [Bytes, Result<Bytes, String>];
-        (Bytes, u32) => [Result<Bytes, String>];
+        (String,) => [String, Blob, Result<String, String>, Result<Blob, String>, Option<Blob>];
+        (Blob,) => [String, Blob, Result<String, String>, Result<Blob, String>];
+        (String, Blob) => [Blob, Result<Blob, String>];
+        (Blob, u32) => [Result<Blob, String>];
     }
 }

@@ -1,19 +1,22 @@
-//! A client of the admin API over the data folder's socket.
+//! A client of the admin API: over the data folder's socket, or from afar over the lattice.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
-use super::{Exit, Failure};
+use super::lattice_args::LatticeArgs;
+use super::{Exit, Failure, lattice_client};
 use crate::data::admin_socket;
+use crate::mesh::LatticeSettings;
 
 /// The longest line that is taken; the host cuts guests' lines far below.
 const LINE_LEN_MAX: usize = 1 << 20;
@@ -26,30 +29,52 @@ pub(super) struct HostArgs {
     /// The data folder of the host.
     #[arg(long, value_name = "DIR", default_value = ".weft", env = "WEFT_DATA")]
     data: PathBuf,
+    #[command(flatten)]
+    lattice: LatticeArgs,
 }
 
 impl HostArgs {
     pub(super) fn client(&self) -> Result<AdminClient, Failure> {
-        AdminClient::new(&self.data)
+        if !self.lattice.is_named() {
+            return AdminClient::new(&self.data);
+        }
+        let mut faults = Vec::new();
+        let settings = self.lattice.settings(BTreeMap::new(), false, &mut faults);
+        match settings.filter(|_| faults.is_empty()) {
+            Some(settings) => AdminClient::of(Way::Lattice(Box::new(settings))),
+            None => Err(Failure::text(Exit::Usage, faults.join("\n"))),
+        }
     }
 }
 
+/// How the host is reached.
+enum Way {
+    /// By the socket in its data folder.
+    Socket(PathBuf),
+    /// From afar: the controller of a lattice.
+    Lattice(Box<LatticeSettings>),
+}
+
+/// The body of an answer.
+type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
 pub(super) struct AdminClient {
-    socket: PathBuf,
+    way: Way,
     runtime: Runtime,
 }
 
 impl AdminClient {
     /// A client of the host whose data folder is `data`.
     pub(super) fn new(data: &Path) -> Result<Self, Failure> {
+        Self::of(Way::Socket(admin_socket(data)))
+    }
+
+    fn of(way: Way) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::new(Exit::Failed, &error))?;
-        Ok(Self {
-            socket: admin_socket(data),
-            runtime,
-        })
+        Ok(Self { way, runtime })
     }
 
     /// What the host answers to a `GET`.
@@ -94,7 +119,7 @@ impl AdminClient {
             let mut body = response.into_body();
             let mut buffer = Vec::new();
             while let Some(frame) = body.frame().await {
-                let Ok(data) = frame.map_err(broken)?.into_data() else {
+                let Ok(data) = frame.map_err(broke_off)?.into_data() else {
                     continue;
                 };
                 buffer.extend_from_slice(&data);
@@ -130,34 +155,51 @@ impl AdminClient {
         method: Method,
         path: &str,
         body: Bytes,
-        read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, Failure>,
+        read: impl AsyncFnOnce(Response<Body>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        self.runtime.block_on(async {
-            let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
-                let socket = self.socket.display();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .body(Full::new(body))
+            .map_err(|error| Failure::new(Exit::Usage, &error))?;
+        match &self.way {
+            Way::Socket(socket) => self.runtime.block_on(over_socket(socket, request, read)),
+            Way::Lattice(settings) => self.runtime.block_on(async {
+                let (asked, response) = lattice_client::ask(settings, request).await?;
+                let read = read(response.map(|body| body.map_err(Into::into).boxed_unsync())).await;
+                asked.close().await;
+                read
+            }),
+        }
+    }
+}
+
+async fn over_socket<T>(
+    socket: &Path,
+    request: Request<Full<Bytes>>,
+    read: impl AsyncFnOnce(Response<Body>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let stream = UnixStream::connect(socket).await.map_err(|error| {
+                let socket = socket.display();
                 Failure::text(
                     Exit::Unreachable,
                     format!("no host answers on {socket} ({error}); start one with `weft up`, or name its data folder with --data"),
                 )
             })?;
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-            let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header("host", "localhost")
-                .body(Full::new(body))
-                .map_err(|error| Failure::new(Exit::Usage, &error))?;
-            let talk = async { read(sender.send_request(request).await.map_err(broken)?).await };
-            let drive = async {
-                // The connection's end shows in what `talk` reads.
-                let _ = connection.await;
-                std::future::pending().await
-            };
-            tokio::select! {
-                result = talk => result,
-                never = drive => never,
-            }
-        })
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let talk = async {
+        let response = sender.send_request(request).await.map_err(broken)?;
+        read(response.map(|body| body.map_err(Into::into).boxed_unsync())).await
+    };
+    let drive = async {
+        // The connection's end shows in what `talk` reads.
+        let _ = connection.await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        result = talk => result,
+        never = drive => never,
     }
 }
 
@@ -165,11 +207,14 @@ fn broken(error: hyper::Error) -> Failure {
     Failure::new(Exit::Unreachable, &error)
 }
 
+fn broke_off(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
+    Failure::text(Exit::Unreachable, format!("the host's answer broke off: {error}"))
+}
+
 /// The whole answer as JSON.
-async fn whole(response: Response<Incoming>) -> Result<Value, Failure> {
+async fn whole(response: Response<Body>) -> Result<Value, Failure> {
     let body = Limited::new(response.into_body(), ANSWER_LEN_MAX).collect().await;
-    let body = body
-        .map_err(|error| Failure::text(Exit::Unreachable, format!("the host's answer broke off: {error}")))?;
+    let body = body.map_err(broke_off)?;
     let unreadable = |error: serde_json::Error| {
         Failure::text(
             Exit::Failed,

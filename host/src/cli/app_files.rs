@@ -7,6 +7,7 @@ use weft_compose::manifest::{ComponentRef, Manifest, parse};
 use weft_compose::name::label_from;
 use weft_compose::{AllowPattern, FaultKind, Limits};
 
+use super::registry::RegistryArgs;
 use super::{Exit, Failure};
 use crate::component::ComponentBytes;
 use crate::config::Deployment;
@@ -23,7 +24,7 @@ pub(super) fn read(
     let mut deployments: Vec<Deployment> = Vec::new();
     for file in files {
         let deployment = if is_manifest(file) {
-            manifest(file)?
+            manifest(file, &RegistryArgs::of_env())?
         } else {
             component(file, bare == 1, limits, allow_http)?
         };
@@ -63,20 +64,24 @@ fn component(
     })
 }
 
-/// A manifest and the components that it names by their paths, all of whose faults are told at once.
-pub(super) fn manifest(file: &Path) -> Result<Deployment, Failure> {
+/// A manifest and the components that it names by their paths or in registries, all of whose faults are told at once.
+pub(super) fn manifest(file: &Path, registries: &RegistryArgs) -> Result<Deployment, Failure> {
     let (manifest, text) = parsed(file)?;
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut files = BTreeMap::new();
     let mut faults = Vec::new();
     for (name, actor) in &manifest.actors {
-        let ComponentRef::Path(path) = &actor.component.value else {
-            continue;
+        let read = match &actor.component.value {
+            ComponentRef::Digest(_) => continue,
+            ComponentRef::Path(path) => {
+                ComponentBytes::read(&folder.join(path)).map_err(|error| super::chain(&error))
+            }
+            ComponentRef::Oci(reference) => registries.pull(reference).map_err(|failure| failure.message),
         };
-        match ComponentBytes::read(&folder.join(path)) {
+        match read {
             Ok(component) => drop(files.insert(name.clone(), component)),
-            Err(error) => {
-                let kind = FaultKind::Found(super::chain(&error));
+            Err(reason) => {
+                let kind = FaultKind::Found(reason);
                 faults.push(manifest.fault(actor.component.span, kind).render(&text));
             }
         }

@@ -7,8 +7,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::admin_client::HostArgs;
-use super::app_files;
+use super::registry::RegistryArgs;
 use super::{Failure, Output, print, print_json};
+use super::{app_files, push};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -22,24 +23,19 @@ pub(super) struct Deploy {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    registries: RegistryArgs,
+    #[command(flatten)]
     host: HostArgs,
 }
 
 pub(super) fn run(deploy: &Deploy, output: Output) -> Result<(), Failure> {
-    let deployment = app_files::manifest(&deploy.file)?;
+    let deployment = app_files::manifest(&deploy.file, &deploy.registries)?;
     let (_, text) = app_files::parsed(&deploy.file)?;
     let client = deploy.host.client()?;
     let mut digests = BTreeMap::new();
     for (actor, component) in deployment.files {
-        let path = format!("/v1/artifacts/{}", component.digest);
         digests.insert(actor, component.digest);
-        if client.has(&path)? {
-            continue;
-        }
-        client.put(&path, component.bytes.into()).map_err(|failure| {
-            let text = format!("failed to push {}: {}", component.path.display(), failure.message);
-            Failure::text(failure.exit, text)
-        })?;
+        push::send(&client, component)?;
     }
     let body = json!({
         "manifest": text,

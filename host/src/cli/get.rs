@@ -157,7 +157,7 @@ fn table(kind: Kind, items: &[Value]) -> String {
 }
 
 /// Cells below each other, two spaces between the widest.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub(super) fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter()

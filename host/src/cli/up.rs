@@ -1,25 +1,22 @@
 //! `weft up`: a host in this process.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde_json::json;
 use weft_compose::{AllowPattern, Limits};
 use weft_observability::{LogFormat, Telemetry, TelemetryConfig};
 
 use super::app_files;
 use super::args::{allow, bytes, duration};
+use super::serving::Serving;
 use super::{Exit, Failure, Output, print};
 use crate::admin::HostStatus;
 use crate::config::{Config, Deployment};
 use crate::data::DataDir;
-use crate::engine::Profile;
 use crate::host::Host;
-use crate::ingress::IngressLimits;
-use crate::ingress::tls::CertificateFiles;
 use crate::logs::LogBuffer;
+use crate::memory;
 use crate::panics;
 use crate::shutdown::Signals;
 use crate::system::raise_open_files;
@@ -42,49 +39,6 @@ pub(super) struct Up {
     /// Print the manifests that the components stand for, and end.
     #[arg(long)]
     print_manifest: bool,
-    /// Where to serve HTTP/1.1 and HTTP/2; port 0 takes any free one.
-    #[arg(
-        long,
-        value_name = "ADDR",
-        default_value = "127.0.0.1:8080",
-        env = "WEFT_HTTP"
-    )]
-    http: SocketAddr,
-    /// Where to serve HTTP over TLS.
-    #[arg(long, value_name = "ADDR", env = "WEFT_HTTPS")]
-    https: Option<SocketAddr>,
-    /// A certificate for --https, two files in PEM; repeat it for more names. New files are taken without a restart.
-    #[arg(long, value_name = "CERT:KEY")]
-    tls: Vec<CertificateFiles>,
-    /// A network whose X-Forwarded-* headers are believed; may be repeated.
-    #[arg(long = "trusted-proxy", value_name = "CIDR")]
-    trusted_proxies: Vec<IpNet>,
-    /// Where to serve /metrics, /live and /ready.
-    #[arg(
-        long,
-        value_name = "ADDR",
-        default_value = "127.0.0.1:0",
-        env = "WEFT_MONITOR"
-    )]
-    monitor: SocketAddr,
-    /// Also serve the admin API over TCP, with the token in the data folder's admin.token.
-    #[arg(long, value_name = "ADDR")]
-    admin: Option<SocketAddr>,
-    /// The data folder.
-    #[arg(long, value_name = "DIR", default_value = ".weft", env = "WEFT_DATA")]
-    data: PathBuf,
-    /// The engine's profile.
-    #[arg(long, value_enum, default_value_t = Profile::Fast)]
-    profile: Profile,
-    /// Instances that may be live at once; by default as many as the kernel grants.
-    #[arg(long, value_name = "N")]
-    instances: Option<u32>,
-    /// A component that was not called for so long is unloaded until its next call.
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
-    unload_after: Duration,
-    /// Components that may be loaded at once; by default 1024, or what the limit on open files leaves room for.
-    #[arg(long, value_name = "N")]
-    loaded_components: Option<usize>,
     /// Invocations of one actor that run at once.
     #[arg(long, value_name = "N", default_value_t = Limits::default().concurrency)]
     concurrency: u32,
@@ -115,18 +69,8 @@ pub(super) struct Up {
     /// The longest body of a request.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = bytes)]
     max_body: u64,
-    /// From the first byte of a request's head to the last; also how long an idle connection is kept.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    head_timeout: Duration,
-    /// Open connections; the next is answered 503.
-    #[arg(long, value_name = "N", default_value_t = IngressLimits::default().connections)]
-    connections: u32,
-    /// How long running requests may go on after SIGTERM.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    drain_timeout: Duration,
-    /// How log lines on stderr are written; by default as --output says.
-    #[arg(long, value_enum, env = "WEFT_LOG_FORMAT")]
-    log_format: Option<Output>,
+    #[command(flatten)]
+    serving: Serving,
 }
 
 impl Up {
@@ -145,44 +89,21 @@ impl Up {
             ..Limits::default()
         }
     }
-
-    fn into_config(self, deployments: Vec<Deployment>, limits: Limits) -> Config {
-        let ingress = IngressLimits {
-            connections: self.connections,
-            head_timeout: self.head_timeout,
-            ..IngressLimits::default()
-        };
-        Config {
-            deployments,
-            limits,
-            data: self.data,
-            http: self.http,
-            https: self.https,
-            tls: self.tls,
-            monitor: self.monitor,
-            admin: self.admin,
-            trusted_proxies: self.trusted_proxies,
-            ingress,
-            profile: self.profile,
-            instances: self.instances,
-            unload_after: self.unload_after,
-            components_loaded: self.loaded_components,
-            drain_timeout: self.drain_timeout,
-        }
-    }
 }
 
 pub(super) fn run(up: Up, output: Output) -> Result<(), Failure> {
-    let log_format = match up.log_format.unwrap_or(output) {
-        Output::Text => LogFormat::Text,
-        Output::Json => LogFormat::Json,
-    };
     let limits = up.component_limits();
     let deployments = app_files::read(&up.files, &limits, &up.allow_http)?;
     if up.print_manifest {
         return print_manifests(&deployments);
     }
-    let config = up.into_config(deployments, limits);
+    let log_format = up.serving.log_format(output);
+    let config = up.serving.into_config(deployments, limits, None, None);
+    run_host(config, output, log_format)
+}
+
+/// Runs a host until it is told to stop.
+pub(super) fn run_host(config: Config, output: Output, log_format: LogFormat) -> Result<(), Failure> {
     config
         .check()
         .map_err(|error| Failure::new(Exit::Usage, &error))?;
@@ -193,6 +114,7 @@ pub(super) fn run(up: Up, output: Output) -> Result<(), Failure> {
         .thread_name("weft")
         // The first call into a guest on a thread would else pay for it.
         .on_thread_start(wasmtime::Engine::tls_eager_initialize)
+        .on_thread_park(memory::on_thread_park)
         .build()
         .map_err(|error| Failure::new(Exit::Environment, &error))?;
     runtime.block_on(serve(config, output, log_format))
@@ -200,12 +122,14 @@ pub(super) fn run(up: Up, output: Output) -> Result<(), Failure> {
 
 async fn serve(config: Config, output: Output, log_format: LogFormat) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| Failure::new(Exit::Failed, &error))?;
-    let data = DataDir::open(&config.data)?;
+    let data = DataDir::open_as(&config.data, config.name.as_ref())?;
+    let lattice = config.lattice.as_ref();
+    let lattice = lattice.map_or_else(|| "default".to_owned(), |settings| settings.lattice.clone());
     let logs = LogBuffer::default();
     let telemetry = Telemetry::init(TelemetryConfig {
         service_version: env!("CARGO_PKG_VERSION"),
         host_id: data.host_id().to_owned(),
-        lattice: "default".to_owned(),
+        lattice,
         log_format,
         extra_layer: Some(Box::new(logs.layer())),
     })

@@ -6,6 +6,7 @@ use serde_json::json;
 use weft_compose::schema::json_schema;
 
 use super::app_files;
+use super::registry::RegistryArgs;
 use super::{Exit, Failure, Output, chain, print, print_json};
 
 #[derive(Debug, clap::Args)]
@@ -22,7 +23,7 @@ pub(super) fn run(validate: &Validate, output: Output) -> Result<(), Failure> {
     let mut faults = Vec::new();
     let mut sound = Vec::new();
     for file in &validate.files {
-        let deployment = match app_files::manifest(file) {
+        let deployment = match app_files::manifest(file, &RegistryArgs::of_env()) {
             Ok(deployment) => deployment,
             Err(failure) => {
                 faults.push(failure.message);

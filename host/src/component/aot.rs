@@ -6,7 +6,8 @@
 //!
 //! The cache is bounded: what was not used for the longest time goes first, and what an older build left goes with it.
 //!
-//! A file is opened once: the bytes that are checked and those that are mapped come from the same descriptor.
+//! A file is opened once: the bytes that are checked and those that are mapped come from the same descriptor. wasmtime
+//! keeps one of it open for as long as the component is loaded, as it maps the first memory of instances from there.
 
 use std::fs::{self, File};
 use std::io;

@@ -191,9 +191,9 @@ impl LazyComponent {
         self.loaded.swap(Some(component)).is_none()
     }
 
-    /// Lets the machine code go; what runs of it goes on. `false` if there was none.
-    pub(crate) fn evict(&self) -> bool {
-        self.loaded.swap(None).is_some()
+    /// Lets the machine code go, and gives it if there was some; what runs of it goes on.
+    pub(crate) fn evict(&self) -> Option<Arc<LoadedComponent>> {
+        self.loaded.swap(None)
     }
 
     /// Whether it is loaded now. Not a use.

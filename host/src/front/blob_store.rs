@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower, Resource, ResourceType};
+use weft_capabilities::blob_store::PAGE_LEN_MAX;
 use weft_capabilities::{BlobError, BlobStore, Container, Object};
 use weft_observability::metrics::Operation;
 
@@ -240,7 +241,10 @@ of_container!(delete_object, BlobDeleteObjects, (name: String) -> (), |at| {
 });
 of_container!(delete_objects, BlobDeleteObjects, (names: Vec<String>) -> (), |at| {
     let objects = names.iter().map(|name| at.container.object(name)).collect::<Result<Vec<_>, _>>()?;
-    at.store.delete_objects(&objects).await
+    for batch in objects.chunks(PAGE_LEN_MAX) {
+        at.store.delete_objects(batch).await?;
+    }
+    Ok(())
 });
 of_container!(has_object, BlobObjectInfo, (name: String) -> bool, |at| {
     match at.store.object_info(&at.container.object(&name)?).await {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
@@ -22,9 +23,17 @@ use crate::invocation::Call;
 /// A request's body, bounded in length and in slowness. Only time spent waiting for the client counts: an actor may
 /// read as slowly as it likes.
 pub struct RequestBody {
-    inner: Incoming,
+    inner: Source,
     left: u64,
     rate: Rate,
+}
+
+/// Where a request's body comes from.
+enum Source {
+    /// A client's connection.
+    Client(Incoming),
+    /// Another host, which bounds its client.
+    Host(UnsyncBoxBody<Bytes, Error>),
 }
 
 /// The least speed of a client.
@@ -40,7 +49,16 @@ impl RequestBody {
     /// Bounds `inner` to `max` bytes that come at no less than `bytes_per_s`, after `grace`.
     pub fn new(inner: Incoming, max: u64, bytes_per_s: u64, grace: Duration) -> Self {
         Self {
-            inner,
+            inner: Source::Client(inner),
+            left: max,
+            rate: Rate::new(bytes_per_s, grace),
+        }
+    }
+
+    /// A body that another host sends, of at most `max` bytes.
+    pub fn of_host(inner: UnsyncBoxBody<Bytes, Error>, max: u64, bytes_per_s: u64, grace: Duration) -> Self {
+        Self {
+            inner: Source::Host(inner),
             left: max,
             rate: Rate::new(bytes_per_s, grace),
         }
@@ -89,14 +107,18 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+        let polled = match &mut this.inner {
+            Source::Client(body) => Pin::new(body).poll_frame(cx).map_err(Error::Hyper),
+            Source::Host(body) => Pin::new(body).poll_frame(cx),
+        };
+        let Poll::Ready(frame) = polled else {
             ready!(this.rate.poll_too_slow(cx));
             return Poll::Ready(Some(Err(Error::ConnectionReadTimeout)));
         };
         let Some(frame) = frame else {
             return Poll::Ready(None);
         };
-        let frame = frame.map_err(Error::Hyper)?;
+        let frame = frame?;
         let len = frame.data_ref().map_or(0, Bytes::len) as u64;
         this.rate.got(len);
         match this.left.checked_sub(len) {
@@ -109,11 +131,17 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        match &self.inner {
+            Source::Client(body) => body.is_end_stream(),
+            Source::Host(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.inner {
+            Source::Client(body) => body.size_hint(),
+            Source::Host(body) => body.size_hint(),
+        }
     }
 }
 

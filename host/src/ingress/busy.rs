@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
 use crate::actor::ActorInfo;
+use crate::memory;
 use turns::{InTurn, Turns};
 
 /// How far below the threads that serve connections. At 10 a busy thread has a tenth of the share of one of those
@@ -49,6 +50,7 @@ impl BusyThreads {
                         let _ = rustix::process::nice(NICENESS);
                         wasmtime::Engine::tls_eager_initialize();
                     })
+                    .on_thread_park(memory::on_thread_park)
                     .enable_all()
                     .build();
                 match runtime {

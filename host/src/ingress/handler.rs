@@ -20,12 +20,14 @@ use weft_observability::{HostMetrics, Sampler, TraceContext, context_of, set_par
 use super::IngressLimits;
 use super::answer::{failed, problem};
 use super::body::{RequestBody, ResponseBody};
+use super::forward::forward;
 use super::forwarded::Peer;
 use super::invoke::{GuestTasks, invoke};
 use super::routes::Route;
-use crate::actor::Actor;
-use crate::invocation::Call;
-use crate::state::State;
+use crate::actor::ActorInfo;
+use crate::invocation::{Call, CallError, InvocationId};
+use crate::mesh::group::RemoteActor;
+use crate::state::{ActorIndex, Callee, State};
 
 /// What all requests of a host share.
 pub struct Handler {
@@ -64,7 +66,7 @@ impl Handler {
     ) -> Result<Response<ResponseBody>, Infallible> {
         let _active = Active::enter(&self.active);
         let state = self.state.load_full();
-        let (route, actor) = match self.route(&state, &request) {
+        let (route, info) = match self.route(&state, &request) {
             Ok(found) => found,
             Err(refusal) => {
                 self.metrics.request_rejected(refusal.code);
@@ -74,9 +76,7 @@ impl Handler {
         let method = request.method().clone();
         let started = Instant::now();
         let response = self.call(&state, route, &peer, secure, started, request).await;
-        actor
-            .info
-            .metrics
+        info.metrics
             .record_http(&method, response.status().as_u16(), started.elapsed());
         Ok(response)
     }
@@ -86,7 +86,7 @@ impl Handler {
         &self,
         state: &'a State,
         request: &Request<Incoming>,
-    ) -> Result<(&'a Route, &'a Actor), Refusal> {
+    ) -> Result<(&'a Route, &'a ActorInfo), Refusal> {
         let headers = request.headers();
         if request.method() == Method::CONNECT {
             return Err(refuse(
@@ -117,18 +117,21 @@ impl Handler {
             "no-route",
             "no actor is routed here",
         ))?;
-        let actor = &state.actor(route.target).actor;
+        let info = match route.target {
+            Callee::Here(at) => &state.actor(at).actor.info,
+            Callee::There(at) => &state.remote(at).info,
+        };
         let announced = headers
             .get(CONTENT_LENGTH)
             .and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|len| len > actor.info.limits.request_body_bytes) {
+        if announced.is_some_and(|len| len > info.limits.request_body_bytes) {
             return Err(refuse(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
                 "the request's body is larger than this actor takes",
             ));
         }
-        Ok((route, actor))
+        Ok((route, info))
     }
 
     async fn call(
@@ -144,10 +147,10 @@ impl Handler {
         peer.apply(&mut head.headers);
         route.rewrite(&mut head);
         let mut request = Request::from_parts(head, body);
-        let actor = &state.actor(route.target).actor;
+        let answerer = Answerer::of(state, route.target);
         let parent = TraceContext::extract(request.headers());
         if self.sampler.decide(parent.as_ref()) {
-            let span = request_span(actor, &request, secure);
+            let span = request_span(answerer.info(state), &request, secure);
             if let Some(parent) = &parent {
                 set_parent(&span, parent);
             }
@@ -157,11 +160,7 @@ impl Handler {
                 trace.inject(request.headers_mut());
             }
             let response = self
-                .invoke(
-                    Call::root(state.clone(), route.target, arrived, trace),
-                    secure,
-                    request,
-                )
+                .answer(state, &answerer, arrived, trace, secure, request)
                 .instrument(span.clone())
                 .await;
             span.record("http.response.status_code", response.status().as_u16());
@@ -171,13 +170,47 @@ impl Handler {
             }
             response
         } else {
-            self.invoke(
-                Call::root(state.clone(), route.target, arrived, parent),
-                secure,
-                request,
-            )
-            .await
+            self.answer(state, &answerer, arrived, parent, secure, request)
+                .await
         }
+    }
+
+    async fn answer(
+        &self,
+        state: &Arc<State>,
+        answerer: &Answerer<'_>,
+        arrived: Instant,
+        trace: Option<TraceContext>,
+        secure: bool,
+        request: Request<Incoming>,
+    ) -> Response<ResponseBody> {
+        match answerer {
+            Answerer::Here(at) => {
+                let call = Call::root(state.clone(), *at, arrived, trace);
+                self.invoke(call, secure, request).await
+            }
+            // Boxed, as it is large, and few requests go this way.
+            Answerer::There(remote) => Box::pin(self.forward(remote, arrived, trace, secure, request)).await,
+        }
+    }
+
+    async fn forward(
+        &self,
+        remote: &RemoteActor,
+        arrived: Instant,
+        trace: Option<TraceContext>,
+        secure: bool,
+        request: Request<Incoming>,
+    ) -> Response<ResponseBody> {
+        let (limits, max) = (&self.limits, remote.limits().request_body_bytes);
+        let request =
+            request.map(|body| RequestBody::new(body, max, limits.body_rate_min, limits.body_grace));
+        let forwarded = forward(remote, arrived, trace.as_ref(), secure, request).await;
+        forwarded.unwrap_or_else(|error: CallError| {
+            let id = InvocationId::next();
+            tracing::debug!(actor = remote.info.name.as_str(), %id, error = error.detail(), "a request could not be forwarded");
+            failed(&error, id)
+        })
     }
 
     async fn invoke(
@@ -219,7 +252,43 @@ fn is_host(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(fits)
 }
 
-fn request_span(actor: &Actor, request: &Request<Incoming>, secure: bool) -> tracing::Span {
+/// Who answers a request.
+enum Answerer<'a> {
+    /// An actor on this host.
+    Here(ActorIndex),
+    /// One on others.
+    There(&'a RemoteActor),
+}
+
+impl<'a> Answerer<'a> {
+    /// Local is not absolute: where even the queue is full, another host may have room.
+    fn of(state: &'a State, callee: Callee) -> Self {
+        match callee {
+            Callee::There(at) => Self::There(state.remote(at)),
+            Callee::Here(at) => {
+                let here = state.actor(at);
+                match &here.elsewhere {
+                    Some(there) if here.actor.admission.is_full() && there.hosts.reach().is_some() => {
+                        Self::There(there)
+                    }
+                    _ => Self::Here(at),
+                }
+            }
+        }
+    }
+
+    fn info<'s>(&self, state: &'s State) -> &'s ActorInfo
+    where
+        'a: 's,
+    {
+        match self {
+            Self::Here(at) => &state.actor(*at).actor.info,
+            Self::There(remote) => &remote.info,
+        }
+    }
+}
+
+fn request_span(info: &ActorInfo, request: &Request<Incoming>, secure: bool) -> tracing::Span {
     tracing::info_span!(
         target: "weft",
         "http.request",
@@ -233,7 +302,8 @@ fn request_span(actor: &Actor, request: &Request<Incoming>, secure: bool) -> tra
         error.type = tracing::field::Empty,
         faas.trigger = "http",
         faas.invocation_id = tracing::field::Empty,
-        weft.actor = actor.info.name.as_str(),
+        weft.actor = info.name.as_str(),
+        weft.call.path = tracing::field::Empty,
     )
 }
 

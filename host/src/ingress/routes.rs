@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
-use crate::state::ActorIndex;
+use crate::state::Callee;
 
 /// The longest name that DNS has; no route's host is longer, and what is longer in a request is not looked up.
 const HOST_LEN_MAX: usize = 253;
@@ -31,7 +31,7 @@ pub struct Route {
     /// Whether the actor sees the path only from the route's own on, and the rest as `X-Forwarded-Prefix`.
     pub strip_prefix: bool,
     /// Who answers.
-    pub target: ActorIndex,
+    pub target: Callee,
 }
 
 impl Route {
@@ -211,7 +211,7 @@ mod tests {
                 .into_iter()
                 .collect(),
             strip_prefix: false,
-            target,
+            target: Callee::Here(target),
         }
     }
 
@@ -293,7 +293,7 @@ mod tests {
     }
 
     /// What [`Routes::find`] is to find: of all routes that take the request, the first in the documented order.
-    fn find_in_order(routes: &[Route], request: &Request<()>) -> Option<ActorIndex> {
+    fn find_in_order(routes: &[Route], request: &Request<()>) -> Option<Callee> {
         let host = host(request).unwrap_or_default().to_ascii_lowercase();
         let host_rank = |route: &Route| match route.host.as_deref() {
             None => Some((0, 0)),
@@ -337,7 +337,7 @@ mod tests {
             let indices = indices(names.iter());
             let routes: Vec<Route> = std::iter::zip(&names, routes)
                 .map(|(name, (host, path, post, header))| Route {
-                    target: indices[name],
+                    target: Callee::Here(indices[name]),
                     ..route(0, host.as_deref(), &path, post.then_some(Method::POST), header)
                 })
                 .collect();

@@ -12,6 +12,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::memory;
+
 /// The threads.
 pub struct Workers(Vec<Worker>);
 
@@ -54,6 +56,13 @@ impl Workers {
 }
 
 impl Workers {
+    /// Has each thread look for work, and wait again.
+    pub fn wake(&self, tasks: &TaskTracker) {
+        for worker in &self.0 {
+            tasks.spawn_on(std::future::ready(()), &worker.runtime);
+        }
+    }
+
     /// Tasks that are alive on these threads.
     pub fn alive_tasks(&self) -> usize {
         let alive = self
@@ -66,7 +75,10 @@ impl Workers {
 
 impl Worker {
     fn start(number: usize, end: CancellationToken) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread()
+            .on_thread_park(memory::on_thread_park)
+            .enable_all()
+            .build()?;
         let handle = runtime.handle().clone();
         std::thread::Builder::new()
             .name(format!("weft-http-{number}"))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use wasmtime::{PoolConcurrencyLimitError, Store};
 use weft_observability::metrics::{InvocationRecord, Outcome, ShedReason};
 
-use super::{Call, CallError, ErrorKind};
+use super::{Call, CallError, Caller, ErrorKind};
 use crate::store::InstanceState;
 
 /// One invocation's numbers. Written when it ends, also if that is by being dropped.
@@ -98,7 +98,7 @@ fn log_failure(call: &Call, kind: ErrorKind, detail: &str) {
         invocation = %call.id,
         trace_id = call.trace.as_ref().map(|trace| format!("{:032x}", trace.trace_id)),
         error.kind = kind.as_str(),
-        caller = call.caller.as_ref().map(|caller| caller.name.as_str()),
+        caller = call.caller.as_ref().map(Caller::as_str),
         elapsed_ms = call.arrived.elapsed().as_millis() as u64,
         detail,
         "an invocation failed: {kind}"

@@ -90,6 +90,23 @@ async fn a_cold_component_is_let_go_while_a_call_of_it_runs_on_and_comes_back_at
     assert!(metric(&weft, LOADS).await >= 2);
 }
 
+/// What a host gives back after a peak rests on this: the pool of wasmtime 48 keeps the pages of unused slots otherwise.
+#[tokio::test]
+async fn what_unused_slots_hold_is_kept_for_the_next_instance_and_goes_with_the_component() {
+    const HELD: &str = "weft_pool_memories_warm_size_bytes ";
+    let data = deployed(&[HELLO]);
+    for (unload_after, goes) in [("1h", false), ("40ms", true)] {
+        let weft = again(data.clone(), &["--unload-after", unload_after]);
+        let replies = join_all((0..50).map(|_| weft.get("/hello/plain"))).await;
+        assert!(replies.iter().all(|reply| reply.status == 200));
+        if goes {
+            wait_for_metric(&weft, LOADED, |loaded| loaded == 0).await;
+        }
+        wait_for_metric(&weft, HELD, |bytes| (bytes == 0) == goes).await;
+        weft.stop();
+    }
+}
+
 #[tokio::test]
 async fn of_too_many_loaded_components_the_one_that_was_called_longest_ago_is_let_go() {
     let weft = again(

@@ -7,12 +7,14 @@
 
 mod admin;
 mod apps;
+mod artifacts;
 mod density;
 mod faults;
 mod files;
 mod fuzz;
 mod hostile;
 mod http;
+mod mesh;
 mod operate;
 mod overload;
 mod reuse;

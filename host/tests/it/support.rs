@@ -127,10 +127,21 @@ impl Weft {
     /// A host that was started with `files`, manifests and components, once it is ready.
     pub(crate) fn up(files: &[PathBuf], args: &[&str], env: &[(&str, &str)], data: Arc<TempDir>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        command.arg("up").args(files).args(args).envs(env.iter().copied());
+        Self::spawn(command, data)
+    }
+
+    /// A host of a lattice, once it has joined.
+    pub(crate) fn host(nats: &str, name: &str, args: &[&str], data: Arc<TempDir>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        command.args(["host", "--nats", nats, "--name", name]).args(args);
+        Self::spawn(command, data)
+    }
+
+    fn spawn(mut command: Command, data: Arc<TempDir>) -> Self {
         command
-            .args(["up", "--output", "json", "--http", "127.0.0.1:0", "--data"])
+            .args(["--output", "json", "--http", "127.0.0.1:0", "--data"])
             .arg(data.path());
-        command.args(files).args(args).envs(env.iter().copied());
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

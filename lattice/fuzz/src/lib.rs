@@ -5,7 +5,9 @@
 
 use bytes::Bytes;
 use weft_lattice::codec::{Limits, Type, decode, encode};
-use weft_lattice::envelope::{Control, ControlReply, Digest, Frame, Heartbeat, Reply, Request};
+use weft_lattice::envelope::{
+    ArtifactReply, ArtifactRequest, Control, ControlReply, Digest, Frame, Heartbeat, Reply, Request,
+};
 use weft_lattice::subject::{Subjects, TOKEN_LEN_MAX};
 
 /// Any bytes as a value of a type: refused, or read and then written as something that reads as the same.
@@ -45,6 +47,12 @@ pub fn message(bytes: &[u8]) {
     }
     if let Ok(reply) = ControlReply::decode(&bytes) {
         assert_eq!(ControlReply::decode(&reply.encode()), Ok(reply));
+    }
+    if let Ok(request) = ArtifactRequest::decode(&bytes) {
+        assert_eq!(ArtifactRequest::decode(&request.encode()), Ok(request));
+    }
+    if let Ok(reply) = ArtifactReply::decode(&bytes) {
+        assert_eq!(ArtifactReply::decode(&reply.encode()), Ok(reply));
     }
     if let Ok(heartbeat) = Heartbeat::decode(&bytes) {
         assert_eq!(Heartbeat::decode(&heartbeat.encode()), Ok(heartbeat));

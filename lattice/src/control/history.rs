@@ -56,6 +56,15 @@ impl History {
         }
     }
 
+    /// Forgets all events, as the store is at `index` by another way: who watches is told to read it anew.
+    pub(super) fn reset(&self, index: Index) {
+        *self.lock() = Kept {
+            events: VecDeque::new(),
+            bytes: 0,
+            last: index,
+        };
+    }
+
     /// The event after `index`, or `None` if there is none yet.
     fn after(&self, index: Index) -> Result<Option<Arc<Event>>, WatchError> {
         let kept = self.lock();

@@ -80,6 +80,11 @@ impl<'b> Reader<'b> {
         }
     }
 
+    /// Whether it is there.
+    pub(super) fn has(&self, name: &'static str) -> bool {
+        self.fields.iter().any(|(key, _)| *key == name)
+    }
+
     pub(super) fn number<T: TryFrom<u64>>(&self, name: &'static str) -> Result<Option<T>, EnvelopeError> {
         let number = |mut cbor: Decoder<'_>| cbor.u64().ok().and_then(|number| T::try_from(number).ok());
         let wrong = || field(name, FieldError::Kind("a whole number in its range"));

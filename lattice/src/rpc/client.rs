@@ -121,8 +121,8 @@ pub struct Answer {
 
 /// What to do after an attempt that gave no results.
 enum Next {
-    /// The same host again: it asked for an echo.
-    Same,
+    /// The same host again, with this stamp of its clock: it asked for an echo, and takes the call again only with one.
+    Same(u64),
     /// Another host, at no cost to the budget: this one said that it goes, or is not there.
     Other,
     /// Another host, if the budget allows it.
@@ -189,6 +189,26 @@ impl Client {
         };
         let rows = candidates.iter().map(row).collect::<Result<_, SubjectError>>()?;
         Ok(Targets { rows, weights })
+    }
+
+    /// Whoever serves `subject` and is no host: an outside provider. It is told nothing of this host's clock, gets no
+    /// cancel and no stream.
+    pub fn at_subject(&self, subject: Subject) -> Targets {
+        let row = Row {
+            peer: self.0.shared.outsider(&subject),
+            subject,
+            revision: 0,
+            ring: Ring::Zone,
+        };
+        Targets {
+            rows: vec![row],
+            weights: Vec::new(),
+        }
+    }
+
+    /// The longest message that goes, in bytes: a request with its envelope.
+    pub fn payload_len_max(&self) -> usize {
+        self.0.shared.transport.payload_len_max()
     }
 
     /// Takes over how membership sees a host: who is not alive is the last to be chosen.
@@ -262,7 +282,7 @@ impl Client {
                 && match next {
                     Next::Other => true,
                     Next::OtherForBudget => more && shared.may_retry(),
-                    Next::Same | Next::Nothing => false,
+                    Next::Same(_) | Next::Nothing => false,
                 };
             if !goes_on {
                 break Err(failure);
@@ -285,11 +305,15 @@ impl Client {
         stream: Option<&Binder>,
         more: bool,
     ) -> Result<Bytes, (Failure, Next)> {
-        let first = self.send(row, call, id, stream, more).await;
-        let Err((_, Next::Same)) = first else { return first };
+        let first = self.send(row, call, id, stream, more, None).await;
+        let Err((_, Next::Same(stamp))) = first else {
+            return first;
+        };
         self.0.shared.counters.resent.fetch_add(1, Relaxed);
-        match self.send(row, call, id, stream, more).await {
-            Err((failure, Next::Same)) => Err((failure, Next::OtherForBudget)),
+        // Not the stamp that is kept for whoever calls next: another call may have taken that, and without one this is a
+        // repeat, which gets no answer.
+        match self.send(row, call, id, stream, more, Some(stamp)).await {
+            Err((failure, Next::Same(_))) => Err((failure, Next::OtherForBudget)),
             answered => answered,
         }
     }
@@ -301,12 +325,19 @@ impl Client {
         id: InvocationId,
         stream: Option<&Binder>,
         more: bool,
+        echo_ms: Option<u64>,
     ) -> Result<Bytes, (Failure, Next)> {
         let shared = &self.0.shared;
         let left = call.deadline.saturating_duration_since(Instant::now());
         let remaining_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         if remaining_ms == 0 {
             let failure = Failure::not_started(FailureKind::Deadline, "no time was left to call");
+            return Err((failure, Next::Nothing));
+        }
+        let is_host = row.peer.control.is_some();
+        if stream.is_some() && !is_host {
+            let failure =
+                Failure::not_started(FailureKind::Denied, "a stream goes to a host, and to nobody else");
             return Err((failure, Next::Nothing));
         }
         // What may run twice need not wait for one host until the end.
@@ -324,8 +355,9 @@ impl Client {
             caller: call.caller.clone(),
             // Of a row without weights, as of one, the revision is whatever runs there.
             revision: (row.revision != 0).then_some(row.revision),
-            from: Some(shared.address.clone()),
-            echo_ms: row.peer.take_echo(),
+            // Several share the subject of who is no host, and each has a clock of its own.
+            from: is_host.then(|| shared.address.clone()),
+            echo_ms: echo_ms.or_else(|| is_host.then(|| row.peer.take_echo()).flatten()),
             stream: stream.map(|stream| stream.bind(&row.peer.address)),
             body: call.body.clone(),
         };
@@ -336,7 +368,7 @@ impl Client {
         let _in_flight = row.peer.begin(sent_ms);
         let mut cancel = Cancel {
             client: self,
-            peer: Some(&row.peer),
+            peer: Some(&row.peer).filter(|_| is_host),
             id,
         };
         let replied = shared.transport.request(&row.subject, request, wait).await;
@@ -371,9 +403,20 @@ impl Shared {
             return Ok(peer);
         }
         let control: Subject = self.subjects.control(address.as_str())?;
-        let peer = Arc::new(Peer::new(address.clone(), control));
+        let peer = Arc::new(Peer::new(address.clone(), Some(control)));
         peers.insert(address.clone(), Arc::downgrade(&peer));
         Ok(peer)
+    }
+
+    fn outsider(&self, subject: &Subject) -> Arc<Peer> {
+        let address = Address::of_subject(subject);
+        let mut peers = self.lock_peers();
+        if let Some(peer) = peers.get(&address).and_then(Weak::upgrade) {
+            return peer;
+        }
+        let peer = Arc::new(Peer::new(address.clone(), None));
+        peers.insert(address, Arc::downgrade(&peer));
+        peer
     }
 
     fn random(&self) -> u64 {
@@ -410,17 +453,20 @@ impl Shared {
             Ok(body) => return Ok(body),
             Err(failure) => failure,
         };
-        let next = match failure.kind {
+        let next = match (failure.kind, reply.clock_ms) {
             _ if failure.may_have_started => match failure.kind {
                 FailureKind::Unavailable if call.idempotent => Next::OtherForBudget,
                 _ => Next::Nothing,
             },
-            _ if reply.clock_ms.is_some() => Next::Same,
+            (_, Some(stamp)) => Next::Same(stamp),
             _ if reply.leaving => Next::Other,
-            FailureKind::Overloaded
-            | FailureKind::NotFound
-            | FailureKind::Unavailable
-            | FailureKind::Deadline => Next::OtherForBudget,
+            (
+                FailureKind::Overloaded
+                | FailureKind::NotFound
+                | FailureKind::Unavailable
+                | FailureKind::Deadline,
+                _,
+            ) => Next::OtherForBudget,
             _ => Next::Nothing,
         };
         Err((failure, next))

@@ -18,7 +18,8 @@ const IN_FLIGHT_WEIGHT: u32 = 8;
 
 pub(super) struct Peer {
     pub(super) address: Address,
-    pub(super) control: Subject,
+    /// None for who is no host: it is asked nothing.
+    pub(super) control: Option<Subject>,
     in_flight: AtomicU32,
     load: AtomicU32,
     unanswered: AtomicU32,
@@ -47,7 +48,7 @@ pub(super) enum Health {
 pub(super) struct InFlight<'p>(&'p Peer);
 
 impl Peer {
-    pub(super) fn new(address: Address, control: Subject) -> Self {
+    pub(super) fn new(address: Address, control: Option<Subject>) -> Self {
         Self {
             address,
             control,

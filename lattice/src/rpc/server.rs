@@ -20,8 +20,8 @@ use super::{DRAIN_LINGER, HOPS_MAX, Invocation, Service, Stamps};
 use crate::envelope::{
     Control, ControlReply, EnvelopeError, Failure, FailureKind, InvocationId, Reply, Request, StreamId,
 };
-use crate::stream::{Duplex, Streams};
-use crate::subject::{Address, SubjectError, Subjects};
+use crate::stream::{Offer, Streams};
+use crate::subject::{Address, Subject, SubjectError, Subjects};
 use crate::transport::{Handler, Served, Serving, Transport, TransportError};
 
 /// Calls from other hosts that run at once. The service has limits of its own; this one bounds what it is asked.
@@ -135,12 +135,53 @@ impl Server {
         namespace: &str,
     ) -> Result<Served, ServeError> {
         let subject = subjects.call(self.0.address.as_str(), namespace)?;
+        Ok(self
+            .serve_of(transport, subject, Some(format!("{namespace}/")))
+            .await?)
+    }
+
+    /// Serves the calls on `subject`, which several may share, as an outside provider does with its own.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub async fn serve_at(
+        &self,
+        transport: &dyn Transport,
+        subject: Subject,
+    ) -> Result<Served, TransportError> {
+        self.serve_of(transport, subject, None).await
+    }
+
+    /// The same for targets in `namespace` alone, whoever may publish on the subject.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub async fn serve_scoped(
+        &self,
+        transport: &dyn Transport,
+        subject: Subject,
+        namespace: &str,
+    ) -> Result<Served, TransportError> {
+        self.serve_of(transport, subject, Some(format!("{namespace}/")))
+            .await
+    }
+
+    async fn serve_of(
+        &self,
+        transport: &dyn Transport,
+        subject: Subject,
+        scope: Option<String>,
+    ) -> Result<Served, TransportError> {
         let concurrency = RUNNING_MAX;
         self.0
             .reply_len_max
             .fetch_min(transport.payload_len_max(), Relaxed);
-        let served = transport.serve(subject, Serving { concurrency }, Arc::new(self.clone()));
-        Ok(served.await?)
+        let handler = Scoped {
+            server: self.clone(),
+            scope,
+        };
+        let served = transport.serve(subject, Serving { concurrency }, Arc::new(handler));
+        served.await
     }
 
     /// Serves cancels, and the question whether this host lives, until what is returned is dropped.
@@ -252,7 +293,7 @@ impl Server {
     }
 
     /// Looks at a request. Whatever is answered that did not start, is said for good: a repeat of it gets no answer.
-    fn admit(&self, request: Bytes, room: bool) -> Admitted {
+    fn admit(&self, request: Bytes, room: bool, scope: Option<&str>) -> Admitted {
         let request = match Request::decode(&request) {
             Ok(request) => request,
             Err(error) => return self.malformed(&error),
@@ -312,6 +353,10 @@ impl Server {
         if left.is_zero() {
             return self.refuse(id, FailureKind::Deadline, "the request has no time left");
         }
+        if scope.is_some_and(|scope| !request.target.starts_with(scope)) {
+            let detail = "this subject is another namespace's";
+            return self.refuse(id, FailureKind::Denied, detail);
+        }
         if self.is_draining() {
             stats.refused_draining.fetch_add(1, Relaxed);
             return self.refuse(id, FailureKind::Unavailable, "this host drains");
@@ -337,16 +382,15 @@ impl Server {
         self.refuse(InvocationId([0; 16]), FailureKind::Unavailable, error.to_string())
     }
 
-    fn attach(&self, id: Option<StreamId>, from: Option<&Address>) -> Result<Option<Duplex>, Failure> {
+    fn offer(&self, id: Option<StreamId>, from: Option<&Address>) -> Result<Option<Offer>, Failure> {
         let Some(id) = id else { return Ok(None) };
-        let refused = |detail: String| Failure::not_started(FailureKind::Overloaded, detail);
-        let (Some(streams), Some(from)) = (&self.0.streams, from) else {
-            return Err(refused("streams are not taken here".to_owned()));
-        };
-        streams
-            .accept(id, from)
-            .map(Some)
-            .map_err(|error| refused(error.to_string()))
+        match (&self.0.streams, from) {
+            (Some(streams), Some(from)) => Ok(Some(Offer::new(streams.clone(), id, from.clone()))),
+            _ => Err(Failure::not_started(
+                FailureKind::Overloaded,
+                "streams are not taken here",
+            )),
+        }
     }
 
     fn run(
@@ -356,7 +400,7 @@ impl Server {
         asks_ms: Option<u64>,
     ) -> BoxFuture<'static, Option<Bytes>> {
         let id = request.id;
-        let stream = match self.attach(request.stream, request.from.as_ref()) {
+        let stream = match self.offer(request.stream, request.from.as_ref()) {
             Ok(stream) => stream,
             Err(failure) => return future::ready(Some(self.reply(id, Err(failure), None).encode())).boxed(),
         };
@@ -412,17 +456,24 @@ impl Server {
     }
 }
 
-impl Handler for Server {
+/// Serves one subject. Who may publish on that of a namespace reaches nothing else.
+struct Scoped {
+    server: Server,
+    /// What the target's name has to begin with.
+    scope: Option<String>,
+}
+
+impl Handler for Scoped {
     fn handle(&self, request: Bytes) -> BoxFuture<'static, Option<Bytes>> {
-        match self.admit(request, true) {
-            Admitted::Run(request, deadline, asks_ms) => self.run(*request, deadline, asks_ms),
+        match self.server.admit(request, true, self.scope.as_deref()) {
+            Admitted::Run(request, deadline, asks_ms) => self.server.run(*request, deadline, asks_ms),
             Admitted::Answer(reply) => future::ready(Some(reply.encode())).boxed(),
             Admitted::Drop => future::ready(None).boxed(),
         }
     }
 
     fn shed(&self, request: Bytes) -> Option<Bytes> {
-        match self.admit(request, false) {
+        match self.server.admit(request, false, self.scope.as_deref()) {
             Admitted::Answer(reply) => Some(reply.encode()),
             // It is never run without room.
             Admitted::Run(..) | Admitted::Drop => None,

@@ -57,11 +57,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut cancels: mpsc::Receiver<(Arc<Pe
 }
 
 async fn ask(shared: Arc<Shared>, peer: Arc<Peer>, cancel: Option<InvocationId>) {
+    let Some(control) = &peer.control else { return };
     let question = Control { cancel }.encode();
-    let answer = shared
-        .transport
-        .request(&peer.control, question, ANSWER_WAIT)
-        .await;
+    let answer = shared.transport.request(control, question, ANSWER_WAIT).await;
     match answer {
         Ok(answer) => {
             if let Ok(answer) = ControlReply::decode(&answer) {
@@ -81,6 +79,9 @@ async fn ask(shared: Arc<Shared>, peer: Arc<Peer>, cancel: Option<InvocationId>)
 impl Peer {
     /// Whether to ask it now; that is noted.
     fn is_to_be_asked(&self, now_ms: u64) -> bool {
+        if self.control.is_none() {
+            return false;
+        }
         let since = now_ms.saturating_sub(self.asked_at(now_ms));
         if self.is_ejected() {
             return since >= BACK_EACH_MS && self.note_asked(now_ms);

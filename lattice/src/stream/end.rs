@@ -57,6 +57,8 @@ struct State {
 
     /// Whether anything came.
     touched: bool,
+    /// The call that it goes with has not ended: a callee may take it late or never, and the call has a deadline.
+    called: bool,
     /// When something came last, or it was opened.
     heard: Instant,
     told: Instant,
@@ -98,6 +100,7 @@ impl End {
                 credit: if side == Side::Callee { WINDOW_MIN } else { 0 },
                 finished: false,
                 touched: false,
+                called: side == Side::Caller,
                 heard: Instant::now(),
                 told: Instant::now(),
                 behind: None,
@@ -253,13 +256,30 @@ impl End {
         }
     }
 
+    /// The call that it goes with has ended: from now on silence means that the other end has gone.
+    pub(super) fn call_ended(&self) {
+        let mut state = self.lock();
+        state.called = false;
+        state.heard = Instant::now();
+    }
+
+    /// Ends it without a word, if the other end never knew of it.
+    pub(super) fn discard(&self) {
+        let mut state = self.lock();
+        if !state.touched && state.reset.is_none() {
+            state.reset = Some("it was not taken".into());
+        }
+    }
+
     /// Each second: says that it is there, and notices that the other is not.
     pub(super) fn look(&self, now: Instant) {
         let mut state = self.lock();
         if state.reset.is_some() {
             return;
         }
-        // The callee's first credit comes when the call is taken, however long that runs.
+        if state.called && !state.touched {
+            return;
+        }
         if now.saturating_duration_since(state.heard) > SILENCE_MAX {
             self.fail(&mut state, "nothing was heard of its other end");
         } else if now.saturating_duration_since(state.told) >= ALIVE_EACH {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::StreamError;
 use super::end::End;
+use super::{StreamError, Streams};
 use crate::envelope::StreamId;
 use crate::subject::{Address, Subject};
 
@@ -17,6 +17,33 @@ pub struct Duplex {
     pub reader: Reader,
     /// What goes.
     pub writer: Writer,
+}
+
+/// A stream that came with a call, which the callee may take. One that it leaves costs nothing.
+pub struct Offer {
+    streams: Streams,
+    id: StreamId,
+    from: Address,
+}
+
+impl Offer {
+    pub(crate) fn new(streams: Streams, id: StreamId, from: Address) -> Self {
+        Self { streams, id, from }
+    }
+
+    /// Takes it: the caller may send from now on.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn accept(self) -> Result<Duplex, StreamError> {
+        self.streams.accept(self.id, &self.from)
+    }
+}
+
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Offer")
+    }
 }
 
 /// The half that reads. Dropped before the end, it resets the stream.
@@ -34,6 +61,11 @@ impl Duplex {
             reader: Reader(end.clone()),
             writer: Writer(end),
         }
+    }
+
+    /// Lets go of one that the callee did not take, which then is told nothing.
+    pub fn discard(self) {
+        self.reader.0.discard();
     }
 }
 
@@ -120,6 +152,12 @@ impl Binder {
     /// Resets it, as its call failed.
     pub fn fail(&self, why: &str) {
         self.0.reset_here(why);
+    }
+}
+
+impl Drop for Binder {
+    fn drop(&mut self) {
+        self.0.call_ended();
     }
 }
 

@@ -3,6 +3,7 @@
 //! A scenario returns what it saw, or panics with what is wrong; [`replay`] adds the seed. The same seed gives the same
 //! run.
 
+pub mod artifacts;
 pub mod calls;
 pub mod members;
 pub mod streams;

@@ -56,6 +56,12 @@ const ENVELOPES: &[&str] = &[
 ];
 
 const MESSAGES: &[&str] = &[
+    "artifact-damaged.hex",
+    "artifact-failed.hex",
+    "artifact-fetch.hex",
+    "artifact-have.hex",
+    "artifact-part.hex",
+    "artifact-read.hex",
     "asking-reply.hex",
     "cancel.hex",
     "control-reply.hex",

@@ -76,7 +76,14 @@ impl Service for Shared {
                 async move { Ok(body) }.boxed()
             }
             "large" => async move { Ok(vec![0; usize::try_from(number(&body)).unwrap()].into()) }.boxed(),
-            "copy" => copy(invocation.stream.expect("a stream comes with it")).boxed(),
+            "copy" => copy(
+                invocation
+                    .stream
+                    .expect("a stream comes with it")
+                    .accept()
+                    .unwrap(),
+            )
+            .boxed(),
             _ => async move { Ok(body) }.boxed(),
         }
     }

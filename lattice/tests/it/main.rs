@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod artifact;
 mod codec;
 mod envelope;
 mod fuzz;

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use weft_lattice::artifact::ArtifactDigest;
 use weft_lattice::envelope::{
-    Control, ControlReply, Digest, EnvelopeError, Failure, FailureKind, Frame, FrameKind, Heartbeat,
-    InvocationId, Record, Reply, Request, Side, Standing, StreamId,
+    ArtifactAsk, ArtifactReply, ArtifactRequest, Control, ControlReply, Digest, EnvelopeError, Failure,
+    FailureKind, Frame, FrameKind, Heartbeat, InvocationId, Record, Reply, Request, Side, Standing, StreamId,
 };
 use weft_lattice::subject::Address;
 
@@ -96,6 +97,30 @@ fn digest() -> Digest {
     }
 }
 
+fn artifact_requests() -> [(&'static str, ArtifactRequest); 3] {
+    let digest = ArtifactDigest([0xab; 32]);
+    let read = ArtifactAsk::Read {
+        offset: 262_144,
+        len: 262_144,
+    };
+    [
+        ("artifact read", read),
+        ("artifact fetch", ArtifactAsk::Fetch(address(0xc0ffee))),
+        ("artifact damaged", ArtifactAsk::Damaged),
+    ]
+    .map(|(name, ask)| (name, ArtifactRequest { digest, ask }))
+}
+
+fn artifact_replies() -> [(&'static str, ArtifactReply); 3] {
+    let data = Bytes::from_static(&[1, 2, 3]);
+    let failed = ArtifactReply::failed(FailureKind::NotFound, "it is not here");
+    [
+        ("artifact part", ArtifactReply::Part { size: 262_147, data }),
+        ("artifact have", ArtifactReply::Have(true)),
+        ("artifact failed", failed),
+    ]
+}
+
 /// Each message by its name in docs/wire.md, and what is read of it and written again.
 pub(crate) fn messages() -> Vec<(&'static str, Bytes)> {
     let cancel = Control {
@@ -114,6 +139,8 @@ pub(crate) fn messages() -> Vec<(&'static str, Bytes)> {
         ("digest", digest().encode()),
     ];
     all.extend(frames().map(|(name, frame)| (name, frame.encode())));
+    all.extend(artifact_requests().map(|(name, request)| (name, request.encode())));
+    all.extend(artifact_replies().map(|(name, reply)| (name, reply.encode())));
     assert_eq!(Request::decode(&all[0].1).unwrap(), host_request());
     assert_eq!(Reply::decode(&all[1].1).unwrap(), asking_reply());
     assert_eq!(Control::decode(&all[2].1).unwrap(), cancel);
@@ -122,6 +149,12 @@ pub(crate) fn messages() -> Vec<(&'static str, Bytes)> {
     assert_eq!(Digest::decode(&all[5].1).unwrap(), digest());
     for (_, frame) in frames() {
         assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);
+    }
+    for (_, request) in artifact_requests() {
+        assert_eq!(ArtifactRequest::decode(&request.encode()).unwrap(), request);
+    }
+    for (_, reply) in artifact_replies() {
+        assert_eq!(ArtifactReply::decode(&reply.encode()).unwrap(), reply);
     }
     all
 }
@@ -148,6 +181,12 @@ fn fields_of_a_later_version_are_ignored() {
     assert_eq!(Digest::decode(&newer(&digest().encode())), Ok(digest()));
     for (_, frame) in frames() {
         assert_eq!(Frame::decode(&newer(&frame.encode())), Ok(frame));
+    }
+    for (_, request) in artifact_requests() {
+        assert_eq!(ArtifactRequest::decode(&newer(&request.encode())), Ok(request));
+    }
+    for (_, reply) in artifact_replies() {
+        assert_eq!(ArtifactReply::decode(&newer(&reply.encode())), Ok(reply));
     }
     let unknown = Frame::decode(&newer(&frame(Side::Caller, 3, FrameKind::Other).encode())).unwrap();
     assert_eq!(unknown.kind, FrameKind::Other);
@@ -187,6 +226,7 @@ proptest! {
         let bytes = Bytes::from(bytes);
         let _ = (Frame::decode(&bytes), Heartbeat::decode(&bytes), Digest::decode(&bytes));
         let _ = (Control::decode(&bytes), ControlReply::decode(&bytes));
+        let _ = (ArtifactRequest::decode(&bytes), ArtifactReply::decode(&bytes));
     }
 
     #[test]
@@ -197,6 +237,7 @@ proptest! {
             for bytes in [Bytes::from(spoilt), bytes.slice(..cut.index(bytes.len()))] {
                 let _ = (Frame::decode(&bytes), Heartbeat::decode(&bytes), Digest::decode(&bytes));
                 let _ = (Control::decode(&bytes), ControlReply::decode(&bytes));
+                let _ = (ArtifactRequest::decode(&bytes), ArtifactReply::decode(&bytes));
             }
         }
     }

@@ -17,6 +17,7 @@ use weft_lattice::transport::nats::{NatsSettings, NatsTransport, Role};
 use weft_lattice::transport::{Transport, TransportError};
 
 use self::server::{Mode, Proxy, Server};
+use crate::artifact::{bytes, holder};
 use crate::hosts::{Echo, Host, call};
 use crate::transport::conforms;
 
@@ -72,6 +73,30 @@ async fn a_call_takes_two_messages_and_the_first_to_a_host_four() {
     }
     assert_eq!((a.client.stats().resent, b.server.stats().asked), (1, 1));
     assert_eq!(b.server.stats().started, 10);
+}
+
+/// Each is asked for the callee's clock, and each has to send back the stamp that it was given: without one it is a
+/// repeat, which gets no answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_that_are_the_first_to_a_host_at_once_are_all_answered() {
+    let server = Server::start("");
+    let a = Arc::new(Host::start(server.join("h1").await, "one", "h1").await);
+    for run in 0..20 {
+        let b = Host::start(server.join("h2").await, "one", &format!("h2-{run}")).await;
+        let targets = Arc::new(a.targets(&[&b]));
+        let mut calls = JoinSet::new();
+        for _ in 0..32 {
+            let (a, targets) = (a.clone(), targets.clone());
+            calls.spawn(async move {
+                a.call(&targets, "echo", "x", LONG)
+                    .await
+                    .map(|answer| answer.body)
+            });
+        }
+        while let Some(answer) = calls.join_next().await {
+            assert_eq!(answer.unwrap(), Ok(Bytes::from("x")));
+        }
+    }
 }
 
 #[tokio::test]
@@ -383,7 +408,7 @@ async fn strangers_messages_on_every_subject_do_no_harm() {
     ];
     for message in &garbage {
         let short = Duration::from_millis(200);
-        let refused = stranger.request(&subjects.call(name, "default").unwrap(), message.clone(), short);
+        let refused = stranger.request(&subjects.call(name, "default").unwrap(), message.clone(), LONG);
         let reply = weft_lattice::envelope::Reply::decode(&refused.await.unwrap()).unwrap();
         assert!(!reply.outcome.unwrap_err().may_have_started);
         let asked = stranger.request(&subjects.control(name).unwrap(), message.clone(), short);
@@ -398,4 +423,33 @@ async fn strangers_messages_on_every_subject_do_no_harm() {
         a.call(&a.targets(&[&b]), "echo", "x", LONG).await.unwrap().body,
         "x"
     );
+}
+
+#[tokio::test]
+async fn an_artifact_comes_over_nats_and_from_the_next_holder_when_the_first_is_cut_off() {
+    let server = Server::start("");
+    let proxy = Proxy::to(server.port).await;
+    let far = NatsSettings::new(vec![format!("nats://{}", proxy.address)], "h1", Role::Bulk);
+    let far = holder(NatsTransport::connect(&far).await.unwrap(), "h1").await;
+    let near = holder(server.join("h2").await, "h2").await;
+    let host = holder(server.join("h3").await, "h3").await;
+    let whole = bytes(20_000_000);
+    let digest = near.store.put(whole.clone());
+    far.store.put(whole.clone());
+    let (cut, mode) = (Arc::new(proxy), Mode::Drop);
+    let proxy = cut.clone();
+    far.store.on_read(move |number| {
+        if number == 30 {
+            cut.set(mode);
+        }
+    });
+    let sources = [far.address.clone(), near.address.clone()];
+    host.artifacts.fetch(digest, &sources).await.unwrap();
+    assert_eq!(host.store.get(digest).unwrap(), whole);
+    assert!(far.store.reads() >= 30 && near.store.reads() > 0);
+    proxy.set(Mode::Pass);
+
+    let fourth = holder(server.join("h4").await, "h4").await;
+    host.artifacts.replicate(digest, &fourth.address).await.unwrap();
+    assert_eq!(fourth.store.get(digest).unwrap(), whole);
 }

@@ -1,6 +1,6 @@
 //! Lattices under faults, by seed. `WEFT_SIM_SEEDS` is how many seeds each test runs, `WEFT_SIM_SEED` is one to repeat.
 
-use weft_lattice::testing::scenario::{calls, members, replay, streams};
+use weft_lattice::testing::scenario::{artifacts, calls, members, replay, streams};
 
 /// Runs `scenario` for some seeds: the one that is to be repeated, or as many as are wanted.
 fn seeds(usual: u64) -> std::ops::Range<u64> {
@@ -60,6 +60,27 @@ fn streams_bring_exactly_what_was_written_or_a_reset() {
 }
 
 #[test]
+fn artifacts_come_as_their_digest_says_or_not_at_all() {
+    let name = "artifacts_come_as";
+    let reports: Vec<_> = seeds(100)
+        .map(|seed| replay(name, seed, artifacts::run))
+        .collect();
+    let sum = |of: fn(&artifacts::Report) -> u64| reports.iter().map(of).sum::<u64>();
+    let (brought, failed) = (sum(|report| report.brought), sum(|report| report.failed));
+    let refused = sum(|report| report.refused);
+    if reports.len() >= 100 {
+        assert!(
+            brought > 100 && failed > 10 && refused > 10,
+            "{brought}, {failed}, {refused}"
+        );
+    }
+    eprintln!(
+        "{} runs: {brought} brought, {failed} failed, {refused} copies refused",
+        reports.len()
+    );
+}
+
+#[test]
 fn all_hosts_come_to_see_the_same_and_who_is_cut_off_judges_nobody() {
     for seed in seeds(100) {
         replay("all_hosts_come_to_see", seed, members::run);
@@ -83,6 +104,8 @@ fn the_same_seed_is_the_same_run() {
     let run = || replay("the_same_seed", 7, |seed| calls::run(seed, None));
     assert_eq!(run(), run());
     let run = || replay("the_same_seed", 7, streams::run);
+    assert_eq!(run(), run());
+    let run = || replay("the_same_seed", 7, artifacts::run);
     assert_eq!(run(), run());
     let run = || replay("the_same_seed", 7, members::run);
     assert_eq!(run(), run());

@@ -3,6 +3,7 @@
 //! Owns the instruments of an actor, which are bound to their attributes when it is deployed, so that a record
 //! is some relaxed additions. Must not know other actors, or how long this one lives.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -10,10 +11,14 @@ use super::description::*;
 use super::http_series::HttpSeries;
 use super::instrument::{Counter, Histogram};
 use super::nanos;
-use super::operation::{CallPath, Operation, OperationOutcome};
+use super::operation::{CallPath, ObjectBytes, Operation, OperationOutcome};
 use super::outcome::{Outcome, ShedReason};
 use super::snapshot::{Attributes, Family, Point, PointValue, Value};
 use crate::attributes::*;
+
+/// Actors that have durations and sizes of their own: those that were called first, for as long as they are deployed.
+/// The others' are one series, and their counters are their own. Together some 4 MB of text at most.
+pub(super) const MEASURED_ACTORS_MAX: usize = 256;
 
 /// What one finished invocation has to report.
 #[derive(Debug, Clone, Copy)]
@@ -38,18 +43,34 @@ pub struct ActorMetrics {
     /// `None` in the object that stands for all actors beyond the bound.
     name: Option<Arc<str>>,
     since: SystemTime,
+    finished: [Counter; Outcome::ALL.len()],
+    shed: [Counter; ShedReason::ALL.len()],
+    calls: [[Counter; Outcome::ALL.len()]; CallPath::ALL.len()],
+    log_lines: [Counter; 2],
+    reused: Counter,
+    object_bytes: [Counter; ObjectBytes::ALL.len()],
+    /// Taken at the first call; `None` if no place was left.
+    own: OnceLock<Option<Box<Measures>>>,
+    shared: Arc<SharedMeasures>,
+}
+
+/// Durations and sizes: an actor's are some 120 lines of text, twenty times its counters.
+struct Measures {
     request_duration: HttpSeries,
     queue_duration: Histogram,
     duration: [Histogram; Outcome::ALL.len()],
     cpu_time: Histogram,
     start_duration: Histogram,
     memory_peak: Histogram,
-    shed: [Counter; ShedReason::ALL.len()],
-    calls: [[Counter; Outcome::ALL.len()]; CallPath::ALL.len()],
     /// Most actors use few of the operations, and many use none.
     operation_duration: [OnceLock<Box<OperationSeries>>; Operation::ALL.len()],
-    log_lines: [Counter; 2],
-    reused: Counter,
+}
+
+/// How many actors have measures of their own, and those of all others.
+#[derive(Default)]
+pub(super) struct SharedMeasures {
+    owners: AtomicUsize,
+    rest: Measures,
 }
 
 /// One operation's durations, by outcome.
@@ -57,41 +78,57 @@ type OperationSeries = [Histogram; OperationOutcome::ALL.len()];
 
 impl ActorMetrics {
     /// Without a name it stands for all actors beyond the bound.
-    pub(super) fn new(name: Option<&str>) -> Self {
+    pub(super) fn new(name: Option<&str>, shared: Arc<SharedMeasures>) -> Self {
         Self {
             name: name.map(Arc::from),
             since: SystemTime::now(),
-            request_duration: HttpSeries::default(),
-            queue_duration: Histogram::new(CALL_NANOS),
-            duration: [const { Histogram::new(CALL_NANOS) }; Outcome::ALL.len()],
-            cpu_time: Histogram::new(SHORT_NANOS),
-            start_duration: Histogram::new(SHORT_NANOS),
-            memory_peak: Histogram::new(MEMORY_BYTES),
+            finished: Default::default(),
             shed: Default::default(),
             calls: Default::default(),
-            operation_duration: Default::default(),
             log_lines: Default::default(),
             reused: Default::default(),
+            object_bytes: Default::default(),
+            own: name.map_or_else(|| OnceLock::from(None), |_| OnceLock::new()),
+            shared,
+        }
+    }
+
+    /// Where its durations and sizes go.
+    fn measures(&self) -> &Measures {
+        let own = self
+            .own
+            .get_or_init(|| self.shared.take_place().then(Box::default));
+        own.as_deref().unwrap_or(&self.shared.rest)
+    }
+
+    /// Those that are told under its name.
+    fn own(&self) -> Option<&Measures> {
+        match self.name {
+            Some(_) => self.own.get()?.as_deref(),
+            None => Some(&self.shared.rest),
         }
     }
 
     /// Records a finished invocation, whatever its end. Once per invocation.
     pub fn record(&self, record: &InvocationRecord) {
-        self.queue_duration.record(nanos(record.queue));
-        self.duration[record.outcome as usize].record(nanos(record.total));
+        self.finished[record.outcome as usize].add(1);
+        let measures = self.measures();
+        measures.queue_duration.record(nanos(record.queue));
+        measures.duration[record.outcome as usize].record(nanos(record.total));
         if let Some(start) = record.start {
-            self.start_duration.record(nanos(start));
-            self.cpu_time.record(nanos(record.cpu));
+            measures.start_duration.record(nanos(start));
+            measures.cpu_time.record(nanos(record.cpu));
         }
         if let Some(peak) = record.peak_memory {
-            self.memory_peak.record(peak);
+            measures.memory_peak.record(peak);
         }
     }
 
     /// Records an HTTP request that this actor answered, or that failed on the way to it. `duration` is from
     /// the head of the request to the head of the response.
     pub fn record_http(&self, method: &http::Method, status: u16, duration: Duration) {
-        self.request_duration.of(method, status).record(nanos(duration));
+        let series = self.measures().request_duration.of(method, status);
+        series.record(nanos(duration));
     }
 
     /// Counts an invocation that admission refused, beside its [`Self::record`].
@@ -104,6 +141,11 @@ impl ActorMetrics {
         self.reused.add(1);
     }
 
+    /// Counts bytes of objects that this actor's guests read or wrote.
+    pub fn object_bytes(&self, way: ObjectBytes, bytes: usize) {
+        self.object_bytes[way as usize].add(bytes as u64);
+    }
+
     /// Counts a call that this actor made of another, by the way it went and its outcome.
     pub fn call(&self, path: CallPath, outcome: Outcome) {
         self.calls[path as usize][outcome as usize].add(1);
@@ -111,7 +153,7 @@ impl ActorMetrics {
 
     /// Records an operation that this actor asked of a capability. `duration` is what its guest waited.
     pub fn operation(&self, operation: Operation, outcome: OperationOutcome, duration: Duration) {
-        let series = self.operation_duration[operation as usize]
+        let series = self.measures().operation_duration[operation as usize]
             .get_or_init(|| Box::new([const { Histogram::new(OPERATION_NANOS) }; _]));
         series[outcome as usize].record(nanos(duration));
     }
@@ -133,9 +175,13 @@ impl ActorMetrics {
         }
     }
 
-    fn measured(&self, histogram: &Histogram, attributes: Attributes) -> Vec<Point> {
-        histogram
-            .value()
+    fn measured<'a>(
+        &'a self,
+        histogram: impl FnOnce(&'a Measures) -> &'a Histogram,
+        attributes: Attributes,
+    ) -> Vec<Point> {
+        self.own()
+            .and_then(|own| histogram(own).value())
             .map(|value| self.point(attributes, PointValue::Histogram(value)))
             .into_iter()
             .collect()
@@ -147,11 +193,26 @@ impl ActorMetrics {
         values: [Value; N],
         counters: &[Counter; N],
     ) -> Vec<Point> {
-        // Zeros tell a new actor's series from no actor; the overflow object has nothing to tell before it is
-        // used.
-        let untold = self.name.is_none() && counters.iter().all(|counter| counter.value() == 0);
+        // Zeros tell a new actor's series from no actor; of actors that are many, and of the overflow object, only what
+        // happened is told.
+        let is_one_of_many = self.name.is_none() || self.own().is_none();
+        let untold = is_one_of_many && counters.iter().all(|counter| counter.value() == 0);
         let told = values.into_iter().zip(counters).filter(|_| !untold);
         told.map(|(value, count)| self.point(vec![(key, value)], PointValue::Number(count.value())))
+            .collect()
+    }
+
+    /// Without zeros: most outcomes never happen.
+    fn finished_points(&self) -> Vec<Point> {
+        let counts = Outcome::ALL
+            .into_iter()
+            .zip(self.finished.iter().map(Counter::value));
+        let happened = counts.filter(|(_, count)| *count > 0);
+        happened
+            .map(|(outcome, count)| {
+                let attributes = vec![(WEFT_OUTCOME, Value::Static(outcome.as_str()))];
+                self.point(attributes, PointValue::Number(count))
+            })
             .collect()
     }
 
@@ -175,7 +236,8 @@ impl ActorMetrics {
 
     fn operation_points(&self) -> Vec<Point> {
         let mut points = vec![];
-        for (operation, series) in Operation::ALL.into_iter().zip(&self.operation_duration) {
+        let by_operation = self.own().map_or(&[][..], |own| &own.operation_duration[..]);
+        for (operation, series) in Operation::ALL.into_iter().zip(by_operation) {
             let by_outcome = series.get().map_or(&[][..], |series| &series[..]);
             for (outcome, histogram) in OperationOutcome::ALL.into_iter().zip(by_outcome) {
                 let attributes = vec![
@@ -183,26 +245,24 @@ impl ActorMetrics {
                     (WEFT_OPERATION, Value::Static(operation.as_str())),
                     (WEFT_OUTCOME, Value::Static(outcome.as_str())),
                 ];
-                points.extend(self.measured(histogram, attributes));
+                points.extend(self.measured(|_| histogram, attributes));
             }
         }
         points
     }
 
     fn duration_points(&self) -> Vec<Point> {
-        let of = |(outcome, histogram): (Outcome, &Histogram)| {
-            self.measured(histogram, vec![(WEFT_OUTCOME, Value::Static(outcome.as_str()))])
+        let of = |outcome: Outcome| {
+            let attributes = vec![(WEFT_OUTCOME, Value::Static(outcome.as_str()))];
+            self.measured(|own| &own.duration[outcome as usize], attributes)
         };
-        Outcome::ALL
-            .into_iter()
-            .zip(&self.duration)
-            .flat_map(of)
-            .collect()
+        Outcome::ALL.into_iter().flat_map(of).collect()
     }
 
     fn http_points(&self) -> Vec<Point> {
         let mut points = vec![];
-        for (key, histogram) in self.request_duration.series() {
+        let series = self.own().map(|own| own.request_duration.series());
+        for (key, histogram) in series.into_iter().flatten() {
             let attributes = match key {
                 Some((method, status)) => vec![
                     (HTTP_REQUEST_METHOD, Value::Static(method)),
@@ -211,9 +271,40 @@ impl ActorMetrics {
                 None if self.name.is_some() => vec![(OTEL_METRIC_OVERFLOW, Value::Bool(true))],
                 None => vec![],
             };
-            points.extend(self.measured(histogram, attributes));
+            points.extend(self.measured(|_| histogram, attributes));
         }
         points
+    }
+}
+
+impl Drop for ActorMetrics {
+    fn drop(&mut self) {
+        if let Some(Some(_)) = self.own.get() {
+            self.shared.owners.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl SharedMeasures {
+    fn take_place(&self) -> bool {
+        let more = |owners: usize| (owners < MEASURED_ACTORS_MAX).then_some(owners + 1);
+        self.owners
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
+    }
+}
+
+impl Default for Measures {
+    fn default() -> Self {
+        Self {
+            request_duration: HttpSeries::default(),
+            queue_duration: Histogram::new(CALL_NANOS),
+            duration: [const { Histogram::new(CALL_NANOS) }; Outcome::ALL.len()],
+            cpu_time: Histogram::new(SHORT_NANOS),
+            start_duration: Histogram::new(SHORT_NANOS),
+            memory_peak: Histogram::new(MEMORY_BYTES),
+            operation_duration: Default::default(),
+        }
     }
 }
 
@@ -226,16 +317,19 @@ pub(super) fn families(actors: &[Arc<ActorMetrics>]) -> Vec<Family> {
     vec![
         family(&REQUEST_DURATION, &ActorMetrics::http_points),
         family(&QUEUE_DURATION, &|actor| {
-            actor.measured(&actor.queue_duration, vec![])
+            actor.measured(|own| &own.queue_duration, vec![])
         }),
         family(&DURATION, &ActorMetrics::duration_points),
-        family(&CPU_TIME, &|actor| actor.measured(&actor.cpu_time, vec![])),
+        family(&FINISHED, &ActorMetrics::finished_points),
+        family(&CPU_TIME, &|actor| actor.measured(|own| &own.cpu_time, vec![])),
         family(&CALLS, &ActorMetrics::call_points),
         family(&OPERATION_DURATION, &ActorMetrics::operation_points),
         family(&START_DURATION, &|actor| {
-            actor.measured(&actor.start_duration, vec![])
+            actor.measured(|own| &own.start_duration, vec![])
         }),
-        family(&MEMORY_PEAK, &|actor| actor.measured(&actor.memory_peak, vec![])),
+        family(&MEMORY_PEAK, &|actor| {
+            actor.measured(|own| &own.memory_peak, vec![])
+        }),
         family(&SHED, &|actor| {
             let reasons = ShedReason::ALL.map(|reason| Value::Static(reason.as_str()));
             actor.counted(WEFT_REASON, reasons, &actor.shed)
@@ -243,6 +337,19 @@ pub(super) fn families(actors: &[Arc<ActorMetrics>]) -> Vec<Family> {
         family(&REUSED, &|actor| match actor.reused.value() {
             0 => vec![],
             reused => vec![actor.point(vec![], PointValue::Number(reused))],
+        }),
+        family(&CAPABILITY_IO, &|actor| {
+            let moved = ObjectBytes::ALL.into_iter().zip(&actor.object_bytes);
+            let moved = moved.filter(|(_, bytes)| bytes.value() > 0);
+            let point = |(way, bytes): (ObjectBytes, &Counter)| {
+                let operation = way.operation();
+                let attributes = vec![
+                    (WEFT_CAPABILITY, Value::Static(operation.capability())),
+                    (WEFT_OPERATION, Value::Static(operation.as_str())),
+                ];
+                actor.point(attributes, PointValue::Number(bytes.value()))
+            };
+            moved.map(point).collect()
         }),
         family(&GUEST_LOG_LINES, &|actor| {
             actor.counted(WEFT_LOG_DROPPED, [false, true].map(Value::Bool), &actor.log_lines)
@@ -256,6 +363,10 @@ pub(super) mod tests {
     use super::super::http_series::HTTP_SERIES_PER_ACTOR_MAX;
     use super::super::snapshot::prometheus_text;
     use super::*;
+
+    fn alone(name: &str) -> ActorMetrics {
+        ActorMetrics::new(Some(name), Arc::default())
+    }
 
     /// One that had an instance.
     pub(in crate::metrics) fn invocation(outcome: Outcome) -> InvocationRecord {
@@ -296,7 +407,7 @@ pub(super) mod tests {
 
     #[test]
     fn methods_that_nobody_registered_are_one_series() {
-        let actor = ActorMetrics::new(Some("default/hello/hello"));
+        let actor = alone("default/hello/hello");
         for method in ["BREW", "PROPFIND", "get"] {
             actor.record_http(
                 &http::Method::from_bytes(method.as_bytes()).unwrap(),
@@ -315,7 +426,7 @@ pub(super) mod tests {
 
     #[test]
     fn threads_that_take_places_at_once_agree_whose_is_whose() {
-        let actor = ActorMetrics::new(Some("default/hello/hello"));
+        let actor = alone("default/hello/hello");
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -337,23 +448,62 @@ pub(super) mod tests {
 
     #[test]
     fn what_never_had_an_instance_records_none() {
-        let actor = ActorMetrics::new(Some("default/hello/hello"));
+        let actor = alone("default/hello/hello");
         actor.record(&InvocationRecord {
             start: None,
             peak_memory: None,
             ..invocation(Outcome::Overloaded)
         });
-        assert_eq!(actor.queue_duration.value().unwrap().count(), 1);
+        let own = actor.own().unwrap();
+        assert_eq!(own.queue_duration.value().unwrap().count(), 1);
         assert_eq!(
-            actor.duration[Outcome::Overloaded as usize]
+            own.duration[Outcome::Overloaded as usize]
                 .value()
                 .unwrap()
                 .count(),
             1
         );
-        for histogram in [&actor.start_duration, &actor.cpu_time, &actor.memory_peak] {
+        for histogram in [&own.start_duration, &own.cpu_time, &own.memory_peak] {
             assert_eq!(histogram.value(), None);
         }
+    }
+
+    /// 4,096 actors that were called once were 50 MB of text, which took seconds to make.
+    #[test]
+    fn actors_beyond_the_bound_are_counted_under_their_names_and_measured_together() {
+        let metrics = HostMetrics::default();
+        let name = |n| format!("default/many/{n}");
+        let mut actors: Vec<_> = (0..=MEASURED_ACTORS_MAX)
+            .map(|n| metrics.actor(&name(n)))
+            .collect();
+        for actor in &actors {
+            actor.record(&invocation(Outcome::Ok));
+            actor.record_http(&http::Method::GET, 200, Duration::ZERO);
+        }
+        let counts = |actor: &str| {
+            format!("weft_invocation_count_total{{weft_outcome=\"ok\",weft_actor=\"{actor}\"}} 1\n")
+        };
+        let measures = |of: &str| format!("weft_invocation_cpu_time_seconds_count{{{of}}} 1\n");
+        let text = prometheus_text(&metrics.snapshot(), &[]);
+        let (last, beyond) = (name(MEASURED_ACTORS_MAX - 1), name(MEASURED_ACTORS_MAX));
+        assert!(text.contains(&counts(&last)) && text.contains(&counts(&beyond)));
+        assert!(text.contains(&measures(&format!("weft_actor=\"{last}\""))));
+        assert!(
+            text.contains(&measures("otel_metric_overflow=\"true\"")),
+            "{text}"
+        );
+        assert_eq!(
+            text.lines()
+                .filter(|line| line.contains(&format!("\"{beyond}\"")))
+                .count(),
+            1
+        );
+
+        // One that goes leaves its place to the next that is called for the first time.
+        actors.remove(0);
+        let next = metrics.actor(&name(MEASURED_ACTORS_MAX + 1));
+        next.record(&invocation(Outcome::Ok));
+        assert!(next.own().is_some());
     }
 
     #[test]
@@ -410,10 +560,10 @@ pub(super) mod tests {
 
     #[test]
     fn an_actor_pays_for_the_operations_that_it_uses() {
-        let actor = ActorMetrics::new(Some("default/shop/pricing"));
+        let actor = alone("default/shop/pricing");
         let held = || {
-            actor
-                .operation_duration
+            let own = actor.own().unwrap();
+            own.operation_duration
                 .iter()
                 .filter(|series| series.get().is_some())
                 .count()

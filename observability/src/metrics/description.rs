@@ -126,7 +126,7 @@ const fn histogram(name: &'static str, help: &'static str) -> Description {
     }
 }
 
-const fn counter(name: &'static str, things: &'static str, help: &'static str) -> Description {
+pub(super) const fn counter(name: &'static str, things: &'static str, help: &'static str) -> Description {
     Description {
         name,
         kind: Kind::Counter,
@@ -135,7 +135,7 @@ const fn counter(name: &'static str, things: &'static str, help: &'static str) -
     }
 }
 
-const fn gauge(name: &'static str, unit: Unit, help: &'static str) -> Description {
+pub(super) const fn gauge(name: &'static str, unit: Unit, help: &'static str) -> Description {
     Description {
         name,
         kind: Kind::Gauge,
@@ -160,6 +160,8 @@ pub(super) static DURATION: Description = histogram(
 );
 pub(super) static CPU_TIME: Description =
     histogram(WEFT_INVOCATION_CPU_TIME, "CPU time of the guest per invocation.");
+pub(super) static FINISHED: Description =
+    counter(WEFT_INVOCATION_COUNT, "{invocation}", "Invocations that ended.");
 pub(super) static SHED: Description = counter(
     WEFT_INVOCATION_SHED,
     "{invocation}",
@@ -203,6 +205,21 @@ pub(super) static ARTIFACT_CACHE: Description = counter(
     "{lookup}",
     "Look-ups of compiled components.",
 );
+pub(super) static ARTIFACTS_KEPT: Description = gauge(
+    WEFT_ARTIFACT_KEPT,
+    Unit::Count("{artifact}"),
+    "Components on disk.",
+);
+pub(super) static ARTIFACT_SIZE: Description = gauge(
+    WEFT_ARTIFACT_SIZE,
+    Unit::Bytes,
+    "Bytes of the components on disk.",
+);
+pub(super) static ARTIFACTS_DROPPED: Description = counter(
+    WEFT_ARTIFACT_DROPPED,
+    "{artifact}",
+    "Components dropped from disk, as nothing deploys them.",
+);
 pub(super) static POOL_SLOTS: Description = gauge(
     WEFT_POOL_SLOTS,
     Unit::Count("{slot}"),
@@ -213,10 +230,21 @@ pub(super) static REUSED: Description = counter(
     "{invocation}",
     "Invocations served by an instance that had served before.",
 );
+pub(super) static CAPABILITY_IO: Description = Description {
+    name: WEFT_CAPABILITY_IO,
+    kind: Kind::Counter,
+    unit: Unit::Bytes,
+    help: "Bytes that guests read from objects and wrote to them.",
+};
 pub(super) static MEMORIES_WARM: Description = gauge(
     WEFT_POOL_MEMORIES_WARM,
     Unit::Count("{memory}"),
     "Memories kept resident for the next instance.",
+);
+pub(super) static MEMORIES_WARM_SIZE: Description = gauge(
+    WEFT_POOL_MEMORIES_WARM_SIZE,
+    Unit::Bytes,
+    "Bytes that the memories kept for the next instance hold.",
 );
 pub(super) static APP_PLACES: Description = gauge(
     WEFT_APP_PLACES,

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use super::actor::{self, ActorMetrics};
+use super::actor::{self, ActorMetrics, SharedMeasures};
 use super::description::*;
 use super::instrument::{Counter, Histogram};
+use super::mesh::MeshReport;
 use super::nanos;
 use super::outcome::{CacheResult, CompileOutcome, Eviction};
 use super::snapshot::{Attributes, Family, Point, PointValue, Value};
@@ -30,6 +31,8 @@ pub struct PoolState {
     pub live: u64,
     /// Memories kept resident for the next instance.
     pub warm_memories: u64,
+    /// Bytes that those hold.
+    pub warm_bytes: u64,
     /// Instances that are kept from one invocation to the next, running ones included.
     pub kept: u64,
 }
@@ -76,11 +79,13 @@ struct Host {
     /// Those that somebody still serves. Series of an actor that is gone are dropped with it.
     actors: Mutex<BTreeMap<String, Weak<ActorMetrics>>>,
     overflow: Arc<ActorMetrics>,
+    measures: Arc<SharedMeasures>,
     compile_duration: [Histogram; CompileOutcome::ALL.len()],
     load_duration: Histogram,
     loads: [Counter; FAILED_OR_OK.len()],
     evictions: [Counter; Eviction::ALL.len()],
     artifact_cache: [Counter; CacheResult::ALL.len()],
+    artifacts_dropped: Counter,
     connections_refused: Counter,
     requests_rejected: Mutex<BTreeMap<&'static str, u64>>,
     panics: Counter,
@@ -90,11 +95,13 @@ struct Host {
     active_requests: Observer<dyn Fn() -> u64 + Send>,
     pool: Observer<dyn Fn() -> PoolState + Send>,
     components_loaded: Observer<dyn Fn() -> u64 + Send>,
+    artifacts: Observer<dyn Fn() -> (u64, u64) + Send>,
     places: Observer<dyn Fn() -> Vec<AppPlacesReport> + Send>,
     tasks: Observer<dyn Fn() -> u64 + Send>,
     connections: Observer<dyn Fn() -> u64 + Send>,
     certificates: Observer<CertificatesFn>,
     state: Observer<dyn Fn() -> StateReport + Send>,
+    mesh: Observer<dyn Fn() -> Option<MeshReport> + Send>,
 }
 
 /// The values of `weft.outcome` for what works or does not, by `usize::from(ok)`.
@@ -127,15 +134,18 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Default for HostMetrics {
     fn default() -> Self {
+        let measures = Arc::<SharedMeasures>::default();
         Self(Arc::new(Host {
             since: SystemTime::now(),
             actors: Mutex::default(),
-            overflow: Arc::new(ActorMetrics::new(None)),
+            overflow: Arc::new(ActorMetrics::new(None, measures.clone())),
+            measures,
             compile_duration: [const { Histogram::new(COMPILE_NANOS) }; CompileOutcome::ALL.len()],
             load_duration: Histogram::new(COMPILE_NANOS),
             loads: Default::default(),
             evictions: Default::default(),
             artifact_cache: Default::default(),
+            artifacts_dropped: Counter::default(),
             connections_refused: Counter::default(),
             requests_rejected: Mutex::default(),
             panics: Counter::default(),
@@ -145,11 +155,13 @@ impl Default for HostMetrics {
             active_requests: Observer::default(),
             pool: Observer::default(),
             components_loaded: Observer::default(),
+            artifacts: Observer::default(),
             places: Observer::default(),
             tasks: Observer::default(),
             connections: Observer::default(),
             certificates: Observer::default(),
             state: Observer::default(),
+            mesh: Observer::default(),
         }))
     }
 }
@@ -176,7 +188,7 @@ impl HostMetrics {
         if actors.len() >= ACTORS_MAX {
             return Arc::clone(&self.0.overflow);
         }
-        let actor = Arc::new(ActorMetrics::new(Some(name)));
+        let actor = Arc::new(ActorMetrics::new(Some(name), self.0.measures.clone()));
         actors.insert(name.to_owned(), Arc::downgrade(&actor));
         actor
     }
@@ -204,6 +216,11 @@ impl HostMetrics {
     /// A compiled component was looked up in the cache.
     pub fn artifact_cache(&self, result: CacheResult) {
         self.0.artifact_cache[result as usize].add(1);
+    }
+
+    /// A component was dropped from disk, as nothing deploys it.
+    pub fn artifact_dropped(&self) {
+        self.0.artifacts_dropped.add(1);
     }
 
     /// A connection was closed at once because there are too many.
@@ -254,6 +271,11 @@ impl HostMetrics {
         self.0.components_loaded.set(Box::new(f));
     }
 
+    /// Tells how to ask how many components are on disk, and how many bytes they have.
+    pub fn observe_artifacts(&self, f: impl Fn() -> (u64, u64) + Send + 'static) {
+        self.0.artifacts.set(Box::new(f));
+    }
+
     /// Tells how to ask what each app has of the pool's places.
     pub fn observe_places(&self, f: impl Fn() -> Vec<AppPlacesReport> + Send + 'static) {
         self.0.places.set(Box::new(f));
@@ -278,6 +300,11 @@ impl HostMetrics {
     /// Tells how to ask how far this host has converged.
     pub fn observe_state(&self, f: impl Fn() -> StateReport + Send + 'static) {
         self.0.state.set(Box::new(f));
+    }
+
+    /// Tells how to ask for this host's part in a lattice, if it has one now.
+    pub fn observe_mesh(&self, f: impl Fn() -> Option<MeshReport> + Send + 'static) {
+        self.0.mesh.set(Box::new(f));
     }
 
     /// All metrics now.
@@ -350,6 +377,12 @@ impl HostMetrics {
                 .map(|(result, count)| number(labelled(WEFT_CACHE_RESULT, result.as_str()), count.value()))
                 .collect(),
         );
+        let kept = host.artifacts.ask(|ask| ask());
+        let of_kept = |value: fn((u64, u64)) -> u64| kept.map(|kept| number(vec![], value(kept)));
+        family(&ARTIFACTS_KEPT, of_kept(|kept| kept.0).into_iter().collect());
+        family(&ARTIFACT_SIZE, of_kept(|kept| kept.1).into_iter().collect());
+        let dropped = number(vec![], host.artifacts_dropped.value());
+        family(&ARTIFACTS_DROPPED, vec![dropped]);
         let pool = host.pool.ask(|ask| ask());
         family(
             &POOL_SLOTS,
@@ -363,6 +396,10 @@ impl HostMetrics {
             pool.iter()
                 .map(|pool| number(vec![], pool.warm_memories))
                 .collect(),
+        );
+        family(
+            &MEMORIES_WARM_SIZE,
+            pool.iter().map(|pool| number(vec![], pool.warm_bytes)).collect(),
         );
         let places = host.places.ask(|ask| ask()).unwrap_or_default();
         let each = |of: &AppPlacesReport| {
@@ -452,6 +489,9 @@ impl HostMetrics {
         family(&PROVIDERS, of_state(|state| state.providers));
         family(&LINKS, of_state(|state| state.links));
         family(&CONDITIONS, of_state(|state| state.conditions));
+        if let Some(mesh) = host.mesh.ask(|ask| ask()).flatten() {
+            families.extend(mesh.families(point));
+        }
         families
     }
 

@@ -136,6 +136,25 @@ impl Operation {
     }
 }
 
+/// Which way the bytes of an object went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectBytes {
+    Read,
+    Written,
+}
+
+impl ObjectBytes {
+    pub const ALL: [Self; 2] = [Self::Read, Self::Written];
+
+    /// The operation that began it.
+    pub const fn operation(self) -> Operation {
+        match self {
+            Self::Read => Operation::BlobRead,
+            Self::Written => Operation::BlobWrite,
+        }
+    }
+}
+
 /// How an operation of a capability ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OperationOutcome {

@@ -136,16 +136,19 @@ pub enum Eviction {
     Idle,
     /// Too many were loaded.
     Bound,
+    /// Unused slots of the pool held memory after a peak, which goes with it.
+    Memory,
 }
 
 impl Eviction {
-    pub const ALL: [Self; 2] = [Self::Idle, Self::Bound];
+    pub const ALL: [Self; 3] = [Self::Idle, Self::Bound, Self::Memory];
 
     /// The value of the attribute `weft.reason`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Idle => "idle",
             Self::Bound => "bound",
+            Self::Memory => "memory",
         }
     }
 }

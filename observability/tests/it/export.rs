@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use weft_observability::attributes::{METRICS, WEFT_POOL_SLOTS, WEFT_TLS_RELOAD};
 use weft_observability::metrics::{
-    AppPlacesReport, CacheResult, CallPath, CompileOutcome, Eviction, Operation, OperationOutcome, PoolState,
-    ShedReason, StateReport,
+    AppPlacesReport, CacheResult, CallPath, CompileOutcome, ConnectionReport, Eviction, MeshReport,
+    Operation, OperationOutcome, PoolState, ShedReason, StateReport,
 };
 use weft_observability::test_collector::{SpanKind, TestCollector};
 use weft_observability::{InvocationRecord, LogFormat, Outcome, TraceContext, context_of, set_parent};
@@ -99,6 +99,7 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
         limit: 10,
         live: 2,
         warm_memories: 5,
+        warm_bytes: 4096,
         kept: 1,
     });
     metrics.observe_places(|| {
@@ -118,11 +119,19 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
     metrics.component_load(true);
     metrics.component_evicted(Eviction::Idle);
     metrics.observe_components_loaded(|| 1);
+    metrics.observe_artifacts(|| (2, 4096));
+    metrics.artifact_dropped();
     metrics.artifact_cache(CacheResult::Miss);
     metrics.request_rejected("no-route");
     metrics.reconciled(true, Duration::from_millis(1));
     metrics.committed(true, Duration::from_millis(1));
     metrics.observe_state(StateReport::default);
+    metrics.observe_mesh(|| {
+        Some(MeshReport {
+            connections: vec![ConnectionReport::default()],
+            ..MeshReport::default()
+        })
+    });
     assert!(collector.wait_for_metric(WEFT_POOL_SLOTS, WAIT_MAX).await);
 
     let time = Duration::from_micros(700);

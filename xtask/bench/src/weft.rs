@@ -117,6 +117,7 @@ impl Weft {
             http: &http,
             providers,
             actors: &known,
+            remotes: &Default::default(),
         };
         let mut states = Vec::new();
         for (guest, actor) in actors {
@@ -125,9 +126,13 @@ impl Weft {
             let component = &actor.component.description;
             let (links, faults) = LinkTable::resolve(&actor.info.name, component, [], &own, &targets);
             ensure!(faults.is_empty(), "{}", faults.join("; "));
-            states.push(ActorState { actor, links });
+            states.push(ActorState {
+                actor,
+                links,
+                elsewhere: None,
+            });
         }
-        Ok(Arc::new(State::new(states, Routes::default())))
+        Ok(Arc::new(State::new(states, Vec::new(), Routes::default())))
     }
 }
 

@@ -1,5 +1,6 @@
 //! HTTP hello: wrk on one server at a time, servers in turn.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -60,9 +61,9 @@ pub(super) fn measure(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Resul
 /// Load on a server that is otherwise alone; a short warm-up goes before it.
 pub(super) fn load(subjects: &Subjects, server: &Server, connections: u32) -> anyhow::Result<Load> {
     let seconds = if subjects.quick { 1 } else { SECONDS };
-    wrk(subjects, server, connections, 1)?;
+    wrk(subjects, server.address, connections, 1)?;
     let before = server.cpu()?;
-    let (requests_per_s, p50_us, p99_us, requests) = wrk(subjects, server, connections, seconds)?;
+    let (requests_per_s, p50_us, p99_us, requests) = wrk(subjects, server.address, connections, seconds)?;
     let cpu = server.cpu()?.saturating_sub(before);
     Ok(Load {
         requests_per_s,
@@ -80,9 +81,16 @@ const SCRIPT: &str = "done = function(summary, latency, requests)\n\
     errors.connect + errors.read + errors.write + errors.status + errors.timeout))\n\
 end\n";
 
+/// Requests a second to what answers at `address`, after a short warm-up.
+pub(super) fn rate(subjects: &Subjects, address: SocketAddr, connections: u32) -> anyhow::Result<f64> {
+    let seconds = if subjects.quick { 1 } else { SECONDS };
+    wrk(subjects, address, connections, 1)?;
+    Ok(wrk(subjects, address, connections, seconds)?.0)
+}
+
 fn wrk(
     subjects: &Subjects,
-    server: &Server,
+    address: SocketAddr,
     connections: u32,
     seconds: u32,
 ) -> anyhow::Result<(f64, f64, f64, f64)> {
@@ -92,7 +100,7 @@ fn wrk(
     command
         .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "-s"])
         .arg(script);
-    command.arg(format!("http://{}/plain", server.address));
+    command.arg(format!("http://{address}/plain"));
     let text = sh::read(Duration::from_secs(u64::from(seconds) + 30), &mut command)?;
     let line = text
         .lines()

@@ -174,7 +174,7 @@ impl Drop for Server {
 }
 
 /// A loopback port that was free a moment ago.
-fn free_address() -> io::Result<SocketAddr> {
+pub(super) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 

@@ -1,4 +1,4 @@
-//! What the tests of capabilities run against: Redis and Postgres, from Debian's packages where the machine has none, and
+//! What tests run against: Redis, Postgres and an OCI registry, from Debian's packages where the machine has none, and
 //! a server of S3's protocol, which Cargo compiles.
 //!
 //! `capabilities/servers` finds them again: there the places are listed in which it looks.
@@ -28,6 +28,7 @@ const POSTGRES_PROGRAMS: [&str; 2] = ["initdb", "postgres"];
 pub(crate) struct Servers {
     pub(crate) redis: PathBuf,
     pub(crate) postgres: PathBuf,
+    pub(crate) registry: PathBuf,
     pub(crate) s3: PathBuf,
 }
 
@@ -36,6 +37,8 @@ pub(crate) fn ensure(cache: &Cache) -> anyhow::Result<Servers> {
         redis: redis(cache).context("Redis is missing. Install it (Debian: apt-get install redis-server)")?,
         postgres: postgres(cache)
             .context("Postgres is missing. Install it (Debian: apt-get install postgresql)")?,
+        registry: registry(cache)
+            .context("docker-registry is missing. Install it (Debian: apt-get install docker-registry)")?,
         s3: s3(cache).context("s3s-fs is missing. Install it (cargo install s3s-fs --features binary)")?,
     })
 }
@@ -89,6 +92,27 @@ fn redis(cache: &Cache) -> anyhow::Result<PathBuf> {
         Ok(())
     })?;
     Ok(folder.join("redis-server"))
+}
+
+fn registry(cache: &Cache) -> anyhow::Result<PathBuf> {
+    if let Some(program) = sh::which("docker-registry") {
+        return Ok(program);
+    }
+    let packages = Packages {
+        with_dependencies: &["libc6"],
+        // It needs no more than that; the rest is for a service of the machine.
+        alone: &["docker-registry"],
+    };
+    let folder = cache.entry("docker-registry", |folder| {
+        debian::unpack(
+            "docker-registry",
+            &packages,
+            &cache.path("apt"),
+            &folder.join("root"),
+        )?;
+        debian::write_starter(&folder.join("docker-registry"), "root", "usr/bin/docker-registry")
+    })?;
+    Ok(folder.join("docker-registry"))
 }
 
 fn postgres(cache: &Cache) -> anyhow::Result<PathBuf> {

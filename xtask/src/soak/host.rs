@@ -54,6 +54,9 @@ impl Host {
             "127.0.0.1:0",
             "--monitor",
             "127.0.0.1:0",
+            // What is deployed and never called would else be let go after ten minutes, with its file and its maps.
+            "--unload-after",
+            "1h",
             "--data",
         ]);
         command.arg(&data).args(files);
@@ -117,8 +120,12 @@ impl Host {
         format!("/proc/{}/{file}", self.child.id())
     }
 
-    /// What it holds now. To ask it takes a connection and a task of its own, every time alike.
+    /// What it holds now. What the system knows is taken first, as the host may still hold the connection over which the
+    /// rest is asked; to answer takes a task, every time alike.
     pub(super) fn holdings(&self) -> anyhow::Result<Holdings> {
+        let files = fs::read_dir(self.proc("fd"))?.count();
+        let threads = fs::read_dir(self.proc("task"))?.count();
+        let maps = fs::read_to_string(self.proc("maps"))?.lines().count();
         let metrics = ask(&self.monitor, "GET", "/metrics", "")?;
         let sum = |name: &str, part: &str| -> u64 {
             let lines = metrics.lines().filter(|line| {
@@ -130,9 +137,9 @@ impl Host {
             values.sum::<f64>() as u64
         };
         Ok(Holdings {
-            files: fs::read_dir(self.proc("fd"))?.count(),
-            threads: fs::read_dir(self.proc("task"))?.count(),
-            maps: fs::read_to_string(self.proc("maps"))?.lines().count(),
+            files,
+            threads,
+            maps,
             tasks: sum("weft_task_count", ""),
             live_slots: sum("weft_pool_slots", "\"live\""),
             places: sum("weft_app_places", "\"used\""),

@@ -83,18 +83,21 @@ pub(super) fn run(subjects: &Subjects, minutes: u64) -> anyhow::Result<Vec<Findi
 }
 
 /// Takes more slots of the pool at once than it keeps warm. A slot that was used has four mappings more than one that
-/// never was, and slots are taken from the warm ones from then on.
+/// never was, and slots are taken from the warm ones from then on. The pool is in parts, a part for each processor, and
+/// each thread takes of one: so guests wait on the threads that serve, and then some compute on those that are for that.
 fn burst(subjects: &Subjects, host: &Host) -> anyhow::Result<()> {
     let (rate_per_s, seconds, connections) = ("400", 3, "400");
-    let args = [
-        "open",
-        &host.http,
-        "/calls/wait?ms=1000",
-        rate_per_s,
-        &seconds.to_string(),
-        connections,
-    ];
-    subjects.load(Duration::from_secs(seconds), &args)?;
+    for path in ["/calls/wait?ms=1000", "/burn/spin"] {
+        let args = [
+            "open",
+            &host.http,
+            path,
+            rate_per_s,
+            &seconds.to_string(),
+            connections,
+        ];
+        subjects.load(Duration::from_secs(seconds), &args)?;
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
 };
 use weft_capabilities::{BlobError, BlobRead, BlobStore, BlobWriter, Object};
-use weft_observability::metrics::Operation;
+use weft_observability::metrics::{ActorMetrics, ObjectBytes, Operation};
 
 use super::{Answer, Context, OpenContainer, drop_of, opened, told};
 use crate::front::operation::observed;
@@ -54,6 +54,7 @@ pub(super) fn add_to_linker(types: &mut LinkerInstance<'_, InstanceState>) -> wa
 pub(super) struct OutgoingValue(Arc<Mutex<Outgoing>>);
 
 struct Outgoing {
+    metrics: Arc<ActorMetrics>,
     /// `None` if the actor is linked to none.
     store: Option<Arc<dyn BlobStore>>,
     to: Option<Object>,
@@ -130,6 +131,7 @@ fn unlinked() -> BlobError {
 
 impl Outgoing {
     fn write(&mut self, chunk: Bytes) {
+        self.metrics.object_bytes(ObjectBytes::Written, chunk.len());
         let writing = match mem::replace(&mut self.written, Written::Nothing) {
             Written::Nothing => {
                 let (store, to) = (self.store.clone(), self.to.clone());
@@ -220,8 +222,10 @@ impl OutputStream for OutgoingBody {
 }
 
 fn new_outgoing_value(mut context: Context<'_>, (): ()) -> wasmtime::Result<(Resource<OutgoingValue>,)> {
-    let links = &context.data().call().target().links;
+    let call = context.data().call();
+    let links = &call.target().links;
     let value = Outgoing {
+        metrics: call.actor.metrics.clone(),
         store: links.blob_store.as_ref().map(|link| link.store.clone()),
         to: None,
         written: Written::Nothing,
@@ -301,6 +305,7 @@ fn finish<'a>(mut context: Context<'a>, (handle,): (Resource<OutgoingValue>,)) -
 
 /// What a guest's `incoming-value` stands for.
 pub(super) struct IncomingValue {
+    metrics: Arc<ActorMetrics>,
     read: BlobRead,
     counted: BlobBody,
 }
@@ -322,7 +327,15 @@ pub(super) fn get_data<'a>(
                 .await
         };
         Ok((match observed(&call, Operation::BlobRead, read).await {
-            Ok(read) => Ok(context.data_mut().table().push(IncomingValue { read, counted })?),
+            Ok(read) => {
+                let metrics = call.actor.metrics.clone();
+                let value = IncomingValue {
+                    metrics,
+                    read,
+                    counted,
+                };
+                Ok(context.data_mut().table().push(value)?)
+            }
             Err(error) => Err(told(error)),
         },))
     })
@@ -334,7 +347,11 @@ fn size(mut context: Context<'_>, (handle,): (Resource<IncomingValue>,)) -> wasm
 
 fn consume_sync<'a>(mut context: Context<'a>, (handle,): (Resource<IncomingValue>,)) -> Answer<'a, Vec<u8>> {
     Box::new(async move {
-        let IncomingValue { read, counted } = context.data_mut().table().delete(handle)?;
+        let IncomingValue {
+            metrics,
+            read,
+            counted,
+        } = context.data_mut().table().delete(handle)?;
         if read.size > LIST_LEN_MAX {
             return Ok((Err(format!(
                 "the value is too large for a list: {}, at most {LIST_LEN_MAX}; consume it as a stream",
@@ -342,6 +359,7 @@ fn consume_sync<'a>(mut context: Context<'a>, (handle,): (Resource<IncomingValue
             )),));
         }
         let list = read.chunks.try_fold(Vec::new(), async |mut list, chunk| {
+            metrics.object_bytes(ObjectBytes::Read, chunk.len());
             list.extend_from_slice(&chunk);
             Ok(list)
         });
@@ -355,8 +373,13 @@ fn consume_async(
     mut context: Context<'_>,
     (handle,): (Resource<IncomingValue>,),
 ) -> wasmtime::Result<(Result<Resource<DynInputStream>, String>,)> {
-    let IncomingValue { read, counted } = context.data_mut().table().delete(handle)?;
+    let IncomingValue {
+        metrics,
+        read,
+        counted,
+    } = context.data_mut().table().delete(handle)?;
     let body: DynInputStream = Box::new(IncomingBody {
+        metrics,
         read,
         chunk: Ok(Bytes::new()),
         _counted: counted,
@@ -366,6 +389,7 @@ fn consume_async(
 
 /// The stream of an incoming value's body.
 struct IncomingBody {
+    metrics: Arc<ActorMetrics>,
     read: BlobRead,
     /// What the guest has not read of the last chunk; how it ended, if it did.
     chunk: Result<Bytes, Option<BlobError>>,
@@ -396,7 +420,11 @@ impl InputStream for IncomingBody {
             self.take(next);
         }
         match &mut self.chunk {
-            Ok(chunk) => Ok(chunk.split_to(size.min(chunk.len()))),
+            Ok(chunk) => {
+                let given = chunk.split_to(size.min(chunk.len()));
+                self.metrics.object_bytes(ObjectBytes::Read, given.len());
+                Ok(given)
+            }
             Err(ended) => match ended.take() {
                 Some(error) => Err(StreamError::LastOperationFailed(wasmtime::format_err!(
                     "{}",

@@ -13,7 +13,7 @@ fn row(at: u64, revision: u64, ring: Ring) -> Row {
     let control = subjects.control(address.as_str()).unwrap();
     Row {
         subject: subjects.call(address.as_str(), "default").unwrap(),
-        peer: Arc::new(Peer::new(address, control)),
+        peer: Arc::new(Peer::new(address, Some(control))),
         revision,
         ring,
     }

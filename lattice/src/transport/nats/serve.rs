@@ -27,22 +27,30 @@ struct Answers {
     counters: Arc<Counters>,
 }
 
-/// A task that serves `requests`, and what stops it when it is dropped: no new request is taken then, and those that
-/// run go on.
+/// A task that serves `requests`, what stops it when it is dropped (no new request is taken then, and those that run go
+/// on), and what tells that it has ended.
 pub(super) fn begin(
     transport: &NatsTransport,
     requests: Subscriber,
     serving: Serving,
     handler: Arc<dyn Handler>,
-) -> (impl Future<Output = ()> + Send + use<>, DropGuard) {
-    let stop = CancellationToken::new();
+) -> (
+    impl Future<Output = ()> + Send + use<>,
+    DropGuard,
+    CancellationToken,
+) {
+    let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
     // Not the transport itself, whose tasks own this one.
     let answers = Answers {
         client: transport.0.client.clone(),
         counters: transport.0.counters.clone(),
     };
-    let task = run(answers, requests, serving, handler, stop.clone());
-    (task, stop.drop_guard())
+    let (stopped, ends) = (stop.clone(), ended.clone().drop_guard());
+    let task = async move {
+        run(answers, requests, serving, handler, stopped).await;
+        drop(ends);
+    };
+    (task, stop.drop_guard(), ended)
 }
 
 async fn run(
@@ -55,10 +63,18 @@ async fn run(
     let mut running = JoinSet::new();
     {
         let mut stopped = pin!(stop.cancelled());
+        let mut draining = false;
         loop {
             let request = tokio::select! {
                 biased;
-                () = &mut stopped => break,
+                () = &mut stopped, if !draining => {
+                    // What came already is answered all the same.
+                    draining = true;
+                    if requests.drain().await.is_err() {
+                        break;
+                    }
+                    continue;
+                }
                 Some(_) = running.join_next() => continue,
                 request = requests.next() => request,
             };

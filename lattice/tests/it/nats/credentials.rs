@@ -127,7 +127,7 @@ async fn an_outside_provider_reaches_its_own_subject_and_no_other() {
         r#"authorization { users: [
             { user: host, password: x },
             { user: provider, password: x, permissions: {
-                subscribe: ["weft.one.p.default.carts weft", "_INBOX_provider.>"],
+                subscribe: ["weft.one.p.default.shop.carts weft", "_INBOX_provider.>"],
                 publish: ["_INBOX_provider.>"],
                 allow_responses: { max: 1, expires: "30s" } } }
         ] }"#,
@@ -146,7 +146,7 @@ async fn an_outside_provider_reaches_its_own_subject_and_no_other() {
     };
     let (host, provider) = (join("host").await, join("provider").await);
     let subjects = Subjects::new("one").unwrap();
-    let own = subjects.provider("default", "carts").unwrap();
+    let own = subjects.provider("default", "shop", "carts").unwrap();
     let handler = std::sync::Arc::new(Fixed);
     let serving = weft_lattice::transport::Serving { concurrency: 8 };
     let _served = provider
@@ -161,7 +161,7 @@ async fn an_outside_provider_reaches_its_own_subject_and_no_other() {
         "x"
     );
 
-    let other = subjects.provider("default", "orders").unwrap();
+    let other = subjects.provider("default", "shop", "orders").unwrap();
     let _refused = provider.serve(other.clone(), serving, handler).await;
     let asked = host.request(&other, Bytes::new(), second).await;
     assert_eq!(asked, Err(TransportError::NoResponders(other)));

@@ -1,0 +1,139 @@
+//! This host among the others of its lattice.
+//!
+//! Owns the connections, who the others are as this host sees them, and how they are called. A host without a
+//! connection goes on with what it has: local HTTP, local calls, the records that it took last. It must not know what
+//! actors do; [`service`] is what this host does for the others, [`http`] how requests cross, [`group`] who runs what.
+
+mod artifacts;
+mod details;
+pub mod group;
+pub mod http;
+mod join;
+mod providers;
+mod records;
+pub mod service;
+mod settings;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use weft_compose::HostName;
+use weft_lattice::envelope::Standing;
+use weft_lattice::rpc::Place;
+
+pub use self::artifacts::FromOthers;
+pub use self::details::Details;
+use self::group::{Group, Groups, Neighbour};
+pub use self::join::{JoinError, Links};
+use self::join::{Joined, Keeper};
+pub use self::providers::Held;
+use self::providers::Providers;
+pub use self::records::{follow, kept};
+use self::service::HOST_NAMESPACE;
+pub use self::settings::LatticeSettings;
+
+/// A host that others see.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The host, as calls see it.
+    pub host: Neighbour,
+    /// How it stands.
+    pub standing: Standing,
+    /// What it says of itself.
+    pub details: Details,
+}
+
+/// The mesh as this host has it.
+pub struct Mesh {
+    /// What it was told.
+    pub settings: LatticeSettings,
+    /// This host's name.
+    pub name: HostName,
+    groups: Groups,
+    providers: Providers,
+    joined: ArcSwapOption<Joined>,
+    members: ArcSwap<Vec<Member>>,
+    /// The host that has the control store.
+    controller: Mutex<Option<Arc<Group>>>,
+    /// Why there is no connection.
+    fault: Mutex<Option<String>>,
+    /// What takes part, between joining and running.
+    keeper: Mutex<Option<Keeper>>,
+}
+
+impl Mesh {
+    /// A mesh that this host has not joined yet.
+    pub fn new(settings: LatticeSettings, name: HostName) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            name,
+            groups: Groups::default(),
+            providers: Providers::default(),
+            joined: ArcSwapOption::empty(),
+            members: ArcSwap::default(),
+            controller: Mutex::default(),
+            fault: Mutex::default(),
+            keeper: Mutex::default(),
+        })
+    }
+
+    /// Where this host is.
+    pub fn place(&self) -> Place {
+        place_of(&self.settings.labels)
+    }
+
+    /// The hosts that run what is placed on `hosts`, or on all without.
+    pub fn group(&self, namespace: &str, hosts: Option<Arc<BTreeSet<HostName>>>) -> Arc<Group> {
+        self.groups.of(namespace, hosts)
+    }
+
+    /// The hosts that have the control store, if they are known: there is one, until it is replicated.
+    pub fn controller(&self) -> Option<Arc<Group>> {
+        self.controller
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// A host by its name, for what is asked of hosts and not of actors.
+    pub fn host(&self, name: &HostName) -> Arc<Group> {
+        let only = Arc::new(BTreeSet::from([name.clone()]));
+        self.groups.of(HOST_NAMESPACE, Some(only))
+    }
+
+    /// All hosts that are not gone, this one among them once it has joined.
+    pub fn members(&self) -> Arc<Vec<Member>> {
+        self.members.load_full()
+    }
+
+    /// Why there is no connection, if there is none.
+    pub fn fault(&self) -> Option<String> {
+        match self.joined.load_full() {
+            Some(joined) if joined.is_connected() => None,
+            Some(_) => Some("the connection to NATS is lost: it is tried again".to_owned()),
+            None => Some(
+                self.fault
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone()
+                    .unwrap_or_else(|| "not connected yet".to_owned()),
+            ),
+        }
+    }
+
+    /// This run's address, once it has joined.
+    pub fn address(&self) -> Option<String> {
+        let joined = self.joined.load_full()?;
+        Some(joined.address.to_string())
+    }
+}
+
+/// A host's place, by its labels.
+fn place_of(labels: &BTreeMap<String, String>) -> Place {
+    let label = |name: &str| labels.get(name).cloned().unwrap_or_else(|| "default".to_owned());
+    Place {
+        region: label("region"),
+        zone: label("zone"),
+    }
+}

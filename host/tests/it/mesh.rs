@@ -1,0 +1,322 @@
+//! Hosts of a lattice: several processes, a real nats-server between them.
+
+mod faults;
+mod objects;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use weft_servers::Nats;
+
+use crate::support::guests::{CALLEE, CALLER, ECHO, HELLO, KV, SQL};
+use crate::support::{AppFile, Weft, guest, weft};
+
+/// A lattice of hosts `h1`, which has the control store, `h2` and so on.
+struct Lattice {
+    nats: Nats,
+    hosts: Vec<Weft>,
+}
+
+impl Lattice {
+    /// So many hosts, each of which sees all others.
+    async fn of(hosts: usize) -> Self {
+        let nats = Nats::start("");
+        let names: Vec<String> = (1..=hosts).map(|n| format!("h{n}")).collect();
+        let hosts = names.iter().enumerate().map(|(at, name)| {
+            let args: &[&str] = if at == 0 { &["--controller"] } else { &[] };
+            Weft::host(&nats.url(), name, args, Arc::new(tempfile::tempdir().unwrap()))
+        });
+        let hosts: Vec<Weft> = hosts.collect();
+        let lattice = Self { nats, hosts };
+        lattice.wait_for_members(names.len()).await;
+        lattice
+    }
+
+    /// Waits until every host sees so many.
+    async fn wait_for_members(&self, count: usize) {
+        for host in &self.hosts {
+            let mut seen = 0;
+            for _ in 0..600 {
+                seen = hosts_of(host).await.len();
+                if seen == count {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+            assert_eq!(seen, count, "{}", host.log());
+        }
+    }
+
+    /// A command from a machine that only reaches the NATS server.
+    fn cli(&self, args: &[&str]) -> String {
+        let url = self.nats.url();
+        let args: Vec<&str> = args.iter().copied().chain(["--nats", &url]).collect();
+        let output = weft(&args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "`weft {}`: {error}", args.join(" "));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Deploys from afar and waits until every host serves it.
+    async fn deploy(&self, app: &AppFile) {
+        let path = app.path();
+        self.cli(&["deploy", path.to_str().unwrap()]);
+        self.settle().await;
+    }
+
+    async fn place(&self, actor: &str, host: &str) {
+        self.cli(&["actor", "place", actor, "--host", host]);
+        self.settle().await;
+    }
+
+    /// Waits until every host has applied what the first one has, and nothing is amiss.
+    async fn settle(&self) {
+        let mut states = Vec::new();
+        for _ in 0..600 {
+            states.clear();
+            for host in &self.hosts {
+                let own = host.ready["host"].as_str().unwrap().to_owned();
+                let all = hosts_of(host).await;
+                let own = all.into_iter().find(|seen| seen["host"] == own.as_str()).unwrap();
+                states.push((
+                    own["applied_index"].as_u64().unwrap(),
+                    own["conditions"].as_u64().unwrap(),
+                ));
+            }
+            if states.iter().all(|state| *state == (states[0].0, 0)) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        let logs: Vec<_> = self.hosts.iter().map(Weft::log).collect();
+        panic!("the hosts did not settle: {states:?}\n{}", logs.join("\n---\n"));
+    }
+}
+
+async fn hosts_of(host: &Weft) -> Vec<Value> {
+    let answer = host.cli(&["get", "hosts", "--output", "json"]).await;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    answer["hosts"].as_array().unwrap().clone()
+}
+
+fn component(name: &str) -> String {
+    guest(name).display().to_string()
+}
+
+fn calls() -> AppFile {
+    let (caller, callee) = (component(CALLER), component(CALLEE));
+    AppFile::new(&format!(
+        "
+apiVersion: weft/v1
+name: calls
+actors:
+  caller:
+    component: {caller}
+    links:
+      test:call: {{ actor: callee }}
+  callee:
+    component: {callee}
+    limits: {{ timeout: 10s }}
+    links:
+      test:call/echo: {{ actor: callee }}
+routes:
+  - actor: caller
+"
+    ))
+}
+
+fn one(name: &str, guest: &str) -> AppFile {
+    let component = component(guest);
+    AppFile::new(&format!(
+        "
+apiVersion: weft/v1
+name: {name}
+actors:
+  {name}: {{ component: {component} }}
+routes:
+  - actor: {name}
+"
+    ))
+}
+
+#[tokio::test]
+async fn what_is_deployed_from_afar_is_served_by_every_host() {
+    let lattice = Lattice::of(3).await;
+    lattice.deploy(&one("hello", HELLO)).await;
+    for host in &lattice.hosts {
+        assert_eq!(host.get("/").await.status, 200);
+    }
+    let actors = lattice.cli(&["get", "actors"]);
+    assert!(actors.contains("default/hello/hello"), "{actors}");
+    let hosts = lattice.cli(&["get", "hosts"]);
+    for name in ["h1", "h2", "h3"] {
+        assert!(hosts.contains(name), "{hosts}");
+    }
+    // Any host may be asked for a change; the controller makes it.
+    lattice.hosts[2].cli(&["delete", "app", "hello"]).await;
+    lattice.settle().await;
+    for host in &lattice.hosts {
+        assert_eq!(host.get("/").await.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn an_actor_that_is_placed_elsewhere_is_called_over_the_lattice_with_values_of_every_type() {
+    let lattice = Lattice::of(3).await;
+    lattice.deploy(&calls()).await;
+    lattice.place("caller", "h2").await;
+    lattice.place("callee", "h3").await;
+    for host in &lattice.hosts {
+        assert_eq!(host.get("/mix").await.text(), "same\n");
+        assert_eq!(host.get("/sum?first=10").await.text(), "12\n");
+        assert_eq!(host.get("/nothing").await.text(), "nothing\n");
+        assert_eq!(host.get("/refuse").await.text(), "refused: no reason\n");
+        let sent: Vec<u8> = (0..=u8::MAX).cycle().take(200_000).collect();
+        let reply = host.send("POST", "/bytes", sent.clone()).await;
+        assert!(reply.body == sent, "{} bytes came back", reply.body.len());
+    }
+    // How a callee ends is told as on one host.
+    let reply = lattice.hosts[0].get("/trap").await;
+    assert_eq!(reply.problem(), (500, "trap".to_owned()));
+    lattice.hosts[2]
+        .wait_for_log("the callee was asked to trap")
+        .await;
+    assert_eq!(lattice.hosts[2].live_instances(), 0);
+    // A command calls it wherever it is.
+    let called = lattice.cli(&["call", "callee", "test:call/echo.sum", "1, [2, 3], none"]);
+    assert!(called.contains('6'), "{called}");
+
+    lattice.cli(&["actor", "unplace", "callee", "--host", "h3"]);
+    lattice.settle().await;
+    assert_eq!(lattice.hosts[0].get("/mix").await.text(), "same\n");
+}
+
+#[tokio::test]
+async fn bodies_of_any_length_go_both_ways_to_another_host() {
+    let lattice = Lattice::of(2).await;
+    lattice.deploy(&one("echo", ECHO)).await;
+    lattice.place("echo", "h2").await;
+    for len in [0, 1, 1 << 10, 64 << 10, (64 << 10) + 1, 5 << 20] {
+        let sent: Vec<u8> = (0..=u8::MAX).cycle().take(len).collect();
+        let reply = lattice.hosts[0].send("POST", "/", sent.clone()).await;
+        assert_eq!(reply.status, 200, "{len} bytes: {:?}", reply.text());
+        assert!(
+            reply.body == sent,
+            "{len} bytes came back as {}",
+            reply.body.len()
+        );
+    }
+    for host in &lattice.hosts {
+        host.wait_until_idle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_a_file_is_one_for_the_actors_of_all_hosts() {
+    let lattice = Lattice::of(3).await;
+    let (kv, sql) = (component(KV), component(SQL));
+    let app = AppFile::new(&format!(
+        "
+apiVersion: weft/v1
+name: store
+actors:
+  kv:
+    component: {kv}
+    links:
+      wasi:keyvalue: {{ provider: values }}
+  sql:
+    component: {sql}
+    links:
+      weft:sql: {{ provider: tables }}
+providers:
+  values: {{ capability: key-value, backend: redb }}
+  tables: {{ capability: sql, backend: sqlite }}
+routes:
+  - {{ actor: kv, path: / }}
+  - {{ actor: sql, path: /sql, stripPrefix: true }}
+"
+    ));
+    lattice.deploy(&app).await;
+    for (at, host) in lattice.hosts.iter().enumerate() {
+        let path = format!("/one/key-{at}");
+        assert_eq!(host.send("PUT", &path, format!("{at}")).await.status, 200);
+        let counted = host.send("POST", "/incr/n?by=1&bucket=one", "").await;
+        assert_eq!(counted.text().trim(), format!("{}", at + 1));
+    }
+    for host in &lattice.hosts {
+        for at in 0..lattice.hosts.len() {
+            assert_eq!(host.get(&format!("/one/key-{at}")).await.text(), format!("{at}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_drains_under_load_loses_no_request() {
+    let mut lattice = Lattice::of(3).await;
+    lattice.deploy(&calls()).await;
+    lattice.place("callee", "h2").await;
+    lattice.place("callee", "h3").await;
+    lattice.place("caller", "h1").await;
+    let leaving = lattice.hosts.remove(1);
+    let first = &lattice.hosts[0];
+    let over = std::cell::Cell::new(false);
+    let client = async |_: usize| {
+        let mut answers = 0;
+        while !over.get() {
+            let reply = first.get("/mix").await;
+            assert_eq!((reply.status, reply.text()), (200, "same\n"));
+            answers += 1;
+        }
+        answers
+    };
+    let stop = async {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        let stopped = tokio::task::spawn_blocking(move || leaving.stop());
+        stopped.await.unwrap();
+        over.set(true);
+    };
+    let (answers, ()) = tokio::join!(futures::future::join_all((0..4).map(client)), stop);
+    assert!(answers.iter().all(|count| *count > 0), "{answers:?}");
+    lattice.wait_for_members(2).await;
+}
+
+#[test]
+fn a_host_says_all_that_is_wrong_with_its_lattice_at_once() {
+    let output = weft(&["host", "--lattice", "a.b", "--label", "x", "--label", "=y"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    for part in ["--nats", "a.b", "`x`", "`=y`"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let data = tempfile::tempdir().unwrap();
+    let output = weft(&[
+        "host",
+        "--nats",
+        "nats://127.0.0.1:1",
+        "--data",
+        data.path().to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(4));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("127.0.0.1:1"), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_by_the_data_folder_is_kept() {
+    let lattice = Lattice::of(1).await;
+    let data = lattice.hosts[0].data.clone();
+    let url = lattice.nats.url();
+    drop(lattice.hosts);
+    let output = weft(&[
+        "host",
+        "--nats",
+        &url,
+        "--name",
+        "other",
+        "--data",
+        data.path().to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(4));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("`h1`"), "{error}");
+}

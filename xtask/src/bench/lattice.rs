@@ -1,0 +1,317 @@
+//! Two hosts and a nats-server on this machine: what a call, a request and a body cost that go to the other host.
+//!
+//! The yardsticks run beside it on the same server: bare request and reply of async-nats, in two processes too, by the
+//! example `calls` of the lattice; and the same request to the host that runs the actor.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+
+use super::process::{free_address, get, get_text, memory_kib};
+use super::{Row, Subjects, http, median};
+use crate::sh;
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+const EXAMPLE_LIMIT: Duration = Duration::from_secs(600);
+/// Calls one after the other, in one invocation of the caller.
+const CALLS: u32 = 2_000;
+const LENS: [usize; 3] = [16, 1 << 10, 64 << 10];
+/// What goes up and comes back as one body.
+const STREAM_LEN: usize = 200 << 20;
+
+/// Ends with this process.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Lattice {
+    // In this order: the hosts end before their server does.
+    hosts: Vec<Ends>,
+    http: Vec<SocketAddr>,
+    url: String,
+    _nats: Ends,
+}
+
+impl Lattice {
+    /// `h1`, which has the control store, and `h2`.
+    fn start(subjects: &Subjects) -> anyhow::Result<Self> {
+        let scratch = subjects.scratch.join("lattice");
+        let _ = fs::remove_dir_all(&scratch);
+        fs::create_dir_all(&scratch)?;
+        let address = free_address()?;
+        let nats = subjects.nats.as_ref().context("nats-server was not set up")?;
+        let mut server = Command::new(nats);
+        server.args(["--addr", "127.0.0.1", "--port", &address.port().to_string()]);
+        let nats = Ends(quiet(&mut server)?);
+        wait_for("nats-server", || TcpStream::connect(address).is_ok())?;
+        let url = format!("nats://{address}");
+        let (mut hosts, mut http) = (Vec::new(), Vec::new());
+        for name in ["h1", "h2"] {
+            let address = free_address()?;
+            let mut host = Command::new(&subjects.weft);
+            host.args([
+                "host",
+                "--nats",
+                &url,
+                "--name",
+                name,
+                "--http",
+                &address.to_string(),
+            ]);
+            host.arg("--data").arg(scratch.join(name));
+            if name == "h1" {
+                host.arg("--controller");
+            }
+            hosts.push(Ends(quiet(&mut host)?));
+            wait_for(name, || TcpStream::connect(address).is_ok())?;
+            http.push(address);
+        }
+        Ok(Self {
+            hosts,
+            http,
+            url,
+            _nats: nats,
+        })
+    }
+
+    fn weft(&self, subjects: &Subjects, args: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&subjects.weft);
+        command.args(args).args(["--nats", &self.url]);
+        sh::read(COMMAND_LIMIT, &mut command)
+    }
+
+    /// The caller on `h1`; all that it and clients call on `h2`.
+    fn deploy(&self, subjects: &Subjects) -> anyhow::Result<()> {
+        let guest = |name| subjects.guest(name).display().to_string();
+        let text = format!(
+            "\
+apiVersion: weft/v1
+name: far
+actors:
+  caller:
+    component: {}
+    limits: {{ timeout: 2m, cpuTime: 1m }}
+    links:
+      test:call: {{ actor: callee }}
+  callee: {{ component: {} }}
+  hello: {{ component: {} }}
+  echo: {{ component: {} }}
+routes:
+  - {{ actor: caller, path: /caller, stripPrefix: true }}
+  - {{ actor: hello, path: / }}
+  - {{ actor: echo, path: /echo, stripPrefix: true }}
+",
+            guest("caller"),
+            guest("callee"),
+            guest("hello"),
+            guest("echo")
+        );
+        let app = subjects.scratch.join("far.yaml");
+        fs::write(&app, text)?;
+        self.weft(subjects, &["deploy", &app.display().to_string()])?;
+        for (actor, host) in [
+            ("caller", "h1"),
+            ("callee", "h2"),
+            ("hello", "h2"),
+            ("echo", "h2"),
+        ] {
+            self.weft(subjects, &["actor", "place", actor, "--host", host])?;
+        }
+        for address in &self.http {
+            wait_for("the app", || get(*address, "/plain").is_ok())?;
+        }
+        wait_for("the callee", || {
+            get_text(self.http[0], "/caller/mix").is_ok_and(|text| text.contains("same"))
+        })
+    }
+}
+
+pub(super) fn measure(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
+    let lattice = Lattice::start(subjects)?;
+    lattice.deploy(subjects)?;
+    let rounds = subjects.rounds();
+
+    eprintln!("Measuring calls over NATS behind our transport, beside bare async-nats");
+    let mut example = Command::new(&subjects.calls);
+    let native = sh::read(EXAMPLE_LIMIT, example.arg(&lattice.url))?;
+    let mut raw = serde_json::Map::new();
+    for len in LENS {
+        let [bare_p50, _, bare_rate] = figures(&native, len, "bare")?;
+        let [p50, _, rate] = figures(&native, len, "weft")?;
+        rows.push(Row {
+            what: format!("call over NATS, {len} B, native echo, p50"),
+            weft: format!("{p50:.0} us"),
+            yardstick: format!("bare async-nats {bare_p50:.0} us"),
+            ratio: Some(p50 / bare_p50),
+            reach: "at most 1.25 times",
+            met: Some(p50 / bare_p50 <= 1.25),
+        });
+        rows.push(Row {
+            what: "the same, calls a second".to_owned(),
+            weft: format!("{:.1}k/s", rate / 1e3),
+            yardstick: format!("bare async-nats {:.1}k/s", bare_rate / 1e3),
+            ratio: Some(rate / bare_rate),
+            reach: "at least 0.8 times",
+            met: Some(rate / bare_rate >= 0.8),
+        });
+        eprintln!("Measuring calls from actor to actor over NATS, {len} B, {rounds} rounds");
+        let path = format!(
+            "/caller/repeat?n={}&len={len}",
+            if len > 10_000 { CALLS / 10 } else { CALLS }
+        );
+        let calls = f64::from(if len > 10_000 { CALLS / 10 } else { CALLS });
+        let mut times = Vec::new();
+        for _ in 0..rounds {
+            let text = get_text(lattice.http[0], &path)?;
+            let nanos = text
+                .lines()
+                .filter_map(|line| line.trim().parse::<f64>().ok())
+                .next_back();
+            times.push(nanos.with_context(|| format!("`{path}` answered {text}"))? / calls / 1e3);
+        }
+        let each = median(times);
+        rows.push(Row {
+            what: format!("actor to actor over NATS, {len} B, a fresh instance each"),
+            weft: format!("{each:.0} us"),
+            yardstick: format!("bare async-nats {bare_p50:.0} us"),
+            ratio: Some(each / bare_p50),
+            reach: "p50 at most 1.25 times",
+            met: Some(each / bare_p50 <= 1.25),
+        });
+        raw.insert(
+            len.to_string(),
+            json!({ "bare_p50_us": bare_p50, "native_p50_us": p50, "actor_us": each }),
+        );
+    }
+
+    eprintln!("Measuring HTTP that is forwarded to the other host, {rounds} rounds");
+    let (mut direct, mut forwarded) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        for (address, rates) in [(lattice.http[1], &mut direct), (lattice.http[0], &mut forwarded)] {
+            rates.push(http::rate(subjects, address, 32)?);
+        }
+    }
+    let ratio = median(std::iter::zip(&forwarded, &direct).map(|(a, b)| a / b).collect());
+    let (direct, forwarded) = (median(direct), median(forwarded));
+    rows.push(Row {
+        what: "HTTP hello by way of another host, 32 connections".to_owned(),
+        weft: format!("{:.1}k/s", forwarded / 1e3),
+        yardstick: format!("where it runs {:.1}k/s", direct / 1e3),
+        ratio: Some(ratio),
+        reach: "",
+        met: None,
+    });
+
+    eprintln!("Measuring a body of 200 MB up to the other host and back");
+    let hosts = &lattice.hosts;
+    let resident = |field| -> anyhow::Result<Vec<f64>> {
+        hosts
+            .iter()
+            .map(|host| Ok(memory_kib(&host.0, "status", field)? / 1024.0))
+            .collect()
+    };
+    let before = resident("VmRSS:")?;
+    let begin = Instant::now();
+    let came = echoed(lattice.http[0])?;
+    let seconds = begin.elapsed().as_secs_f64();
+    anyhow::ensure!(came == STREAM_LEN, "{came} bytes came back");
+    let peak = resident("VmHWM:")?;
+    let grown = std::iter::zip(&peak, &before)
+        .map(|(peak, before)| peak - before)
+        .fold(0.0, f64::max);
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    let rate = STREAM_LEN as f64 / 1e6 / seconds;
+    rows.push(Row {
+        what: "200 MB to an actor on another host and back".to_owned(),
+        weft: format!("{rate:.0} MB/s each way, memory +{grown:.0} MiB"),
+        yardstick: String::new(),
+        ratio: None,
+        reach: "in bounded memory",
+        met: Some(grown <= 32.0),
+    });
+    raw.insert(
+        "http".to_owned(),
+        json!({ "direct": direct, "forwarded": forwarded }),
+    );
+    raw.insert(
+        "stream".to_owned(),
+        json!({ "mb_per_s": rate, "grown_mib": grown }),
+    );
+    Ok(Value::Object(raw))
+}
+
+/// p50 and p99 in us, and calls a second, of a line of the example.
+fn figures(text: &str, len: usize, way: &str) -> anyhow::Result<[f64; 3]> {
+    let begin = format!("{len:>6} B  {way}  ");
+    let line = text.lines().find(|line| line.starts_with(&begin));
+    let line = line.with_context(|| format!("no line for {len} B {way} in\n{text}"))?;
+    let numbers: Vec<f64> = line[begin.len()..]
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    numbers[..]
+        .try_into()
+        .with_context(|| format!("failed to read {line}"))
+}
+
+/// Bytes that come back of a body that is sent while it is read.
+fn echoed(address: SocketAddr) -> anyhow::Result<usize> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(COMMAND_LIMIT))?;
+    write!(
+        stream,
+        "POST /echo/ HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {STREAM_LEN}\r\n\r\n"
+    )?;
+    let mut writer = stream.try_clone()?;
+    let sender = std::thread::spawn(move || -> std::io::Result<()> {
+        let part = vec![7; 1 << 20];
+        for _ in 0..STREAM_LEN / part.len() {
+            writer.write_all(&part)?;
+        }
+        Ok(())
+    });
+    let (mut count, mut buffer) = (0, vec![0; 1 << 18]);
+    loop {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        // All of the body is sevens; the head and the lengths of its pieces are not.
+        count += buffer[..read].iter().filter(|byte| **byte == 7).count();
+    }
+    match sender.join() {
+        Ok(sent) => sent?,
+        Err(_) => bail!("the sender panicked"),
+    }
+    Ok(count)
+}
+
+fn quiet(command: &mut Command) -> anyhow::Result<Child> {
+    let command = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.spawn().context("failed to start a part of the lattice")
+}
+
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    while !is_so() {
+        if begin.elapsed() > START_LIMIT {
+            bail!("{what} was not ready within {} s", START_LIMIT.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
