@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_capabilities::{KeyValue, MemoryKeyValue, Sql};
+use weft_blob::{CloudBlobStore, CloudOptions, FsBlobStore, FsOptions, Service};
+use weft_capabilities::{BlobStore, KeyValue, MemoryBlobStore, MemoryKeyValue, Sql};
 use weft_compose::capability::OUTSIDE;
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
 use weft_postgres::{Isolation, PostgresOptions, PostgresSql};
 use weft_redb::RedbKeyValue;
 use weft_redis::{Deployment, RedisKeyValue, RedisOptions};
-use weft_remote::{Provided, RemoteKeyValue, RemoteSql};
+use weft_remote::{Provided, RemoteBlobStore, RemoteKeyValue, RemoteSql};
 use weft_sqlite::SqliteSql;
 
 use crate::mesh::{Held, Mesh};
@@ -41,6 +42,8 @@ pub struct Provider {
 pub enum Backend {
     /// Keys and values.
     KeyValue(Arc<dyn KeyValue>),
+    /// Objects in containers.
+    BlobStore(Arc<dyn BlobStore>),
     /// Tables.
     Sql(Arc<dyn Sql>),
 }
@@ -103,6 +106,7 @@ impl Provider {
             })?;
         let backend = match record.capability {
             Capability::KeyValue => Backend::KeyValue(Arc::new(RemoteKeyValue::new(remote))),
+            Capability::BlobStore => Backend::BlobStore(Arc::new(RemoteBlobStore::new(remote))),
             Capability::Sql => Backend::Sql(Arc::new(RemoteSql::new(remote))),
         };
         Ok(Self {
@@ -119,6 +123,7 @@ impl Provider {
     pub fn served_to(mut self, mesh: &Mesh) -> Self {
         self.provided = Some(mesh.provided(match &self.backend {
             Backend::KeyValue(store) => weft_remote::Backend::KeyValue(store.clone()),
+            Backend::BlobStore(store) => weft_remote::Backend::BlobStore(store.clone()),
             Backend::Sql(database) => weft_remote::Backend::Sql(database.clone()),
         }));
         self
@@ -139,6 +144,7 @@ impl Provider {
     pub fn is_used(&self) -> bool {
         let holders = match &self.backend {
             Backend::KeyValue(store) => Arc::strong_count(store),
+            Backend::BlobStore(store) => Arc::strong_count(store),
             Backend::Sql(database) => Arc::strong_count(database),
         };
         // The one that other hosts use counts for itself.
@@ -152,6 +158,7 @@ impl Provider {
         }
         match &self.backend {
             Backend::KeyValue(store) => store.close().await,
+            Backend::BlobStore(store) => store.close().await,
             Backend::Sql(database) => database.close().await,
         }
     }
@@ -171,6 +178,20 @@ fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::
         (Capability::KeyValue, "redis") => {
             let store = RedisKeyValue::open(&redis_options(record)?)?;
             Ok(Backend::KeyValue(Arc::new(store)))
+        }
+        (Capability::BlobStore, MEMORY) => Ok(Backend::BlobStore(Arc::new(MemoryBlobStore::default()))),
+        (Capability::BlobStore, "fs") => {
+            let mut options = FsOptions::default();
+            if let Some(bytes) = object_bytes(record)? {
+                options.object_size_max = bytes;
+            }
+            let store = FsBlobStore::open(&file(record, folder, "blobs")?, options)?;
+            Ok(Backend::BlobStore(Arc::new(store)))
+        }
+        (Capability::BlobStore, "s3" | "gcs" | "azure") => {
+            let folder = file(record, folder, "blobs")?;
+            let store = CloudBlobStore::open(&cloud_options(record)?, &folder)?;
+            Ok(Backend::BlobStore(Arc::new(store)))
         }
         (Capability::Sql, "postgres") => {
             let database = PostgresSql::open(&postgres_options(record)?)?;
@@ -237,6 +258,40 @@ fn postgres_options(record: &ProviderRecord) -> Result<PostgresOptions, String> 
         }
     };
     Ok(options)
+}
+
+fn cloud_options(record: &ProviderRecord) -> Result<CloudOptions, String> {
+    let owned = |key| text(record, key).map(str::to_owned);
+    let needed = |key| owned(key).ok_or_else(|| format!("{key} is missing: set it in the provider's config"));
+    let service = match record.backend.as_str() {
+        "gcs" => Service::Google {
+            key_file: owned("keyFile").map(PathBuf::from),
+        },
+        "azure" => Service::Azure {
+            account: needed("account")?,
+            access_key: owned("accessKey"),
+        },
+        _ => Service::S3 {
+            region: owned("region").unwrap_or_else(|| "us-east-1".to_owned()),
+            access: match owned("accessKeyId") {
+                Some(id) => Some((id, needed("secretAccessKey")?)),
+                None => None,
+            },
+        },
+    };
+    let mut options = CloudOptions::new(service, needed("bucket")?);
+    options.endpoint = owned("endpoint");
+    options.prefix = owned("prefix").unwrap_or_default();
+    options.ca_file = owned("caFile").map(PathBuf::from);
+    if let Some(bytes) = object_bytes(record)? {
+        options.object_size_max = bytes;
+    }
+    Ok(options)
+}
+
+fn object_bytes(record: &ProviderRecord) -> Result<Option<u64>, String> {
+    let mib = number(record, "objectMiB")?;
+    Ok(mib.map(|mib| mib.saturating_mul(1 << 20)))
 }
 
 fn text<'a>(record: &'a ProviderRecord, key: &str) -> Option<&'a str> {

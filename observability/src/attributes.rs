@@ -51,7 +51,7 @@ pub const WEFT_REASON: &str = "weft.reason";
 pub const WEFT_CACHE_RESULT: &str = "weft.cache.result";
 /// Which way a call went: `local`, `zone`, `region` or `far`.
 pub const WEFT_CALL_PATH: &str = "weft.call.path";
-/// What kind of capability: `key-value`, `sql` or `http-client`.
+/// What kind of capability: `key-value`, `sql`, `blob-store` or `http-client`.
 pub const WEFT_CAPABILITY: &str = "weft.capability";
 /// What was asked of a capability.
 pub const WEFT_OPERATION: &str = "weft.operation";
@@ -124,6 +124,8 @@ pub const WEFT_ARTIFACT_DROPPED: &str = "weft.artifact.dropped";
 pub const WEFT_POOL_SLOTS: &str = "weft.pool.slots";
 /// Invocations that an instance served which had served others before.
 pub const WEFT_INSTANCE_REUSED: &str = "weft.instance.reused";
+/// Bytes that guests read from objects and write to them.
+pub const WEFT_CAPABILITY_IO: &str = "weft.capability.io";
 /// Memories of the pool that are kept resident for the next instance.
 pub const WEFT_POOL_MEMORIES_WARM: &str = "weft.pool.memories.warm";
 /// Bytes that those memories hold.
@@ -206,6 +208,7 @@ pub const METRICS: &[&str] = &[
     WEFT_INVOCATION_COUNT,
     WEFT_CALL_COUNT,
     WEFT_CAPABILITY_OPERATION_DURATION,
+    WEFT_CAPABILITY_IO,
     WEFT_INSTANCE_START_DURATION,
     WEFT_INSTANCE_MEMORY_PEAK,
     WEFT_INSTANCE_REUSED,

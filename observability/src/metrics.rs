@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use actor::{ActorMetrics, InvocationRecord};
 pub use host::{ACTORS_MAX, APPS_MAX, AppPlacesReport, HostMetrics, PoolState, StateReport};
 pub use mesh::{ConnectionReport, MeshReport};
-pub use operation::{CallPath, Operation, OperationOutcome};
+pub use operation::{CallPath, ObjectBytes, Operation, OperationOutcome};
 pub use outcome::{CacheResult, CompileOutcome, Eviction, Outcome, ShedReason};
 
 fn nanos(duration: Duration) -> u64 {
@@ -66,6 +66,9 @@ mod tests {
             .into_iter()
             .for_each(|dropped| actor.log_lines(1, dropped));
         actor.instance_reused();
+        ObjectBytes::ALL
+            .into_iter()
+            .for_each(|way| actor.object_bytes(way, 64));
         CompileOutcome::ALL
             .into_iter()
             .for_each(|outcome| metrics.component_compiled(outcome, Duration::from_secs(1)));

@@ -53,6 +53,8 @@ enum Part {
     Calls,
     /// Reads of redb and SQLite by an actor
     Capabilities,
+    /// Reads of an object of 64 MiB by an actor, from a server of S3's protocol
+    Objects,
     /// HTTP hello at 1, 32 and 128 connections
     Http,
     /// Start, memory
@@ -72,7 +74,10 @@ enum Part {
 impl Part {
     /// Measured by the program `weft-bench`, not on a server.
     fn in_process(self) -> bool {
-        matches!(self, Self::Invocation | Self::Calls | Self::Capabilities)
+        matches!(
+            self,
+            Self::Invocation | Self::Calls | Self::Capabilities | Self::Objects
+        )
     }
 }
 
@@ -130,6 +135,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
             Part::Invocation => in_process::invocation(&subjects, &mut rows),
             Part::Calls => in_process::calls(&subjects, &mut rows),
             Part::Capabilities => in_process::capabilities(&subjects, &mut rows),
+            Part::Objects => in_process::objects(&subjects, &mut rows),
             Part::Http => http::measure(&subjects, &mut rows),
             Part::Process => process::measure(&subjects, &mut rows),
             Part::Shop => shop::measure(&subjects, &mut rows),
@@ -156,10 +162,13 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
     let (tools, nats) = {
         let cache = Cache::open()?;
         let nats = far.then(|| setup::nats::ensure(&cache)).transpose()?;
+        if parts.contains(&Part::Objects) {
+            setup::servers(&cache)?;
+        }
         (bench::ensure(&cache)?, nats)
     };
     let mut guests = vec![
-        "hello", "hostile", "reply", "bench", "callee", "caller", "echo", "fault", "logger",
+        "hello", "hostile", "reply", "bench", "bench-objects", "callee", "caller", "echo", "fault", "logger",
     ];
     guests.extend(actors::SHOP);
     actors::run(project, &guests)?;

@@ -7,8 +7,10 @@
     reason = "a suite that runs in tests, where a panic is a failed check"
 )]
 
+mod blob_store;
 mod key_value;
 mod sql;
 
+pub use blob_store::blob_store;
 pub use key_value::key_value;
 pub use sql::{SqlDialect, sql};

@@ -283,8 +283,9 @@ fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
     match &link.target {
         LinkTarget::Provider { name, .. } => {
             let key_value = links.key_value.as_ref().map(|link| &link.provider.name);
+            let blob_store = links.blob_store.as_ref().map(|link| &link.provider.name);
             let sql = links.sql.as_ref().map(|link| &link.provider.name);
-            [key_value, sql].contains(&Some(name))
+            [key_value, blob_store, sql].contains(&Some(name))
         }
         LinkTarget::Actor { name } => {
             let target = state.callee(name);

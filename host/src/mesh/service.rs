@@ -33,7 +33,7 @@ use crate::ingress::body::RequestBody;
 use crate::ingress::invoke::{GuestTasks, invoke};
 use crate::invocation::{Call, CallError, ErrorKind, FromAfar, LONG, Metered};
 use crate::state::{ActorIndex, State};
-use weft_remote::{KEY_VALUE, PARTS, SQL};
+use weft_remote::{BLOB_STORE, KEY_VALUE, PARTS, SQL};
 
 /// The namespace of what hosts say to each other: no label, and so no namespace of actors.
 pub const HOST_NAMESPACE: &str = "_host";
@@ -116,7 +116,7 @@ impl HostService {
             API => self.api(invocation).await,
             ADDRESS => self.address(),
             HTTP => self.http(invocation).await,
-            KEY_VALUE | SQL | PARTS => self.provider(invocation).await,
+            KEY_VALUE | SQL | BLOB_STORE | PARTS => self.provider(invocation).await,
             _ => self.actor(invocation).await,
         }
     }

@@ -2,6 +2,7 @@
 //! serve.
 
 mod bare;
+mod blob_store;
 mod calls;
 mod crash;
 mod http_client;

@@ -24,6 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The guests that `cargo xtask actors` builds. A guest that no test runs is a dead constant, which does not compile.
 pub(crate) mod guests {
+    pub(crate) const BLOB: &str = "blob";
     pub(crate) const CALLEE: &str = "callee";
     pub(crate) const CALLER: &str = "caller";
     pub(crate) const CONFIG: &str = "config";
