@@ -8,6 +8,7 @@ pub mod http_client;
 pub mod key_value;
 pub mod logging;
 mod operation;
+pub mod secrets;
 pub mod sql;
 pub mod stdio;
 
@@ -30,6 +31,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     config::add_to_linker(&mut linker)?;
     key_value::add_to_linker(&mut linker)?;
     sql::add_to_linker(&mut linker)?;
+    secrets::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

@@ -18,6 +18,7 @@ use weft_remote::{Provided, RemoteKeyValue, RemoteSql};
 use weft_sqlite::SqliteSql;
 
 use crate::mesh::{Held, Mesh};
+use crate::secret::opened::Used;
 
 /// The backend that has no file.
 pub const MEMORY: &str = "memory";
@@ -30,6 +31,8 @@ pub struct Provider {
     pub revision: u64,
     /// What it serves.
     pub backend: Backend,
+    /// The values that its configuration refers to.
+    pub secrets: Used,
     /// What other hosts reach it by, if it is here and they may.
     pub provided: Option<Provided>,
     /// Kept while it is used on another host.
@@ -56,6 +59,15 @@ pub struct ProviderError {
 }
 
 impl ProviderError {
+    /// Of a provider whose configuration can't be used, for the reason that is told.
+    pub fn refused(record: &ProviderRecord, reason: String) -> Self {
+        Self {
+            name: record.name.clone(),
+            backend: record.backend.clone(),
+            source: reason.into(),
+        }
+    }
+
     /// Of a provider that is a process of its own, on a host without a lattice.
     pub fn no_lattice(record: &ProviderRecord) -> Self {
         Self {
@@ -83,6 +95,7 @@ impl Provider {
             name: record.name.clone(),
             revision: record.revision,
             backend,
+            secrets: Used::new(),
             provided: None,
             held: None,
         })
@@ -109,6 +122,7 @@ impl Provider {
             name: record.name.clone(),
             revision: record.revision,
             backend,
+            secrets: Used::new(),
             provided: None,
             held: Some(held),
         })
@@ -130,6 +144,7 @@ impl Provider {
             name: self.name.clone(),
             revision,
             backend: self.backend.clone(),
+            secrets: self.secrets.clone(),
             provided: self.provided.clone(),
             held: self.held.clone(),
         }
