@@ -324,6 +324,7 @@ pub(crate) const SERVED: &[(&str, Need)] = &[
     ("wasi:logging", Need::Nothing),
     ("wasi:random", Need::Nothing),
     ("wasi:sockets", Need::Nothing),
+    ("wasmcloud:secrets", Need::Nothing),
 ];
 
 /// What an interface needs; for all interfaces of a package, what that one of them needs that needs a link.

@@ -21,6 +21,7 @@ pub mod name;
 pub mod record;
 pub mod route;
 pub mod schema;
+pub mod secret;
 pub mod settings;
 pub mod units;
 
@@ -31,7 +32,9 @@ pub use fault::{Fault, FaultKind, Faults};
 pub use interface::InterfacePattern;
 pub use limits::Limits;
 pub use manifest::{Manifest, parse};
-pub use name::{ActorName, AppName, HostName, NameError, ProviderName};
+pub use name::{ActorName, AppName, HostName, NameError, ProviderName, SecretName};
 pub use record::{
     ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RouteRecord,
+    SecretRecord,
 };
+pub use secret::SecretSource;

@@ -15,6 +15,7 @@ mod logs;
 mod names;
 mod placements;
 mod problem;
+mod secrets;
 mod server;
 mod views;
 
@@ -49,6 +50,7 @@ use crate::ingress::listener::Ingress;
 use crate::logs::LogBuffer;
 use crate::mesh::Mesh;
 use crate::mesh::service::Api;
+use crate::secret::Vault;
 use crate::shutdown::Shutdown;
 
 /// The admin API for programs; a test holds it against the routes.
@@ -84,6 +86,8 @@ pub struct HostStatus {
     pub drain: CancellationToken,
     /// The other hosts, if there may be any.
     pub mesh: Option<Arc<Mesh>>,
+    /// For what secrets are sealed to.
+    pub vault: Arc<Vault>,
 }
 
 impl HostStatus {
@@ -240,6 +244,10 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Admin>)> {
         route(Method::DELETE, "/v1/links", changes::delete_link),
         route(Method::PUT, "/v1/placements", placements::put),
         route(Method::DELETE, "/v1/placements", placements::delete),
+        route(Method::GET, "/v1/secrets", secrets::list),
+        route(Method::PUT, "/v1/secrets", secrets::put),
+        route(Method::DELETE, "/v1/secrets", secrets::delete),
+        route(Method::POST, "/v1/secrets/reseal", secrets::reseal),
         route(Method::POST, "/v1/call", invoke::call),
     ]
 }

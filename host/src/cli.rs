@@ -22,6 +22,7 @@ mod link;
 mod logs;
 mod push;
 mod registry;
+mod secret;
 mod serving;
 mod settings_file;
 mod up;
@@ -103,6 +104,7 @@ impl From<HostError> for Failure {
             | HostError::Threads(_)
             | HostError::Admin(_)
             | HostError::Artifacts(_)
+            | HostError::RootKey(_)
             | HostError::Control(_) => Exit::Environment,
             HostError::Engine(_) | HostError::Link(_) | HostError::TlsSetup(_) | HostError::Executable(_) => {
                 Exit::Failed
@@ -138,7 +140,7 @@ pub fn chain(error: &dyn Error) -> String {
     arg_required_else_help = true
 )]
 #[command(
-    after_help = "Examples:\n  weft up hello.wasm                 serve a component at http://127.0.0.1:8080/\n  weft inspect hello.wasm            what it imports, exports and needs\n  weft deploy app.yaml               deploy an app on the running host\n  weft get links                     what imports resolve to\n  weft link put shop/catalog wasi:keyvalue --to scratch\n  weft call pricing shop:api/pricing.rule-name\n  weft logs -f                       follow the log of the running host\n  weft host --nats nats://10.0.0.1 --name eu-1 --label region=eu    join a lattice\n  weft actor place catalog --host eu-1\n  weft doctor                        what this machine grants, and what would give more\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 a file, name or link is refused, 4 a port or folder can't be had, 5 no host answers."
+    after_help = "Examples:\n  weft up hello.wasm                 serve a component at http://127.0.0.1:8080/\n  weft inspect hello.wasm            what it imports, exports and needs\n  weft deploy app.yaml               deploy an app on the running host\n  weft get links                     what imports resolve to\n  weft link put shop/catalog wasi:keyvalue --to scratch\n  weft call pricing shop:api/pricing.rule-name\n  weft secret put shop/db-password < password.txt\n  weft logs -f                       follow the log of the running host\n  weft host --nats nats://10.0.0.1 --name eu-1 --label region=eu    join a lattice\n  weft actor place catalog --host eu-1\n  weft doctor                        what this machine grants, and what would give more\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 a file, name or link is refused, 4 a port or folder can't be had, 5 no host answers."
 )]
 struct Cli {
     /// How results and errors are written.
@@ -175,6 +177,8 @@ enum Command {
     Actor(actor::Actor),
     /// Change what an import of an actor goes to, while it is used.
     Link(link::Link),
+    /// Put, list and delete secrets, and make the keys that open them.
+    Secret(secret::SecretArgs),
     /// Delete an app from the running host.
     Delete(delete::Delete),
     /// Send a component to the running host.
@@ -213,6 +217,7 @@ pub fn main() -> ExitCode {
         Command::Get(get) => get::run(&get, output),
         Command::Call(call) => call::run(&call, output),
         Command::Link(link) => link::run(&link, output),
+        Command::Secret(secret) => secret::run(secret, output),
         Command::Delete(delete) => delete::run(&delete, output),
         Command::Push(push) => push::run(&push, output),
         Command::Artifacts(artifacts) => artifacts::run(&artifacts, output),

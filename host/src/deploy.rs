@@ -2,6 +2,9 @@
 //!
 //! Owns the checks that need the components (does a target export what is imported, with the same types) and the
 //! writing of records. Nothing here touches what runs: it writes, and [`crate::reconcile`] makes it so.
+//! Secrets are no part of an app's records and are written by `secrets`.
+
+mod secrets;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -92,6 +95,9 @@ pub enum DeployError {
     /// A record in the control store can't be read.
     #[error(transparent)]
     Record(#[from] weft_compose::record::RecordError),
+    /// A secret can't be sealed anew.
+    #[error(transparent)]
+    Seal(#[from] weft_secrets::SealError),
     /// The control store took nothing.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -304,10 +310,7 @@ impl Deployer {
             if change.is_empty() {
                 return Ok(self.applied(index, &change).await);
             }
-            let started = Instant::now();
-            let committed = self.control.commit(transaction(&change, by)).await;
-            self.metrics.committed(committed.is_ok(), started.elapsed());
-            match committed {
+            match self.commit(&change, by).await {
                 Ok(index) => {
                     tracing::info!(app = app.as_str(), by, %index, summary = %change.summary, "changed what is deployed");
                     return Ok(self.applied(index, &change).await);
@@ -316,6 +319,13 @@ impl Deployer {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    async fn commit(&self, change: &Change, by: &str) -> Result<Index, CommitError> {
+        let started = Instant::now();
+        let committed = self.control.commit(transaction(change, by)).await;
+        self.metrics.committed(committed.is_ok(), started.elapsed());
+        committed
     }
 
     /// What has to be written, by what the store holds now.

@@ -42,6 +42,7 @@ use crate::mesh::service::{HostService, Records};
 use crate::mesh::{self, FromOthers, JoinError, Links, Mesh};
 use crate::panics;
 use crate::reconcile::{Parts, Progress, Reconciler};
+use crate::secret::Vault;
 use crate::shutdown::Shutdown;
 use crate::state::State;
 use crate::system::SystemFacts;
@@ -96,6 +97,9 @@ pub enum HostError {
     /// The control store can't be opened.
     #[error(transparent)]
     Control(#[from] weft_lattice::control::OpenError),
+    /// The root keys can't be used.
+    #[error(transparent)]
+    RootKey(#[from] weft_secrets::KeyFileError),
     /// A certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -204,6 +208,8 @@ impl Host {
         if let Some(mesh) = &mesh {
             components.fetch_by(Arc::new(FromOthers(mesh.clone())));
         }
+        let (root_key, files) = (config.root_key, config.secret_files);
+        let vault = Arc::new(Vault::open(root_key, files, &data, mesh.is_none())?);
         let state = Arc::new(ArcSwap::<State>::default());
         let kept = KeptPlaces::of_pool(engine.slots());
         let places = Places::of_pool(engine.slots());
@@ -216,6 +222,7 @@ impl Host {
             provider_folder: data.providers(),
             state: state.clone(),
             mesh: mesh.clone(),
+            vault: vault.clone(),
         });
         let reconciling = CancellationToken::new();
         let reconciler = reconciler.run(reconciling.clone());
@@ -275,6 +282,7 @@ impl Host {
             ingress: ingress.clone(),
             drain: shutdown.drain.clone(),
             mesh: mesh.clone(),
+            vault,
         });
         observe(metrics, &status, active, kept, progress.clone());
         metrics.observe_places(move || places.report());
@@ -512,6 +520,7 @@ fn observe(
             actors: count(progress.desired.actors.len()),
             providers: count(progress.desired.providers.len()),
             links: count(progress.desired.links.values().map(|links| links.len()).sum()),
+            secrets: count(progress.desired.secrets.len()),
             conditions: count(progress.conditions.len()),
         }
     });

@@ -19,6 +19,7 @@ use weft_remote::{Provided, RemoteBlobStore, RemoteKeyValue, RemoteSql};
 use weft_sqlite::SqliteSql;
 
 use crate::mesh::{Held, Mesh};
+use crate::secret::opened::Used;
 
 /// The backend that has no file.
 pub const MEMORY: &str = "memory";
@@ -31,6 +32,8 @@ pub struct Provider {
     pub revision: u64,
     /// What it serves.
     pub backend: Backend,
+    /// The values that its configuration refers to.
+    pub secrets: Used,
     /// What other hosts reach it by, if it is here and they may.
     pub provided: Option<Provided>,
     /// Kept while it is used on another host.
@@ -59,6 +62,15 @@ pub struct ProviderError {
 }
 
 impl ProviderError {
+    /// Of a provider whose configuration can't be used, for the reason that is told.
+    pub fn refused(record: &ProviderRecord, reason: String) -> Self {
+        Self {
+            name: record.name.clone(),
+            backend: record.backend.clone(),
+            source: reason.into(),
+        }
+    }
+
     /// Of a provider that is a process of its own, on a host without a lattice.
     pub fn no_lattice(record: &ProviderRecord) -> Self {
         Self {
@@ -86,6 +98,7 @@ impl Provider {
             name: record.name.clone(),
             revision: record.revision,
             backend,
+            secrets: Used::new(),
             provided: None,
             held: None,
         })
@@ -113,6 +126,7 @@ impl Provider {
             name: record.name.clone(),
             revision: record.revision,
             backend,
+            secrets: Used::new(),
             provided: None,
             held: Some(held),
         })
@@ -135,6 +149,7 @@ impl Provider {
             name: self.name.clone(),
             revision,
             backend: self.backend.clone(),
+            secrets: self.secrets.clone(),
             provided: self.provided.clone(),
             held: self.held.clone(),
         }

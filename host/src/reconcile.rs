@@ -34,6 +34,8 @@ use crate::link::{LinkTable, Targets};
 use crate::mesh::Mesh;
 use crate::mesh::group::RemoteActor;
 use crate::provider::{MEMORY, Provider, ProviderError};
+use crate::secret::Vault;
+use crate::secret::opened::{Expanded, Opened, Used, redacted};
 use crate::state::{ActorState, Callee, State, indices, remote_indices};
 
 /// The first wait before something that failed is tried again; it doubles up to [`RETRY_MAX`].
@@ -106,6 +108,7 @@ pub struct Reconciler {
     retiring: Vec<(ProviderRecord, Arc<Provider>)>,
     actors: BTreeMap<ActorName, (Arc<ActorRecord>, Arc<Actor>)>,
     mesh: Option<Arc<Mesh>>,
+    secrets: Opened,
 }
 
 /// What a reconciler is made of.
@@ -126,6 +129,8 @@ pub struct Parts {
     pub state: Arc<ArcSwap<State>>,
     /// The other hosts, if there may be any.
     pub mesh: Option<Arc<Mesh>>,
+    /// What opens secrets.
+    pub vault: Arc<Vault>,
 }
 
 impl Reconciler {
@@ -141,6 +146,7 @@ impl Reconciler {
             provider_folder,
             state,
             mesh,
+            vault,
         } = parts;
         let reconciler = Self {
             control,
@@ -156,6 +162,7 @@ impl Reconciler {
             retiring: Vec::new(),
             actors: BTreeMap::new(),
             mesh,
+            secrets: Opened::new(vault),
         };
         (reconciler, follow)
     }
@@ -186,7 +193,10 @@ impl Reconciler {
             };
             let wait = async {
                 match changed {
-                    Some(mut watch) if settled => drop(watch.next().await),
+                    Some(mut watch) if settled => tokio::select! {
+                        _ = watch.next() => {}
+                        () = self.secrets.moved() => {}
+                    },
                     Some(mut watch) => drop(tokio::time::timeout(retry, watch.next()).await),
                     None => tokio::time::sleep(retry).await,
                 }
@@ -219,6 +229,7 @@ impl Reconciler {
                 reason: reason.clone(),
             });
         }
+        self.secrets.follow(&desired).await;
         self.open_providers(&desired, &mut found).await;
         self.serve_providers();
         let asked = desired.apps.iter().map(|(name, app)| (name.clone(), app.reserve));
@@ -263,11 +274,20 @@ impl Reconciler {
             let same = |open: &ProviderRecord| {
                 (&open.name, open.capability, &open.backend) == (name, record.capability, &record.backend)
             };
-            if let Some((open, provider)) = self.providers.get_mut(name) {
-                if open == record {
+            let failed = |reason| Found::of(name.app_name(), format!("provider {name}"), reason);
+            let used = match self.secrets.of_provider(record) {
+                Ok(used) => used,
+                // What is open goes on with the values that it has.
+                Err(reason) => {
+                    found.push(failed(reason));
                     continue;
                 }
-                if same(open) {
+            };
+            if let Some((open, provider)) = self.providers.get_mut(name) {
+                if open == record && provider.secrets == used {
+                    continue;
+                }
+                if same(open) && !is_server(record) {
                     // Its file is open and can't be opened twice: what changed is taken at the next start.
                     *provider = Arc::new(provider.with_revision(record.revision));
                     *open = record.clone();
@@ -277,21 +297,26 @@ impl Reconciler {
             let retiring = self
                 .retiring
                 .iter()
-                .position(|(open, _)| same(open) && open.backend != MEMORY);
+                .position(|(open, _)| same(open) && !is_server(record) && open.backend != MEMORY);
             let opened = if let Some(at) = retiring {
                 let (_, provider) = self.retiring.swap_remove(at);
                 Ok(Ok(provider.with_revision(record.revision)))
             } else {
-                self.open_provider(record).await
+                self.open_provider(record, &used).await
             };
-            let failed = |reason| Found::of(name.app_name(), format!("provider {name}"), reason);
             match opened {
-                Ok(Ok(provider)) => {
+                Ok(Ok(mut provider)) => {
+                    provider.secrets = used;
                     let open = (record.clone(), Arc::new(provider));
-                    self.retiring.extend(self.providers.insert(name.clone(), open));
+                    let before = self.providers.insert(name.clone(), open);
+                    if before.is_some() {
+                        // What runs ends on the one before, which is closed then.
+                        tracing::info!(provider = %name, revision = record.revision, "opened anew");
+                    }
+                    self.retiring.extend(before);
                 }
-                Ok(Err(error)) => found.push(failed(chain(&error))),
-                Err(error) => found.push(failed(chain(&error))),
+                Ok(Err(error)) => found.push(failed(redacted(chain(&error), &used))),
+                Err(error) => found.push(failed(redacted(chain(&error), &used))),
             }
         }
     }
@@ -300,6 +325,7 @@ impl Reconciler {
     async fn open_provider(
         &self,
         record: &ProviderRecord,
+        used: &Used,
     ) -> Result<Result<Provider, ProviderError>, JoinError> {
         let pinned = PINNED.contains(&record.backend.as_str());
         match &self.mesh {
@@ -308,8 +334,13 @@ impl Reconciler {
                 Ok(Provider::elsewhere(record, mesh))
             }
             mesh => {
-                let (wanted, folder) = (record.clone(), self.provider_folder.clone());
-                let opened = tokio::task::spawn_blocking(move || Provider::open(&wanted, &folder)).await?;
+                let wanted = match Expanded::new(record, used) {
+                    Ok(wanted) => wanted,
+                    Err(reason) => return Ok(Err(ProviderError::refused(record, reason))),
+                };
+                let folder = self.provider_folder.clone();
+                let opened = tokio::task::spawn_blocking(move || Provider::open(wanted.record(), &folder));
+                let opened = opened.await?;
                 Ok(opened.map(|provider| match mesh {
                     Some(mesh) if pinned => provider.served_to(mesh),
                     _ => provider,
@@ -430,7 +461,7 @@ impl Reconciler {
         };
         let states = self.actors.iter().map(|(name, (record, actor))| {
             let links = desired.links_of(name);
-            let (links, faults) = LinkTable::resolve(
+            let (mut links, faults) = LinkTable::resolve(
                 name,
                 &actor.component.description,
                 record.config.clone(),
@@ -439,6 +470,11 @@ impl Reconciler {
             );
             let failed = |fault| Found::of(name.app_name(), format!("links of {name}"), fault);
             found.extend(faults.into_iter().map(failed));
+            links.secrets = self.secrets.of_actor(record);
+            let missing = links.secrets.values().filter_map(|value| value.as_ref().err());
+            let failed =
+                |fault: &String| Found::of(name.app_name(), format!("secrets of {name}"), fault.clone());
+            found.extend(missing.map(failed));
             ActorState {
                 actor: actor.clone(),
                 links,
@@ -484,6 +520,11 @@ impl Reconciler {
         });
         conditions.collect()
     }
+}
+
+/// Whether a backend's data is on a server of its own, so that it can be opened twice.
+fn is_server(record: &ProviderRecord) -> bool {
+    record.backend != OUTSIDE && !PINNED.contains(&record.backend.as_str())
 }
 
 /// An actor as it is reached on other hosts.

@@ -160,6 +160,8 @@ pub const WEFT_ACTOR_COUNT: &str = "weft.actor.count";
 pub const WEFT_PROVIDER_COUNT: &str = "weft.provider.count";
 /// Links that this host applied.
 pub const WEFT_LINK_COUNT: &str = "weft.link.count";
+/// A gauge.
+pub const WEFT_SECRET_COUNT: &str = "weft.secret.count";
 /// Conditions: what this host could not bring about.
 pub const WEFT_CONDITION_COUNT: &str = "weft.condition.count";
 /// Connections to NATS that are there.

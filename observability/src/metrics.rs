@@ -120,6 +120,7 @@ mod tests {
             actors: 5,
             providers: 2,
             links: 6,
+            secrets: 3,
             conditions: 1,
         });
         metrics.observe_mesh(|| {

@@ -2,13 +2,14 @@
 //!
 //! Owns the answers to `GET`. All of one answer is of one moment: the records that the reconciler applied last.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State};
 use serde_json::{Value, json};
 use weft_compose::record::{LinkRecord, LinkTarget, RouteRecord};
+use weft_compose::secret::without_password;
 use weft_lattice::envelope::Standing;
 
 use super::Admin;
@@ -21,7 +22,7 @@ use crate::state::{ActorState, State as Snapshot};
 #[derive(serde::Deserialize)]
 pub(super) struct Filter {
     /// Only what has this name, or is of the actor with it; a short one if it is unique.
-    name: Option<String>,
+    pub(super) name: Option<String>,
 }
 
 type Answer = Result<Json<Value>, Problem>;
@@ -168,6 +169,7 @@ pub(super) async fn actors(State(admin): State<Admin>, Checked(Query(filter)): W
             "limits": record.limits,
             "idempotent": record.idempotent,
             "config": record.config.keys().collect::<Vec<_>>(),
+            "secrets": record.secrets,
             "links": links.map(|link| json!({ "interface": link.interface, "target": link.target })).collect::<Vec<_>>(),
         })
     });
@@ -194,7 +196,8 @@ pub(super) async fn providers(State(admin): State<Admin>, Checked(Query(filter))
             "revision": record.revision,
             "capability": record.capability,
             "backend": record.backend,
-            "config": record.config,
+            // A password that the manifest has in clear is not told; a reference to one is.
+            "config": record.config.iter().map(|(key, text)| (key, without_password(text))).collect::<BTreeMap<_, _>>(),
             "open": !progress.conditions.iter().any(|condition| condition.subject == subject),
             "linked_by": links.map(|link| link.actor.as_str()).collect::<Vec<_>>(),
         })

@@ -37,9 +37,23 @@ enum Kind {
     /// Hosts.
     #[value(alias = "host")]
     Hosts,
+    /// Secrets: names, versions and who uses them, never values.
+    #[value(alias = "secret")]
+    Secrets,
     /// What is wanted and is not so, with reasons.
     #[value(alias = "condition")]
     Conditions,
+}
+
+impl Get {
+    /// `weft get secrets`.
+    pub(super) fn secrets(host: HostArgs) -> Self {
+        Self {
+            kind: Kind::Secrets,
+            name: None,
+            host,
+        }
+    }
 }
 
 pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
@@ -49,6 +63,7 @@ pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
         Kind::Providers => "providers",
         Kind::Links => "links",
         Kind::Hosts => "hosts",
+        Kind::Secrets => "secrets",
         Kind::Conditions => "conditions",
     };
     let name = get.name.as_ref().map(|name| format!("?name={}", escaped(name)));
@@ -142,6 +157,14 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("APPLIED", |host| text(&host["applied_index"])),
             ("HTTP", |host| text(&host["http"])),
             ("CONDITIONS", |host| text(&host["conditions"])),
+        ],
+        Kind::Secrets => &[
+            ("NAME", |secret| text(&secret["name"])),
+            ("VERSION", |secret| text(&secret["version"])),
+            ("KEY", |secret| text(&secret["key"])),
+            ("USED BY", |secret| joined(&secret["used_by"])),
+            ("BY", |secret| text(&secret["by"])),
+            ("AT", |secret| text(&secret["at"])),
         ],
         Kind::Conditions => &[
             ("SINCE", |condition| {

@@ -8,6 +8,7 @@ mod crash;
 mod http_client;
 mod key_value;
 mod refused;
+pub(crate) mod secrets;
 mod servers;
 mod shop;
 mod sql;

@@ -2,6 +2,7 @@
 
 mod faults;
 mod objects;
+mod secrets;
 
 use std::sync::Arc;
 
@@ -20,11 +21,21 @@ struct Lattice {
 impl Lattice {
     /// So many hosts, each of which sees all others.
     async fn of(hosts: usize) -> Self {
-        let nats = Nats::start("");
+        Self::of_with(hosts, "", &[]).await
+    }
+
+    /// The same on a server with more configuration, with more arguments for each host.
+    async fn of_with(hosts: usize, config: &str, more: &[&str]) -> Self {
+        let nats = Nats::start(config);
         let names: Vec<String> = (1..=hosts).map(|n| format!("h{n}")).collect();
         let hosts = names.iter().enumerate().map(|(at, name)| {
-            let args: &[&str] = if at == 0 { &["--controller"] } else { &[] };
-            Weft::host(&nats.url(), name, args, Arc::new(tempfile::tempdir().unwrap()))
+            let first: &[&str] = if at == 0 { &["--controller"] } else { &[] };
+            Weft::host(
+                &nats.url(),
+                name,
+                &[first, more].concat(),
+                Arc::new(tempfile::tempdir().unwrap()),
+            )
         });
         let hosts: Vec<Weft> = hosts.collect();
         let lattice = Self { nats, hosts };

@@ -40,6 +40,7 @@ pub(crate) mod guests {
     pub(crate) const LOGGER: &str = "logger";
     pub(crate) const MEMO: &str = "memo";
     pub(crate) const REPLY: &str = "reply";
+    pub(crate) const SECRET: &str = "secret";
     pub(crate) const SQL: &str = "sql";
 }
 

@@ -66,6 +66,8 @@ pub struct StateReport {
     pub providers: u64,
     /// Links that it applied.
     pub links: u64,
+    /// Sealed secrets that there are.
+    pub secrets: u64,
     /// What it could not bring about, and tries again.
     pub conditions: u64,
 }
@@ -488,6 +490,7 @@ impl HostMetrics {
         family(&ACTORS, of_state(|state| state.actors));
         family(&PROVIDERS, of_state(|state| state.providers));
         family(&LINKS, of_state(|state| state.links));
+        family(&SECRETS, of_state(|state| state.secrets));
         family(&CONDITIONS, of_state(|state| state.conditions));
         if let Some(mesh) = host.mesh.ask(|ask| ask()).flatten() {
             families.extend(mesh.families(point));
