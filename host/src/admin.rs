@@ -12,6 +12,7 @@ mod changes;
 mod invoke;
 pub mod lattice;
 mod logs;
+mod moves;
 mod names;
 mod placements;
 mod problem;
@@ -49,6 +50,7 @@ use crate::ingress::listener::Ingress;
 use crate::logs::LogBuffer;
 use crate::mesh::Mesh;
 use crate::mesh::service::Api;
+use crate::moving::Mover;
 use crate::shutdown::Shutdown;
 
 /// The admin API for programs; a test holds it against the routes.
@@ -78,6 +80,8 @@ pub struct HostStatus {
     pub places: Places,
     /// For changes, and what is wanted.
     pub deployer: Deployer,
+    /// For moves of providers' data.
+    pub mover: Mover,
     /// For open connections.
     pub ingress: Arc<Ingress>,
     /// Cancelled once the host drains.
@@ -240,6 +244,8 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Admin>)> {
         route(Method::DELETE, "/v1/links", changes::delete_link),
         route(Method::PUT, "/v1/placements", placements::put),
         route(Method::DELETE, "/v1/placements", placements::delete),
+        route(Method::POST, "/v1/moves", moves::begin),
+        route(Method::DELETE, "/v1/moves", moves::cancel),
         route(Method::POST, "/v1/call", invoke::call),
     ]
 }

@@ -20,6 +20,7 @@ mod lattice_args;
 mod lattice_client;
 mod link;
 mod logs;
+mod provider;
 mod push;
 mod registry;
 mod serving;
@@ -174,6 +175,8 @@ enum Command {
     Actor(actor::Actor),
     /// Change what an import of an actor goes to, while it is used.
     Link(link::Link),
+    /// Give up the move of a provider's data.
+    Provider(provider::Provider),
     /// Delete an app from the running host.
     Delete(delete::Delete),
     /// Send a component to the running host.
@@ -212,6 +215,7 @@ pub fn main() -> ExitCode {
         Command::Get(get) => get::run(&get, output),
         Command::Call(call) => call::run(&call, output),
         Command::Link(link) => link::run(&link, output),
+        Command::Provider(provider) => provider::run(&provider, output),
         Command::Delete(delete) => delete::run(&delete, output),
         Command::Push(push) => push::run(&push, output),
         Command::Artifacts(artifacts) => artifacts::run(&artifacts, output),

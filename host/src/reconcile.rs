@@ -3,7 +3,10 @@
 //! Owns the open providers and the running actors, and is the one place that makes a snapshot ([`crate::state`]).
 //! It works by levels, not by events: each time the store has changed it looks at all that is wanted, keeps what is so
 //! already, and makes the rest; of the store it reads only what has changed. What can't be made is a condition, told with its reason and tried again; whatever is not
-//! touched by it is served.
+//! touched by it is served. [`moves`] is a host's part when a provider's data moves, [`conditions`] what is amiss now.
+
+mod conditions;
+mod moves;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -33,7 +36,7 @@ use crate::instance::KeptPlaces;
 use crate::link::{LinkTable, Targets};
 use crate::mesh::Mesh;
 use crate::mesh::group::RemoteActor;
-use crate::provider::{MEMORY, Provider, ProviderError};
+use crate::provider::{Guard, MEMORY, Provider, ProviderError};
 use crate::state::{ActorState, Callee, State, indices, remote_indices};
 
 /// The first wait before something that failed is tried again; it doubles up to [`RETRY_MAX`].
@@ -88,6 +91,10 @@ pub struct Progress {
     pub conditions: Vec<Condition>,
     /// Records that were read.
     pub desired: Arc<Desired>,
+    /// What stands before each provider that is open here.
+    pub guards: Arc<BTreeMap<ProviderName, Guard>>,
+    /// Where the data of providers goes that move.
+    pub targets: Arc<BTreeMap<ProviderName, Guard>>,
 }
 
 /// The reconciler of a host.
@@ -104,6 +111,10 @@ pub struct Reconciler {
     providers: HashMap<ProviderName, (ProviderRecord, Arc<Provider>)>,
     /// Those that are wanted no more, until their last invocation has ended: a file can't be opened twice.
     retiring: Vec<(ProviderRecord, Arc<Provider>)>,
+    /// Where data goes that moves.
+    targets: BTreeMap<ProviderName, (ProviderRecord, Arc<Provider>)>,
+    /// The pass of each move for which keys are noted.
+    passes: BTreeMap<ProviderName, u64>,
     actors: BTreeMap<ActorName, (Arc<ActorRecord>, Arc<Actor>)>,
     mesh: Option<Arc<Mesh>>,
 }
@@ -154,6 +165,8 @@ impl Reconciler {
             progress,
             providers: HashMap::new(),
             retiring: Vec::new(),
+            targets: BTreeMap::new(),
+            passes: BTreeMap::new(),
             actors: BTreeMap::new(),
             mesh,
         };
@@ -198,7 +211,8 @@ impl Reconciler {
         }
         self.state.store(Arc::default());
         self.actors.clear();
-        for (_, provider) in self.providers.values().chain(&self.retiring) {
+        let open = self.providers.values().chain(&self.retiring);
+        for (_, provider) in open.chain(self.targets.values()) {
             provider.close().await;
         }
         self.http.close().await;
@@ -220,6 +234,7 @@ impl Reconciler {
             });
         }
         self.open_providers(&desired, &mut found).await;
+        let moved_on = self.follow_moves(&desired, &mut found).await;
         self.serve_providers();
         let asked = desired.apps.iter().map(|(name, app)| (name.clone(), app.reserve));
         self.places.reserve(&asked.collect());
@@ -229,18 +244,29 @@ impl Reconciler {
         let gone = self
             .providers
             .extract_if(|name, _| !desired.providers.contains_key(name));
-        self.retiring.extend(gone.map(|(_, provider)| provider));
+        for (_, provider) in gone.collect::<Vec<_>>() {
+            self.retire(provider);
+        }
         self.close_unused().await;
 
         let whole = found.is_empty();
         let index = desired.index;
         let conditions = self.conditions(found);
-        let rounds = self.progress.borrow().rounds + 1;
+        let (rounds, before) = {
+            let progress = self.progress.borrow();
+            (progress.rounds + 1, progress.applied)
+        };
+        let guard = |(name, (_, open)): (&ProviderName, &(ProviderRecord, Arc<Provider>))| {
+            (name.clone(), open.guard.clone())
+        };
         self.progress.send_replace(Progress {
             rounds,
-            applied: index,
+            // Who moves data counts on what a host says that it has applied.
+            applied: if moved_on { index } else { before },
             conditions,
             desired,
+            guards: Arc::new(self.providers.iter().map(guard).collect()),
+            targets: Arc::new(self.targets.iter().map(guard).collect()),
         });
         Ok((index, whole))
     }
@@ -260,15 +286,16 @@ impl Reconciler {
     async fn open_providers(&mut self, desired: &Desired, found: &mut Vec<Found>) {
         for (name, record) in &desired.providers {
             let record = &**record;
+            let is_file = PINNED.contains(&record.backend.as_str());
             let same = |open: &ProviderRecord| {
                 (&open.name, open.capability, &open.backend) == (name, record.capability, &record.backend)
             };
             if let Some((open, provider)) = self.providers.get_mut(name) {
-                if open == record {
+                if open == record || moves::takes_over(desired, open, record, provider) {
                     continue;
                 }
-                if same(open) {
-                    // Its file is open and can't be opened twice: what changed is taken at the next start.
+                if same(open) && (is_file || open.config == record.config) {
+                    // A file is open and can't be opened twice: what changed is taken at the next start.
                     *provider = Arc::new(provider.with_revision(record.revision));
                     *open = record.clone();
                     continue;
@@ -277,10 +304,10 @@ impl Reconciler {
             let retiring = self
                 .retiring
                 .iter()
-                .position(|(open, _)| same(open) && open.backend != MEMORY);
+                .position(|(open, _)| same(open) && is_file && open.backend != MEMORY);
             let opened = if let Some(at) = retiring {
                 let (_, provider) = self.retiring.swap_remove(at);
-                Ok(Ok(provider.with_revision(record.revision)))
+                Ok(Ok(provider.again(record)))
             } else {
                 self.open_provider(record).await
             };
@@ -288,12 +315,23 @@ impl Reconciler {
             match opened {
                 Ok(Ok(provider)) => {
                     let open = (record.clone(), Arc::new(provider));
-                    self.retiring.extend(self.providers.insert(name.clone(), open));
+                    if let Some(before) = self.providers.insert(name.clone(), open) {
+                        self.retire(before);
+                    }
                 }
                 Ok(Err(error)) => found.push(failed(chain(&error))),
                 Err(error) => found.push(failed(chain(&error))),
             }
         }
+    }
+
+    /// Keeps a provider that is wanted no more until its last invocation has ended.
+    fn retire(&mut self, (record, provider): (ProviderRecord, Arc<Provider>)) {
+        if let Some(gate) = &provider.guard.gate {
+            // What was moving it has been overtaken.
+            gate.end();
+        }
+        self.retiring.push((record, provider));
     }
 
     /// Opens a provider: its backend here, or the way to where that is.
@@ -325,7 +363,12 @@ impl Reconciler {
             let provided = provider.provided.clone()?;
             Some((name.as_str().to_owned(), provided))
         });
-        mesh.serve_providers(open.collect());
+        let targets = self.targets.iter().filter_map(|(name, (_, provider))| {
+            let provided = provider.provided.clone()?;
+            Some((name.as_str().to_owned(), provided))
+        });
+        // While data moves to this host, the others reach its new place by the provider's name.
+        mesh.serve_providers(targets.chain(open).collect());
     }
 
     /// Closes the retiring providers whose last invocation has ended.

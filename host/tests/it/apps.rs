@@ -6,10 +6,12 @@ mod calls;
 mod crash;
 mod http_client;
 mod key_value;
+mod moving;
 mod refused;
 mod servers;
 mod shop;
 mod sql;
+mod supervised;
 
 use std::cell::Cell;
 use std::sync::Arc;
