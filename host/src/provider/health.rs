@@ -20,6 +20,8 @@ use crate::cli::chain;
 const ANSWER_WAIT: Duration = Duration::from_secs(6);
 /// The least time between two looks at a backend that answers, however many calls fail.
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// Looks in a row that have to fail until it is down: a connection that is made anew is no fault.
+const DOWN_AFTER: u32 = 2;
 /// The pause after a look at a backend that did not answer, which doubles with each, up to the maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
@@ -208,7 +210,7 @@ impl Health {
         pace: Option<Duration>,
         probe: impl Fn() -> F,
     ) {
-        let mut pause = BACKOFF_MIN;
+        let (mut pause, mut failures) = (BACKOFF_MIN, 0);
         let mut look = pace.is_some();
         if !look {
             self.set(Ok(()));
@@ -222,14 +224,18 @@ impl Health {
                     Ok(_) => Ok(()),
                     Err(_) => Err((format!("it did not answer within {ANSWER_WAIT:?}"), false)),
                 };
-                let is_up = answer.is_ok();
-                self.set(answer);
-                if !is_up {
+                if answer.is_err() {
+                    failures += 1;
+                    if failures >= DOWN_AFTER {
+                        self.set(answer);
+                    }
                     // A half more or less, so that hosts don't come together.
                     sleep(jittered(pause)).await;
                     pause = (pause * 2).min(BACKOFF_MAX);
                     continue;
                 }
+                self.set(answer);
+                failures = 0;
                 pause = BACKOFF_MIN;
                 sleep(LOOK_PAUSE).await;
             }
@@ -417,6 +423,25 @@ mod tests {
             server.mode.store(3, Relaxed);
             server.becomes("down").await;
             assert!(server.health.refusal().unwrap().contains("did not answer"));
+        };
+        server.clone().run(PACE, during).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_look_that_fails_is_no_fault() {
+        let server = Server::new();
+        let during = async {
+            server.becomes("up").await;
+            sleep(LOOK_PAUSE * 2).await;
+            server.mode.store(1, Relaxed);
+            server
+                .health
+                .note(&Err::<(), _>(KeyValueError::Unavailable(String::new())));
+            sleep(BACKOFF_MIN / 4).await;
+            assert_eq!(server.looks.load(Relaxed), 2);
+            server.mode.store(0, Relaxed);
+            sleep(Duration::from_secs(60)).await;
+            assert_eq!(server.health.stats().downs, 0);
         };
         server.clone().run(PACE, during).await;
     }

@@ -22,6 +22,8 @@ use super::health::Health;
 
 /// The longest that a write waits in a hold: as long as a hold lasts at most, and less than a request has.
 pub const HOLD_MAX: Duration = Duration::from_secs(10);
+/// The longest that writes which run are waited for; those that come meanwhile wait as in a hold.
+const ENDED_WAIT: Duration = Duration::from_secs(4);
 /// Keys that are noted, at most: some tens of MB. With more, all is copied again.
 const NOTES_MAX: usize = 200_000;
 
@@ -74,11 +76,11 @@ impl Gate {
 
     /// Begins to note keys anew. Once it has returned, every write that was not noted has ended.
     ///
-    /// `false` if those that run have not ended within [`HOLD_MAX`].
+    /// `false` if those that run have not ended in time.
     pub async fn note(&self) -> bool {
         let _all_ended = match self.is_held() {
             true => None,
-            false => match timeout(HOLD_MAX, self.writes.write()).await {
+            false => match timeout(ENDED_WAIT, self.writes.write()).await {
                 Ok(ended) => Some(ended),
                 Err(_) => return false,
             },
@@ -105,13 +107,13 @@ impl Gate {
         notes.overflow |= back.overflow;
     }
 
-    /// Has writes wait from now on, and returns when those that run have ended; `false` if they have not within
-    /// [`HOLD_MAX`], and then none waits.
+    /// Has writes wait from now on, and returns when those that run have ended; `false` if they have not in time,
+    /// and then none waits.
     pub async fn hold(&self) -> bool {
         if lock(&self.held).is_some() {
             return true;
         }
-        let Ok(held) = timeout(HOLD_MAX, self.writes.clone().write_owned()).await else {
+        let Ok(held) = timeout(ENDED_WAIT, self.writes.clone().write_owned()).await else {
             return false;
         };
         *lock(&self.held) = Some(held);
