@@ -46,7 +46,6 @@ async fn keeps_the_contract() {
         Arc::new(open(format!("{}/{database}", server.url())))
     })
     .await;
-    conformance::tells_its_buckets(&open(format!("{}/15", server.url()))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
