@@ -138,7 +138,7 @@ mod tests {
                 "host.yaml:1:1: unknown key `nat` in the settings: expected nats, label or http; did you mean `nats`?",
                 "host.yaml:2:7: `nowhere` is no address",
                 "host.yaml:3:8: label: expected a text, or a list or map of texts",
-                "host.yaml:4:6: nats: expected a text, or a list or map of texts",
+                "host.yaml:4:5: nats: expected a text, or a list or map of texts",
             ]
         );
         assert!(read("- nats\n").unwrap_err().contains("expected a map"));

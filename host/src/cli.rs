@@ -20,6 +20,7 @@ mod lattice_args;
 mod lattice_client;
 mod link;
 mod logs;
+mod provider;
 mod push;
 mod registry;
 mod secret;
@@ -179,6 +180,8 @@ enum Command {
     Link(link::Link),
     /// Put, list and delete secrets, and make the keys that open them.
     Secret(secret::SecretArgs),
+    /// Give up the move of a provider's data.
+    Provider(provider::Provider),
     /// Delete an app from the running host.
     Delete(delete::Delete),
     /// Send a component to the running host.
@@ -218,6 +221,7 @@ pub fn main() -> ExitCode {
         Command::Call(call) => call::run(&call, output),
         Command::Link(link) => link::run(&link, output),
         Command::Secret(secret) => secret::run(secret, output),
+        Command::Provider(provider) => provider::run(&provider, output),
         Command::Delete(delete) => delete::run(&delete, output),
         Command::Push(push) => push::run(&push, output),
         Command::Artifacts(artifacts) => artifacts::run(&artifacts, output),

@@ -12,5 +12,5 @@ mod key_value;
 mod sql;
 
 pub use blob_store::blob_store;
-pub use key_value::key_value;
+pub use key_value::{key_value, tells_its_buckets};
 pub use sql::{SqlDialect, sql};

@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::admin_client::{HostArgs, escaped};
+use super::provider::progress;
 use super::{Failure, Output, print, print_json};
 
 #[derive(Debug, clap::Args)]
@@ -128,7 +129,12 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("CAPABILITY", |provider| text(&provider["capability"])),
             ("BACKEND", |provider| text(&provider["backend"])),
             ("OPEN", |provider| text(&provider["open"])),
+            ("STATE", state),
             ("LINKED BY", |provider| joined(&provider["linked_by"])),
+            ("MOVE", |provider| match provider["move"].as_object() {
+                None => "-".to_owned(),
+                Some(_) => moving(&provider["move"]),
+            }),
         ],
         Kind::Links => &[
             ("ACTOR", |link| text(&link["actor"])),
@@ -136,6 +142,7 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("TARGET", |link| target(&link["target"])),
             ("REVISION", |link| text(&link["revision"])),
             ("SERVED", |link| text(&link["served"])),
+            ("CONDITION", |link| text(&link["condition"])),
             ("DRIFT", |link| match link["drift"].as_bool() {
                 Some(true) => format!("declared: {}", target(&link["declared"])),
                 _ => "-".to_owned(),
@@ -168,10 +175,7 @@ fn columns(kind: Kind) -> &'static [Column] {
         ],
         Kind::Conditions => &[
             ("SINCE", |condition| {
-                let since = condition["since"].as_i64().map(jiff::Timestamp::from_second);
-                since
-                    .and_then(Result::ok)
-                    .map_or("-".to_owned(), |since| since.to_string())
+                moment(&condition["since"]).unwrap_or_else(|| "-".to_owned())
             }),
             ("SUBJECT", |condition| text(&condition["subject"])),
             ("REASON", |condition| text(&condition["reason"])),
@@ -245,6 +249,33 @@ fn labels(labels: &Value) -> String {
         [] => "-".to_owned(),
         labels => labels.join(","),
     }
+}
+
+/// How a provider stands, since when, and why.
+fn state(provider: &Value) -> String {
+    let since = moment(&provider["since"]).map(|since| format!(" since {since}"));
+    let reason = provider["reason"]
+        .as_str()
+        .map(|_| format!(": {}", text(&provider["reason"])));
+    let state = text(&provider["state"]);
+    format!(
+        "{state}{}{}",
+        since.unwrap_or_default(),
+        reason.unwrap_or_default()
+    )
+}
+
+/// How far a move is, without the provider's name.
+fn moving(moving: &Value) -> String {
+    match moving["reason"].as_str() {
+        Some(_) => format!("{}: {}", text(&moving["step"]), text(&moving["reason"])),
+        None => progress("", moving).trim_start().to_owned(),
+    }
+}
+
+fn moment(seconds: &Value) -> Option<String> {
+    let moment = jiff::Timestamp::from_second(seconds.as_i64()?).ok()?;
+    Some(moment.to_string())
 }
 
 /// Where a link goes, in one line.
@@ -322,16 +353,27 @@ mod tests {
                     "TARGET",
                     "REVISION",
                     "SERVED",
+                    "CONDITION",
                     "DRIFT",
                     "BY"
                 ],
-                [actor, "wasi:keyvalue", "removed", "3", "true", declared, "uid:0"],
+                [
+                    actor,
+                    "wasi:keyvalue",
+                    "removed",
+                    "3",
+                    "true",
+                    "-",
+                    declared,
+                    "uid:0"
+                ],
                 [
                     actor,
                     "a:b/c",
                     "default/shop/pricing",
                     "3",
                     "true",
+                    "-",
                     "declared: nothing",
                     "uid:0"
                 ],
@@ -341,6 +383,7 @@ mod tests {
                     "https://a, http://b",
                     "3",
                     "true",
+                    "-",
                     "-",
                     "uid:0"
                 ],

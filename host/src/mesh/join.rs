@@ -303,7 +303,7 @@ impl Mesh {
             http: links.http.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             applied: progress.applied.0,
-            conditions: progress.conditions.len(),
+            conditions: progress.all_conditions().len(),
         }
     }
 }
