@@ -27,6 +27,10 @@ impl Mover {
         let Some(mesh) = self.mesh.as_ref().filter(|_| own) else {
             return own;
         };
+        if mesh.fault().is_some() {
+            // Nobody is seen, which is not to say that nobody is there.
+            return false;
+        }
         let (address, members) = (mesh.address(), mesh.members());
         let others = members.iter().filter(|member| {
             Some(member.host.address.as_str()) != address.as_deref() && member.standing != Standing::Gone

@@ -68,7 +68,8 @@ impl Acknowledged {
 
     /// All of it is there; the counter may have counted up to so many more that nobody was told of.
     async fn is_there(&self, weft: &Weft, untold: u64) {
-        for (path, value) in &*self.values.borrow() {
+        let values = self.values.borrow().clone();
+        for (path, value) in &values {
             let reply = weft.get(path).await;
             let found = if reply.status == 404 { "" } else { reply.text() };
             assert_eq!(found, value, "{path}");
