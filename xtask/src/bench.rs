@@ -168,7 +168,16 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
         (bench::ensure(&cache)?, nats)
     };
     let mut guests = vec![
-        "hello", "hostile", "reply", "bench", "bench-objects", "callee", "caller", "echo", "fault", "logger",
+        "hello",
+        "hostile",
+        "reply",
+        "bench",
+        "bench-objects",
+        "callee",
+        "caller",
+        "echo",
+        "fault",
+        "logger",
     ];
     guests.extend(actors::SHOP);
     actors::run(project, &guests)?;

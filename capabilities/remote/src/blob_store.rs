@@ -60,12 +60,7 @@ impl RemoteBlobStore {
         call(&self.remote, &self.run()?, name, CALL_MAX, true, args).await
     }
 
-    async fn change(
-        &self,
-        name: &'static str,
-        within: Duration,
-        args: impl Write,
-    ) -> Result<(), BlobError> {
+    async fn change(&self, name: &'static str, within: Duration, args: impl Write) -> Result<(), BlobError> {
         call(&self.remote, &self.run()?, name, within, false, args).await
     }
 }

@@ -79,7 +79,12 @@ fn serve(folder: &Path, port: u16, with_key: bool) -> Process {
     let mut command = Command::new(program);
     command
         .args(["--host", "127.0.0.1", "--port", &port.to_string()])
-        .args(with_key.then_some(["--access-key", S3::ID, "--secret-key", S3::KEY]).into_iter().flatten())
+        .args(
+            with_key
+                .then_some(["--access-key", S3::ID, "--secret-key", S3::KEY])
+                .into_iter()
+                .flatten(),
+        )
         .arg(folder.join("data"))
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())

@@ -33,7 +33,10 @@ pub(crate) async fn measure(weft: &Weft, data: &Path, rounds: usize) -> Result<V
         open("keys", Capability::KeyValue, "redb", &[], &folder)?,
         open("rows", Capability::Sql, "sqlite", &[], &folder)?,
     ]);
-    let links = [link("bench", "wasi:keyvalue", "keys")?, link("bench", "weft:sql", "rows")?];
+    let links = [
+        link("bench", "wasi:keyvalue", "keys")?,
+        link("bench", "weft:sql", "rows")?,
+    ];
     let guests = vec![("bench", weft.load("bench").await?)];
     let state = weft.state(guests, &links, &providers)?;
     let target = |name| Target::new(&state, "bench", (INTERFACE, name));
@@ -78,7 +81,10 @@ pub(crate) fn open(
         revision: 1,
         capability,
         backend: backend.to_owned(),
-        config: config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        config: config
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
     };
     let provider = Provider::open(&record, folder)?;
     Ok((record.name, Arc::new(provider)))

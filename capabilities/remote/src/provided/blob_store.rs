@@ -145,7 +145,9 @@ impl Called<'_> {
 }
 
 fn gone() -> BlobError {
-    BlobError::Unavailable("what was read or written had ended, or nothing was done with it for too long".to_owned())
+    BlobError::Unavailable(
+        "what was read or written had ended, or nothing was done with it for too long".to_owned(),
+    )
 }
 
 fn misplaced() -> BlobError {

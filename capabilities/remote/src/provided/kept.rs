@@ -272,9 +272,8 @@ impl Kept {
 
     pub(super) fn let_go_of_idle(&self, now: Instant, idle_max: Duration) {
         let mut table = self.table();
-        let is_idle = |entry: &Entry| {
-            !entry.what.is_lent() && now.saturating_duration_since(entry.touched) >= idle_max
-        };
+        let is_idle =
+            |entry: &Entry| !entry.what.is_lent() && now.saturating_duration_since(entry.touched) >= idle_max;
         let gone = table.remove_if(is_idle);
         table.expired += gone.len() as u64;
         drop(table);

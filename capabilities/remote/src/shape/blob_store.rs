@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use weft_capabilities::{BlobError, Container, ContainerInfo, Object, ObjectInfo, ObjectPage};
 
-use super::{Limit, Bound, Told, chain, size, word};
+use super::{Bound, Limit, Told, chain, size, word};
 use crate::cbor::{Read, Reader, Unreadable, Write, Writer, put_case, record};
 
 /// What a backend calls what was too large or can be no name; another word is told as the last of them.
@@ -222,7 +222,9 @@ impl Read for BlobError {
             "overloaded" => nothing(Self::Overloaded, from),
             "closed" => nothing(Self::Closed, from),
             "unavailable" => from.payload(len).map(Self::Unavailable),
-            "failed" => from.payload(len).map(|why: String| Self::Backend(Told(why).into())),
+            "failed" => from
+                .payload(len)
+                .map(|why: String| Self::Backend(Told(why).into())),
             _ => Err(Unreadable("an error of a blob store")),
         }
     }

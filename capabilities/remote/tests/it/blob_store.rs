@@ -142,9 +142,7 @@ async fn an_object_goes_with_the_host_that_writes_or_reads_it() {
     for _ in 0..2 {
         writer.write(vec![1; CHUNK_LEN_MAX].into()).await.unwrap();
     }
-    shelf
-        .provided
-        .peer_gone(&Address::new("another", 1).unwrap());
+    shelf.provided.peer_gone(&Address::new("another", 1).unwrap());
     assert_eq!(shelf.provided.stats().objects, 2);
     shelf.provided.peer_gone(&shelf.pair.user.address);
     assert_eq!(shelf.provided.stats().objects, 0);
@@ -192,7 +190,10 @@ async fn an_object_of_which_nothing_is_heard_is_let_go_of() {
     tokio::time::resume();
     let committed = writer.commit(&object("o")).await;
     assert!(is_gone(&committed), "{committed:?}");
-    let page = remote.list_objects(&container(), Listing::default()).await.unwrap();
+    let page = remote
+        .list_objects(&container(), Listing::default())
+        .await
+        .unwrap();
     assert!(page.names.is_empty());
 }
 
@@ -229,7 +230,10 @@ async fn an_object_with_the_host_that_keeps_it_gone_fails_and_says_so() {
     let read = whole(read).await;
     assert!(matches!(read, Err(BlobError::Unavailable(_))), "{read:?}");
     let committed = writer.commit(&object("p")).await;
-    assert!(matches!(committed, Err(BlobError::Unavailable(_))), "{committed:?}");
+    assert!(
+        matches!(committed, Err(BlobError::Unavailable(_))),
+        "{committed:?}"
+    );
 }
 
 /// Each function, and each error that one gives easily.
@@ -328,7 +332,10 @@ async fn the_document_shows_each_function_as_it_goes() {
     for (function, values) in [
         ("create-container", vec![container.clone()]),
         ("put", vec![object("o"), bytes("abc")]),
-        ("read", vec![id(), object("o"), Value::U64(0), Value::U64(u64::MAX)]),
+        (
+            "read",
+            vec![id(), object("o"), Value::U64(0), Value::U64(u64::MAX)],
+        ),
         ("read-on", vec![id(), Value::U64(2)]),
         ("write", vec![id(), to(), bytes("de")]),
         ("write-on", vec![id(), Value::U64(2), bytes("fg")]),

@@ -87,7 +87,11 @@ async fn sqlite_keeps_the_contract_over_nats() {
 #[tokio::test(flavor = "multi_thread")]
 async fn blob_store_in_memory_keeps_the_contract_within_a_process() {
     let pair = Pair::in_memory().await;
-    conformance::blob_store(|| pair.blob_store(Arc::new(MemoryBlobStore::default())), usize::MAX).await;
+    conformance::blob_store(
+        || pair.blob_store(Arc::new(MemoryBlobStore::default())),
+        usize::MAX,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,7 +121,10 @@ impl Service for Overheard {
     }
 }
 
-pub(crate) async fn overheard<T>(backend: Backend, talk: impl AsyncFnOnce(weft_remote::Remote) -> T) -> (T, Said) {
+pub(crate) async fn overheard<T>(
+    backend: Backend,
+    talk: impl AsyncFnOnce(weft_remote::Remote) -> T,
+) -> (T, Said) {
     let (hub, said) = (Hub::new(), Said::default());
     let (subjects, address) = (Subjects::new("one").unwrap(), Address::new("h", 1).unwrap());
     // Messages are small, so that some things go in parts.

@@ -174,7 +174,10 @@ async fn does_on_each_backend_what_a_blob_store_does() {
         let series = format!("weft_capability=\"blob-store\",weft_operation=\"{operation}\",weft_actor=");
         let lines = metrics.text().lines();
         let mut bytes = lines.filter(|line| line.starts_with("weft_capability_io_bytes_total{"));
-        assert!(bytes.any(|line| line.contains(&series)), "no bytes of {operation}");
+        assert!(
+            bytes.any(|line| line.contains(&series)),
+            "no bytes of {operation}"
+        );
     }
 }
 
