@@ -33,7 +33,9 @@ impl Guest for Bench {
         let container = blobstore::create_container(CONTAINER).expect("the store is empty");
         let value = OutgoingValue::new_outgoing_value();
         let mut body = value.outgoing_value_write_body().expect("a value has a stream");
-        container.write_data(OBJECT, &value).expect("the container is there");
+        container
+            .write_data(OBJECT, &value)
+            .expect("the container is there");
         for _ in 0..u64::from(mib) * 16 {
             body.write_all(&[7; PIECE_LEN]).expect("the store takes bytes");
         }
@@ -45,7 +47,9 @@ impl Guest for Bench {
     fn read(mib: u32) -> u64 {
         let start = Instant::now();
         let container = blobstore::get_container(CONTAINER).expect("the container is there");
-        let value = container.get_data(OBJECT, 0, u64::MAX).expect("the object is there");
+        let value = container
+            .get_data(OBJECT, 0, u64::MAX)
+            .expect("the object is there");
         let body = IncomingValue::incoming_value_consume_async(value).expect("a value has a stream");
         let mut len = 0;
         loop {
