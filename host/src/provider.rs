@@ -11,6 +11,7 @@ use weft_capabilities::{KeyValue, MemoryKeyValue, Sql};
 use weft_compose::capability::OUTSIDE;
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
+use weft_nats::{Auth, BucketOptions, NatsKeyValue, NatsOptions, Storage};
 use weft_postgres::{Isolation, PostgresOptions, PostgresSql};
 use weft_redb::RedbKeyValue;
 use weft_redis::{Deployment, RedisKeyValue, RedisOptions};
@@ -172,6 +173,10 @@ fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::
             let store = RedisKeyValue::open(&redis_options(record)?)?;
             Ok(Backend::KeyValue(Arc::new(store)))
         }
+        (Capability::KeyValue, "nats") => {
+            let store = NatsKeyValue::open(&nats_options(record)?, nats_bucket(record)?)?;
+            Ok(Backend::KeyValue(Arc::new(store)))
+        }
         (Capability::Sql, "postgres") => {
             let database = PostgresSql::open(&postgres_options(record)?)?;
             Ok(Backend::Sql(Arc::new(database)))
@@ -218,6 +223,39 @@ fn redis_options(record: &ProviderRecord) -> Result<RedisOptions, String> {
         options.timeout = Duration::from_millis(ms);
     }
     Ok(options)
+}
+
+fn nats_options(record: &ProviderRecord) -> Result<NatsOptions, String> {
+    let mut options = NatsOptions::new("");
+    options.urls = url(record)?.split_whitespace().map(str::to_owned).collect();
+    options.auth = match ["creds", "nkey", "token"].map(|key| text(record, key)) {
+        [None, None, None] => Auth::Address,
+        [Some(path), None, None] => Auth::Credentials(PathBuf::from(path)),
+        [None, Some(seed), None] => Auth::Nkey(seed.to_owned()),
+        [None, None, Some(token)] => Auth::Token(token.to_owned()),
+        _ => return Err("creds, nkey and token are each a way to log in: set one of them".to_owned()),
+    };
+    options.ca_file = text(record, "caFile").map(PathBuf::from);
+    if let Some(ms) = number(record, "timeoutMs")? {
+        options.timeout = Duration::from_millis(ms);
+    }
+    Ok(options)
+}
+
+fn nats_bucket(record: &ProviderRecord) -> Result<BucketOptions, String> {
+    let mut bucket = BucketOptions::default();
+    if let Some(name) = text(record, "bucket") {
+        bucket.name = name.to_owned();
+    }
+    if let Some(replicas) = number(record, "replicas")? {
+        bucket.replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
+    }
+    bucket.storage = match text(record, "storage") {
+        None | Some("file") => Storage::File,
+        Some("memory") => Storage::Memory,
+        Some(other) => return Err(format!("storage is `{other}`, expected file or memory")),
+    };
+    Ok(bucket)
 }
 
 fn postgres_options(record: &ProviderRecord) -> Result<PostgresOptions, String> {
