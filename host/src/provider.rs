@@ -3,6 +3,8 @@
 //! Owns the opening of a backend by its record, and its closing: when the last snapshot that links to it has gone. It
 //! must not know who is linked to what.
 
+mod nats;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use weft_capabilities::{KeyValue, MemoryKeyValue, Sql};
 use weft_compose::capability::OUTSIDE;
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
-use weft_nats::{Auth, BucketOptions, NatsKeyValue, NatsOptions, Storage};
+use weft_nats::NatsKeyValue;
 use weft_postgres::{Isolation, PostgresOptions, PostgresSql};
 use weft_redb::RedbKeyValue;
 use weft_redis::{Deployment, RedisKeyValue, RedisOptions};
@@ -174,7 +176,7 @@ fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::
             Ok(Backend::KeyValue(Arc::new(store)))
         }
         (Capability::KeyValue, "nats") => {
-            let store = NatsKeyValue::open(&nats_options(record)?, nats_bucket(record)?)?;
+            let store = NatsKeyValue::open(&nats::options(record)?, nats::bucket(record)?)?;
             Ok(Backend::KeyValue(Arc::new(store)))
         }
         (Capability::Sql, "postgres") => {
@@ -223,39 +225,6 @@ fn redis_options(record: &ProviderRecord) -> Result<RedisOptions, String> {
         options.timeout = Duration::from_millis(ms);
     }
     Ok(options)
-}
-
-fn nats_options(record: &ProviderRecord) -> Result<NatsOptions, String> {
-    let mut options = NatsOptions::new("");
-    options.urls = url(record)?.split_whitespace().map(str::to_owned).collect();
-    options.auth = match ["creds", "nkey", "token"].map(|key| text(record, key)) {
-        [None, None, None] => Auth::Address,
-        [Some(path), None, None] => Auth::Credentials(PathBuf::from(path)),
-        [None, Some(seed), None] => Auth::Nkey(seed.to_owned()),
-        [None, None, Some(token)] => Auth::Token(token.to_owned()),
-        _ => return Err("creds, nkey and token are each a way to log in: set one of them".to_owned()),
-    };
-    options.ca_file = text(record, "caFile").map(PathBuf::from);
-    if let Some(ms) = number(record, "timeoutMs")? {
-        options.timeout = Duration::from_millis(ms);
-    }
-    Ok(options)
-}
-
-fn nats_bucket(record: &ProviderRecord) -> Result<BucketOptions, String> {
-    let mut bucket = BucketOptions::default();
-    if let Some(name) = text(record, "bucket") {
-        bucket.name = name.to_owned();
-    }
-    if let Some(replicas) = number(record, "replicas")? {
-        bucket.replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
-    }
-    bucket.storage = match text(record, "storage") {
-        None | Some("file") => Storage::File,
-        Some("memory") => Storage::Memory,
-        Some(other) => return Err(format!("storage is `{other}`, expected file or memory")),
-    };
-    Ok(bucket)
 }
 
 fn postgres_options(record: &ProviderRecord) -> Result<PostgresOptions, String> {
