@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use weft_capabilities::KeyValueError;
 
+use crate::jetstream::NAME_LEN_MAX;
+
 /// Why a backend can't be used as it is configured. No text has a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -27,9 +29,11 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// A bucket of JetStream can't be called this.
-    #[error("`{0}` can't be a bucket of JetStream: use 1 to {max} letters, digits, `-` and `_`", max = crate::key_value::BUCKET_LEN_MAX)]
-    Bucket(String),
+    /// A bucket or stream of JetStream can't be called this.
+    #[error(
+        "`{0}` can't be a bucket or stream of JetStream: use 1 to {NAME_LEN_MAX} letters, digits, `-` and `_`"
+    )]
+    Name(String),
 }
 
 /// Why there is no connection, or none that is of use.

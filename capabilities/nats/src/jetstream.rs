@@ -6,14 +6,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use weft_capabilities::KeyValueError;
 
-use crate::error::Unanswered;
+use crate::error::{OpenError, Reason, Unanswered};
 use crate::link::Connection;
 
 /// What the subjects of the API begin with.
 pub(crate) const API: &str = "$JS.API";
-
-/// A write is for a subject whose last message has this sequence; 0 if it has none.
-const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 
 /// What went wrong, by JetStream's numbers.
 pub(crate) mod code {
@@ -89,6 +86,49 @@ pub(crate) fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Failure> {
     })
 }
 
+/// Why a stream that is needed is not there.
+pub(crate) fn reason(failure: Failure) -> Reason {
+    match failure {
+        Failure::Unanswered(Unanswered::NoResponders) => {
+            Reason::away("JetStream is off at this server: turn it on there, and for the user's account")
+        }
+        Failure::Unanswered(Unanswered::Denied) => Reason::Denied,
+        failure => Reason::away(failure.to_string()),
+    }
+}
+
+/// The longest name of a bucket or stream, in bytes: with it, the longest key still fits in a line of the protocol.
+pub(crate) const NAME_LEN_MAX: usize = 64;
+
+/// Whether a bucket or stream can be called this.
+pub(crate) fn check_name(name: &str) -> Result<(), OpenError> {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    match (1..=NAME_LEN_MAX).contains(&name.len()) && name.chars().all(is_legal) {
+        true => Ok(()),
+        false => Err(OpenError::Name(name.to_owned())),
+    }
+}
+
+/// Where a stream's messages are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// In files.
+    #[default]
+    File,
+    /// In the server's memory.
+    Memory,
+}
+
+impl Storage {
+    /// As JetStream calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Memory => "memory",
+        }
+    }
+}
+
 /// Asks the API.
 pub(crate) async fn ask<T: DeserializeOwned>(
     connection: &Connection,
@@ -134,19 +174,13 @@ pub(crate) struct StreamState {
     pub(crate) subjects: std::collections::HashMap<String, u64>,
 }
 
-/// Writes a message into the stream that has its subject, and gives its sequence. `expected` is the sequence that the
-/// subject's last message must have.
+/// Writes a message into the stream that has its subject, and gives its sequence.
 pub(crate) async fn publish(
     connection: &Connection,
     subject: String,
-    expected: Option<u64>,
+    headers: Option<HeaderMap>,
     payload: Bytes,
 ) -> Result<u64, Failure> {
-    let headers = expected.map(|sequence| {
-        let mut headers = HeaderMap::new();
-        headers.insert(EXPECTED_SEQUENCE, sequence.to_string());
-        headers
-    });
     let answer = connection.request(subject, headers, payload).await?;
     read_ack(&answer.payload)
 }

@@ -28,10 +28,9 @@ use self::name::Names;
 use self::stream::{Last, Stream};
 use crate::connect::{NatsOptions, Source};
 use crate::error::OpenError;
+use crate::jetstream::{self, Storage};
 use crate::link::{Connection, Link};
 
-/// The longest name of a bucket of JetStream, in bytes: with it, the longest key still fits in a line of the protocol.
-pub(crate) const BUCKET_LEN_MAX: usize = 64;
 /// What it is if not told otherwise.
 const BUCKET_DEFAULT: &str = "weft";
 
@@ -48,16 +47,6 @@ const STRIPES: usize = 64;
 const TRIES_MAX: u32 = 64;
 /// The longest pause before another try.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
-
-/// Where the stream's messages are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Storage {
-    /// In files.
-    #[default]
-    File,
-    /// In the server's memory.
-    Memory,
-}
 
 /// The bucket of JetStream, and how it is made if it is missing. One that is there stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,17 +65,6 @@ impl Default for BucketOptions {
             name: BUCKET_DEFAULT.to_owned(),
             replicas: 1,
             storage: Storage::default(),
-        }
-    }
-}
-
-impl BucketOptions {
-    fn check(&self) -> Result<(), OpenError> {
-        let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let fits = (1..=BUCKET_LEN_MAX).contains(&self.name.len()) && self.name.chars().all(is_legal);
-        match fits {
-            true => Ok(()),
-            false => Err(OpenError::Bucket(self.name.clone())),
         }
     }
 }
@@ -110,7 +88,7 @@ impl NatsKeyValue {
     /// # Errors
     /// [`OpenError`]: an address, the certificates, or the bucket's name can't be used.
     pub fn open(options: &NatsOptions, bucket: BucketOptions) -> Result<Self, OpenError> {
-        bucket.check()?;
+        jetstream::check_name(&bucket.name)?;
         let source = Source::new(options)?;
         let prefix = stream::prefix(&bucket.name);
         let set_up = move |connection: Connection| {
@@ -118,7 +96,7 @@ impl NatsKeyValue {
             async move { Stream::find_or_make(&connection, &bucket).await.map(Arc::new) }.boxed()
         };
         Ok(Self {
-            link: Link::start(source, Box::new(set_up), options.timeout),
+            link: Link::start(source, Box::new(set_up), Vec::new(), options.timeout),
             seats: Semaphore::new(IN_FLIGHT_KIB_MAX as usize),
             prefix,
             stripes: std::array::from_fn(|_| Mutex::default()),

@@ -16,4 +16,5 @@ mod replies;
 
 pub use crate::connect::{Auth, NatsOptions};
 pub use crate::error::OpenError;
-pub use crate::key_value::{BucketOptions, NatsKeyValue, Storage};
+pub use crate::jetstream::Storage;
+pub use crate::key_value::{BucketOptions, NatsKeyValue};

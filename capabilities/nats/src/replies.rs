@@ -4,6 +4,7 @@
 //! How many there are is bounded by those who ask.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::{Message, StatusCode, Subject};
@@ -19,19 +20,28 @@ pub(crate) struct Replies(Arc<Mutex<Table>>);
 struct Table {
     next: u64,
     is_lost: bool,
-    waiting: HashMap<u64, (Subject, oneshot::Sender<Result<Message, Unanswered>>)>,
+    waiting: HashMap<u64, Request>,
+}
+
+struct Request {
+    subject: Subject,
+    /// Where the reply is awaited: an app that has the token may not say it is another's.
+    reply: Subject,
+    sender: oneshot::Sender<Result<Message, Unanswered>>,
 }
 
 /// A request that waits. Dropped, it is forgotten.
 pub(crate) struct Waiting {
-    pub(crate) token: u64,
+    /// Where the reply is awaited.
+    pub(crate) reply: Subject,
+    token: u64,
     arrives: oneshot::Receiver<Result<Message, Unanswered>>,
     replies: Replies,
 }
 
 impl Replies {
-    /// Enters a request to `subject`.
-    pub(crate) fn enter(&self, subject: Subject) -> Result<Waiting, Unanswered> {
+    /// Enters a request to `subject`, whose reply's subject is a token after `inbox`.
+    pub(crate) fn enter(&self, subject: Subject, inbox: &str) -> Result<Waiting, Unanswered> {
         let mut table = self.lock();
         if table.is_lost {
             return Err(Unanswered::Lost);
@@ -39,8 +49,15 @@ impl Replies {
         let token = table.next;
         table.next += 1;
         let (sender, arrives) = oneshot::channel();
-        table.waiting.insert(token, (subject, sender));
+        let reply = Subject::from(format!("{inbox}.{token}"));
+        let request = Request {
+            subject,
+            reply: reply.clone(),
+            sender,
+        };
+        table.waiting.insert(token, request);
         Ok(Waiting {
+            reply,
             token,
             arrives,
             replies: self.clone(),
@@ -53,14 +70,15 @@ impl Replies {
         let Some(token) = token.and_then(|(_, token)| token.parse().ok()) else {
             return;
         };
-        let waiting = self.lock().waiting.remove(&token);
+        let waiting = match self.lock().waiting.entry(token) {
+            Entry::Occupied(entry) if entry.get().reply == message.subject => entry.remove(),
+            _ => return,
+        };
         let arrived = match message.status {
             Some(StatusCode::NO_RESPONDERS) => Err(Unanswered::NoResponders),
             _ => Ok(message),
         };
-        if let Some((_, sender)) = waiting {
-            drop(sender.send(arrived));
-        }
+        drop(waiting.sender.send(arrived));
     }
 
     /// Ends all that wait, as their replies can't come any more, and all that come later.
@@ -70,8 +88,8 @@ impl Replies {
             table.is_lost = true;
             std::mem::take(&mut table.waiting)
         };
-        for (_, sender) in waiting.into_values() {
-            drop(sender.send(Err(Unanswered::Lost)));
+        for request in waiting.into_values() {
+            drop(request.sender.send(Err(Unanswered::Lost)));
         }
     }
 
@@ -80,9 +98,9 @@ impl Replies {
         let mut table = self.lock();
         let denied = table
             .waiting
-            .extract_if(|_, (subject, _)| complaint.contains(&format!("\"{subject}\"")));
-        for (_, (_, sender)) in denied {
-            drop(sender.send(Err(Unanswered::Denied)));
+            .extract_if(|_, request| complaint.contains(&format!("\"{}\"", request.subject)));
+        for (_, request) in denied {
+            drop(request.sender.send(Err(Unanswered::Denied)));
         }
     }
 
@@ -107,6 +125,8 @@ impl Drop for Waiting {
 mod tests {
     use super::*;
 
+    const INBOX: &str = "_INBOX.x";
+
     fn message(token: u64, status: Option<StatusCode>) -> Message {
         Message {
             subject: format!("_INBOX.x.{token}").into(),
@@ -123,8 +143,8 @@ mod tests {
     async fn a_reply_reaches_who_waits_for_it() {
         let replies = Replies::default();
         let (one, two) = (
-            replies.enter("a".into()).unwrap(),
-            replies.enter("b".into()).unwrap(),
+            replies.enter("a".into(), INBOX).unwrap(),
+            replies.enter("b".into(), INBOX).unwrap(),
         );
         replies.arrive(message(two.token, None));
         replies.arrive(message(one.token, Some(StatusCode::NO_RESPONDERS)));
@@ -134,21 +154,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_comes_elsewhere_with_the_right_token_is_no_reply() {
+        let replies = Replies::default();
+        let waiting = replies.enter("a".into(), "weft-reply.default.shop.x").unwrap();
+        replies.arrive(message(waiting.token, None));
+        assert!(!replies.lock().waiting.is_empty());
+        replies.lose();
+        assert_eq!(waiting.arrived().await.unwrap_err(), Unanswered::Lost);
+    }
+
+    #[tokio::test]
     async fn who_gives_up_leaves_nothing_behind() {
         let replies = Replies::default();
-        drop(replies.enter("a".into()).unwrap());
+        drop(replies.enter("a".into(), INBOX).unwrap());
         assert!(replies.lock().waiting.is_empty());
     }
 
     #[tokio::test]
     async fn a_complaint_ends_those_whom_it_is_about() {
         let replies = Replies::default();
-        let denied = replies.enter("$KV.weft.a".into()).unwrap();
-        let other = replies.enter("$KV.weft.ab".into()).unwrap();
+        let denied = replies.enter("$KV.weft.a".into(), INBOX).unwrap();
+        let other = replies.enter("$KV.weft.ab".into(), INBOX).unwrap();
         replies.deny("Permissions Violation for Publish to \"$KV.weft.a\"");
         assert_eq!(denied.arrived().await.unwrap_err(), Unanswered::Denied);
         replies.lose();
         assert_eq!(other.arrived().await.unwrap_err(), Unanswered::Lost);
-        assert_eq!(replies.enter("c".into()).err(), Some(Unanswered::Lost));
+        assert_eq!(replies.enter("c".into(), INBOX).err(), Some(Unanswered::Lost));
     }
 }

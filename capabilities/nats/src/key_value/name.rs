@@ -97,6 +97,7 @@ mod tests {
     use weft_capabilities::key_value::{BUCKET_LEN_MAX, KEY_LEN_MAX};
 
     use super::*;
+    use crate::jetstream::NAME_LEN_MAX;
 
     const STORE: &str = "$KV.weft.";
 
@@ -135,7 +136,7 @@ mod tests {
             let name = fill(BUCKET_LEN_MAX).replace('\0', "\u{1}");
             let label = "n".repeat(63);
             let bucket = Bucket::scoped(&label, &label, &name);
-            let store = format!("$KV.{}.", "b".repeat(super::super::BUCKET_LEN_MAX));
+            let store = format!("$KV.{}.", "b".repeat(NAME_LEN_MAX));
             let subject = Names::of(&store, &bucket)
                 .unwrap()
                 .subject(&bucket, &fill(KEY_LEN_MAX))

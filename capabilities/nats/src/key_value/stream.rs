@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{BucketOptions, Storage};
-use crate::error::{Reason, Unanswered};
+use super::BucketOptions;
+use crate::error::Reason;
 use crate::jetstream::{self, API, Failure, StreamInfo, code};
 use crate::link::Connection;
 
@@ -19,6 +19,9 @@ const OPERATION: &str = "KV-Operation";
 const MARKER: &str = "Nats-Marker-Reason";
 /// A message's place in the stream.
 const SEQUENCE: &str = "Nats-Sequence";
+
+/// A write is for a subject whose last message has this place; 0 if it has none.
+const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 
 const NOT_FOUND: u16 = 404;
 
@@ -60,7 +63,7 @@ impl Stream {
                     "name": name,
                     "subjects": [subjects],
                     "max_msgs_per_subject": 1,
-                    "storage": match bucket.storage { Storage::File => "file", Storage::Memory => "memory" },
+                    "storage": bucket.storage.name(),
                     "num_replicas": bucket.replicas,
                     "discard": "new",
                     "max_consumers": -1,
@@ -76,13 +79,7 @@ impl Stream {
             }
             info => info,
         }
-        .map_err(|failure| match failure {
-            Failure::Unanswered(Unanswered::NoResponders) => {
-                Reason::away("JetStream is off at this server: turn it on there, and for the user's account")
-            }
-            Failure::Unanswered(Unanswered::Denied) => Reason::Denied,
-            failure => Reason::away(failure.to_string()),
-        })?;
+        .map_err(jetstream::reason)?;
         let config = info.config;
         if config.max_msgs_per_subject < 1 || !config.subjects.contains(&subjects) {
             return Err(Reason::away(format!(
@@ -167,7 +164,12 @@ impl Stream {
         expected: Option<u64>,
         value: Bytes,
     ) -> Result<bool, Failure> {
-        match jetstream::publish(connection, subject.to_owned(), expected, value).await {
+        let headers = expected.map(|sequence| {
+            let mut headers = HeaderMap::new();
+            headers.insert(EXPECTED, sequence.to_string());
+            headers
+        });
+        match jetstream::publish(connection, subject.to_owned(), headers, value).await {
             Ok(_) => Ok(true),
             Err(Failure::Refused(refusal)) if code::is_conflict(refusal.err_code) => Ok(false),
             Err(Failure::Refused(refusal))

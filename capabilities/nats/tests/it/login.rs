@@ -149,7 +149,7 @@ async fn says_what_is_wrong_with_a_setting_without_showing_a_secret() {
     ));
     for bucket in ["", "a.b", "a b", "ü"] {
         assert!(
-            matches!(refused(&["nats://x"], bucket), OpenError::Bucket(_)),
+            matches!(refused(&["nats://x"], bucket), OpenError::Name(_)),
             "{bucket}"
         );
     }
