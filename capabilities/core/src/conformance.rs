@@ -8,7 +8,9 @@
 )]
 
 mod key_value;
+mod messaging;
 mod sql;
 
 pub use key_value::key_value;
+pub use messaging::messaging;
 pub use sql::{SqlDialect, sql};
