@@ -1,4 +1,5 @@
-//! Backends on NATS: [`NatsKeyValue`], key-value in a bucket of JetStream.
+//! Backends on NATS: [`NatsKeyValue`], key-value in a bucket of JetStream; [`NatsMessaging`], messaging as NATS has it; and
+//! [`JetStreamMessaging`], messaging that keeps what is published until it is handled.
 //!
 //! Owns the connection to NATS that a provider has, and what is asked of JetStream. It must not know who asks, nor the
 //! lattice, which has connections of its own.
@@ -12,9 +13,12 @@ mod error;
 mod jetstream;
 mod key_value;
 mod link;
+mod messaging;
 mod replies;
 
 pub use crate::connect::{Auth, NatsOptions};
 pub use crate::error::OpenError;
 pub use crate::jetstream::Storage;
 pub use crate::key_value::{BucketOptions, NatsKeyValue};
+pub use crate::messaging::NatsMessaging;
+pub use crate::messaging::kept::{JetStreamMessaging, StreamOptions};

@@ -3,6 +3,7 @@
 
 mod key_value;
 mod login;
+mod messaging;
 
 use std::time::Duration;
 
