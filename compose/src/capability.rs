@@ -93,6 +93,12 @@ const CA_FILE: BackendOption = BackendOption {
     value: OptionValue::Text,
 };
 
+const TIMEOUT_MS: BackendOption = BackendOption {
+    name: "timeoutMs",
+    about: "The longest that an operation takes, in milliseconds.",
+    value: OptionValue::Number { min: 1, max: 60_000 },
+};
+
 const REDIS: &[BackendOption] = &[
     BackendOption {
         name: "url",
@@ -110,11 +116,47 @@ const REDIS: &[BackendOption] = &[
         value: OptionValue::Text,
     },
     CA_FILE,
+    TIMEOUT_MS,
+];
+
+const NATS: &[BackendOption] = &[
     BackendOption {
-        name: "timeoutMs",
-        about: "The longest that an operation takes, in milliseconds.",
-        value: OptionValue::Number { min: 1, max: 60_000 },
+        name: "url",
+        about: "nats://USER:PASSWORD@HOST:PORT, or tls:// for TLS; several are parted by spaces.",
+        value: OptionValue::Text,
     },
+    BackendOption {
+        name: "creds",
+        about: "A NATS credentials file on each host.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "nkey",
+        about: "The seed of a NATS nkey.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "token",
+        about: "A token.",
+        value: OptionValue::Text,
+    },
+    CA_FILE,
+    BackendOption {
+        name: "bucket",
+        about: "The bucket of JetStream; `weft` by default. It is made if it is missing.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "replicas",
+        about: "Servers that have a copy of a bucket that is made.",
+        value: OptionValue::Number { min: 1, max: 5 },
+    },
+    BackendOption {
+        name: "storage",
+        about: "Where a bucket that is made has its data: `file` (the default) or `memory`.",
+        value: OptionValue::Text,
+    },
+    TIMEOUT_MS,
 ];
 
 const POSTGRES: &[BackendOption] = &[
@@ -249,6 +291,11 @@ pub const BACKENDS: &[Backend] = &[
         capability: Capability::KeyValue,
         name: "redis",
         options: REDIS,
+    },
+    Backend {
+        capability: Capability::KeyValue,
+        name: "nats",
+        options: NATS,
     },
     Backend {
         capability: Capability::Sql,

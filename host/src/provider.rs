@@ -9,6 +9,8 @@ pub mod health;
 pub mod key_value;
 mod sql;
 
+mod nats;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,7 @@ use weft_capabilities::{
 use weft_compose::capability::{OUTSIDE, PINNED};
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
+use weft_nats::NatsKeyValue;
 use weft_postgres::{Isolation, PostgresOptions, PostgresSql};
 use weft_redb::RedbKeyValue;
 use weft_redis::{Deployment, RedisKeyValue, RedisOptions};
@@ -364,6 +367,10 @@ fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::
             let folder = file(record, folder, "blobs")?;
             let store = CloudBlobStore::open(&cloud_options(record)?, &folder)?;
             Ok(Backend::BlobStore(Arc::new(store)))
+        }
+        (Capability::KeyValue, "nats") => {
+            let store = NatsKeyValue::open(&nats::options(record)?, nats::bucket(record)?)?;
+            Ok(Backend::KeyValue(Arc::new(store)))
         }
         (Capability::Sql, "postgres") => {
             let database = PostgresSql::open(&postgres_options(record)?)?;
