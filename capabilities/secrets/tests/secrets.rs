@@ -130,7 +130,7 @@ fn a_file_of_keys_is_its_owners_alone_and_says_where_it_is_wrong() {
 
     fs::write(&path, format!("{text}weft-root-1:short\n")).unwrap();
     let error = Keyring::read(&path).unwrap_err();
-    assert!(matches!(error, KeyFileError::Line { line: 5, .. }), "{error}");
+    assert!(matches!(error, KeyFileError::Line { line: 4, .. }), "{error}");
     assert!(!error.to_string().contains("short"), "{error}");
     assert!(Keyring::add(&path).is_err(), "a damaged file was written over");
 
@@ -192,6 +192,7 @@ proptest! {
     fn no_text_makes_opening_panic(text in "[A-Za-z0-9+/=]{0,120}") {
         let (_folder, keys) = keys();
         let key = keys.newest().unwrap().id().to_owned();
-        prop_assert!(keys.open(&NAME, &Sealed { key, text }).is_err());
+        let sealed = Sealed { key, text };
+        prop_assert!(keys.open(&NAME, &sealed).is_err());
     }
 }
