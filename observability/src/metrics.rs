@@ -24,7 +24,7 @@ pub use actor::{ActorMetrics, InvocationRecord};
 pub use host::{ACTORS_MAX, APPS_MAX, AppPlacesReport, HostMetrics, PoolState, StateReport};
 pub use mesh::{ConnectionReport, MeshReport};
 pub use operation::{CallPath, Operation, OperationOutcome};
-pub use outcome::{CacheResult, CompileOutcome, Eviction, Outcome, ShedReason};
+pub use outcome::{CacheResult, CompileOutcome, Eviction, MessageOutcome, Outcome, ShedReason};
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -66,6 +66,9 @@ mod tests {
             .into_iter()
             .for_each(|dropped| actor.log_lines(1, dropped));
         actor.instance_reused();
+        MessageOutcome::ALL
+            .into_iter()
+            .for_each(|outcome| actor.messages(1, outcome));
         CompileOutcome::ALL
             .into_iter()
             .for_each(|outcome| metrics.component_compiled(outcome, Duration::from_secs(1)));

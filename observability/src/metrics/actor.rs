@@ -12,7 +12,7 @@ use super::http_series::HttpSeries;
 use super::instrument::{Counter, Histogram};
 use super::nanos;
 use super::operation::{CallPath, Operation, OperationOutcome};
-use super::outcome::{Outcome, ShedReason};
+use super::outcome::{MessageOutcome, Outcome, ShedReason};
 use super::snapshot::{Attributes, Family, Point, PointValue, Value};
 use crate::attributes::*;
 
@@ -48,6 +48,7 @@ pub struct ActorMetrics {
     calls: [[Counter; Outcome::ALL.len()]; CallPath::ALL.len()],
     log_lines: [Counter; 2],
     reused: Counter,
+    messages: [Counter; MessageOutcome::ALL.len()],
     /// Taken at the first call; `None` if no place was left.
     own: OnceLock<Option<Box<Measures>>>,
     shared: Arc<SharedMeasures>,
@@ -86,6 +87,7 @@ impl ActorMetrics {
             calls: Default::default(),
             log_lines: Default::default(),
             reused: Default::default(),
+            messages: Default::default(),
             own: name.map_or_else(|| OnceLock::from(None), |_| OnceLock::new()),
             shared,
         }
@@ -137,6 +139,11 @@ impl ActorMetrics {
     /// Counts an invocation that is served by an instance which has served others.
     pub fn instance_reused(&self) {
         self.reused.add(1);
+    }
+
+    /// Counts messages that this actor subscribed to.
+    pub fn messages(&self, messages: u64, outcome: MessageOutcome) {
+        self.messages[outcome as usize].add(messages);
     }
 
     /// Counts a call that this actor made of another, by the way it went and its outcome.
@@ -200,6 +207,20 @@ impl ActorMetrics {
         let counts = Outcome::ALL
             .into_iter()
             .zip(self.finished.iter().map(Counter::value));
+        let happened = counts.filter(|(_, count)| *count > 0);
+        happened
+            .map(|(outcome, count)| {
+                let attributes = vec![(WEFT_OUTCOME, Value::Static(outcome.as_str()))];
+                self.point(attributes, PointValue::Number(count))
+            })
+            .collect()
+    }
+
+    /// Without zeros: most actors subscribe to nothing.
+    fn message_points(&self) -> Vec<Point> {
+        let counts = MessageOutcome::ALL
+            .into_iter()
+            .zip(self.messages.iter().map(Counter::value));
         let happened = counts.filter(|(_, count)| *count > 0);
         happened
             .map(|(outcome, count)| {
@@ -316,6 +337,7 @@ pub(super) fn families(actors: &[Arc<ActorMetrics>]) -> Vec<Family> {
         family(&FINISHED, &ActorMetrics::finished_points),
         family(&CPU_TIME, &|actor| actor.measured(|own| &own.cpu_time, vec![])),
         family(&CALLS, &ActorMetrics::call_points),
+        family(&MESSAGES, &ActorMetrics::message_points),
         family(&OPERATION_DURATION, &ActorMetrics::operation_points),
         family(&START_DURATION, &|actor| {
             actor.measured(|own| &own.start_duration, vec![])

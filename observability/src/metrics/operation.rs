@@ -49,10 +49,12 @@ pub enum Operation {
     SqlCommit,
     SqlRollback,
     HttpRequest,
+    MessagingPublish,
+    MessagingRequest,
 }
 
 impl Operation {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::KeyValueGet,
         Self::KeyValueSet,
         Self::KeyValueDelete,
@@ -69,6 +71,8 @@ impl Operation {
         Self::SqlCommit,
         Self::SqlRollback,
         Self::HttpRequest,
+        Self::MessagingPublish,
+        Self::MessagingRequest,
     ];
 
     /// The value of the attribute `weft.capability`, for spans too.
@@ -99,6 +103,8 @@ impl Operation {
             Self::SqlCommit => ("sql", "commit"),
             Self::SqlRollback => ("sql", "rollback"),
             Self::HttpRequest => ("http-client", "request"),
+            Self::MessagingPublish => ("messaging", "publish"),
+            Self::MessagingRequest => ("messaging", "request"),
         }
     }
 }
