@@ -5,11 +5,14 @@
 //! `wit/weft-provider.wit`, and `docs/wire.md` shows them as bytes, as outside providers in other languages serve them.
 //! Must not know hosts, manifests or links: who may call whom was decided before.
 //!
+//! [`LatticeMessaging`] is on the lattice's connection itself, as there is no other side that has the messages.
+//!
 //! Two things are kept for a caller by the one run of a provider that it spoke to, for as long as it uses them: SQL
 //! transactions, and what is longer than a message, which goes in parts.
 
 mod cbor;
 mod key_value;
+mod messaging;
 mod provided;
 mod remote;
 mod shape;
@@ -18,6 +21,7 @@ mod sql;
 use std::time::Duration;
 
 pub use self::key_value::RemoteKeyValue;
+pub use self::messaging::LatticeMessaging;
 pub use self::provided::{Backend, Provided, ProvidedStats};
 pub use self::remote::{Remote, RemoteStats};
 pub use self::sql::RemoteSql;
