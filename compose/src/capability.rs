@@ -30,6 +30,8 @@ pub enum Capability {
     KeyValue,
     /// A relational database.
     Sql,
+    /// Messages on subjects.
+    Messaging,
 }
 
 impl Capability {
@@ -132,6 +134,9 @@ const POSTGRES: &[BackendOption] = &[
 /// What is no backend of a host: a process of its own that serves the provider's subject (docs/providers.md).
 pub const OUTSIDE: &str = "outside";
 
+/// Messaging between the hosts of the lattice, on the connections that they have; on a host alone, within it.
+pub const LATTICE: &str = "lattice";
+
 /// Backends whose data is on one host. The others open a connection on each.
 pub const PINNED: &[&str] = &["memory", "redb", "sqlite"];
 
@@ -172,6 +177,11 @@ pub const BACKENDS: &[Backend] = &[
         name: "postgres",
         options: POSTGRES,
     },
+    Backend {
+        capability: Capability::Messaging,
+        name: LATTICE,
+        options: &[],
+    },
 ];
 
 /// The backend of a capability with a name.
@@ -203,6 +213,11 @@ const PLATFORM: &[&str] = &["wasi", "weft"];
 pub(crate) const SERVED: &[(&str, Need)] = &[
     ("wasi:keyvalue", Need::Provider(Capability::KeyValue)),
     ("weft:sql", Need::Provider(Capability::Sql)),
+    (
+        "wasmcloud:messaging/consumer",
+        Need::Provider(Capability::Messaging),
+    ),
+    ("wasmcloud:messaging", Need::Nothing),
     ("wasi:http/outgoing-handler", Need::Http),
     ("wasi:http", Need::Nothing),
     ("wasi:cli", Need::Nothing),
@@ -245,6 +260,12 @@ mod tests {
             ),
             ("wasi:keyvalue", Need::Provider(Capability::KeyValue)),
             ("weft:sql/client", Need::Provider(Capability::Sql)),
+            ("wasmcloud:messaging", Need::Provider(Capability::Messaging)),
+            (
+                "wasmcloud:messaging/consumer@0.2.0",
+                Need::Provider(Capability::Messaging),
+            ),
+            ("wasmcloud:messaging/types@0.2.0", Need::Nothing),
             ("wasi:http/outgoing-handler@0.2.6", Need::Http),
             ("wasi:http/types@0.2.6", Need::Nothing),
             ("wasi:http@0.2.6", Need::Http),
@@ -262,6 +283,6 @@ mod tests {
             "\"key-value\""
         );
         assert_eq!("key-value".parse(), Ok(Capability::KeyValue));
-        assert_eq!(Capability::NAMES, ["key-value", "sql"]);
+        assert_eq!(Capability::NAMES, ["key-value", "sql", "messaging"]);
     }
 }

@@ -1,7 +1,7 @@
 //! Names of the control store's keys.
 //!
 //! Owns them all. `app/NS/APP`, `actor/NS/APP/NAME`, `provider/NS/APP/NAME`, `link/NS/APP/NAME/INTERFACE`,
-//! `placement/NS/APP/NAME/HOST` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
+//! `placement/NS/APP/NAME/HOST` `subscription/NS/APP/ACTOR/NS/APP/PROVIDER/SUBJECT` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,6 +20,8 @@ pub const PROVIDERS: &str = "provider/";
 pub const LINKS: &str = "link/";
 /// What all keys of placements start with.
 pub const PLACEMENTS: &str = "placement/";
+/// What all keys of subscriptions start with.
+pub const SUBSCRIPTIONS: &str = "subscription/";
 /// What all keys of routes start with. Those of one app are told by their records.
 pub const ROUTES: &str = "route/";
 
@@ -36,6 +38,8 @@ pub enum Key {
     Link(ActorName, InterfacePattern),
     /// Of a [`crate::PlacementRecord`].
     Placement(ActorName, HostName),
+    /// Of a [`crate::SubscriptionRecord`]: who listens, where and to what.
+    Subscription(ActorName, ProviderName, String),
     /// Of a [`crate::RouteRecord`].
     Route(Claim),
 }
@@ -63,6 +67,11 @@ pub fn link(actor: &ActorName, interface: &InterfacePattern) -> String {
 /// The key of a placement.
 pub fn placement(actor: &ActorName, host: &HostName) -> String {
     format!("{PLACEMENTS}{actor}/{host}")
+}
+
+/// The key of a subscription.
+pub fn subscription(actor: &ActorName, provider: &ProviderName, subject: &str) -> String {
+    format!("{SUBSCRIPTIONS}{actor}/{provider}/{subject}")
 }
 
 /// The key of a claim.
@@ -107,6 +116,13 @@ pub fn parse(key: &str) -> Option<Key> {
         PLACEMENTS => {
             let (actor, host) = rest.rsplit_once('/')?;
             Key::Placement(actor.parse().ok()?, host.parse().ok()?)
+        }
+        SUBSCRIPTIONS => {
+            let (at, _) = rest.match_indices('/').nth(2)?;
+            let (actor, rest) = (&rest[..at], &rest[at + 1..]);
+            let (at, _) = rest.match_indices('/').nth(2)?;
+            let subject = rest[at + 1..].to_owned();
+            Key::Subscription(actor.parse().ok()?, rest[..at].parse().ok()?, subject)
         }
         ROUTES => Key::Route(claim(rest)?),
         _ => return None,
@@ -187,7 +203,27 @@ mod tests {
         assert_eq!(parse(&actor(&name)), Some(Key::Actor(name)));
         assert_eq!(parse(&app(&app_name)), Some(Key::App(app_name)));
         let goods: ProviderName = "default/shop/goods".parse().unwrap();
+        let listens = subscription(&goods_reader(), &goods, "a/b.>");
+        assert_eq!(
+            listens,
+            "subscription/default/shop/reader/default/shop/goods/a/b.>"
+        );
+        let listened = Key::Subscription(goods_reader(), goods.clone(), "a/b.>".to_owned());
+        assert_eq!(parse(&listens), Some(listened));
         assert_eq!(parse(&provider(&goods)), Some(Key::Provider(goods)));
+    }
+
+    fn goods_reader() -> ActorName {
+        "default/shop/reader".parse().unwrap()
+    }
+
+    #[test]
+    fn the_longest_subscription_fits_into_a_key() {
+        let part = "a".repeat(crate::name::PART_LEN_MAX);
+        let actor = ActorName::new(&part, &part, &part).unwrap();
+        let provider = ProviderName::new(&part, &part, &part).unwrap();
+        let subject = "s".repeat(crate::subscription::SUBJECT_LEN_MAX);
+        assert!(subscription(&actor, &provider, &subject).len() <= crate::route::CLAIM_LEN_MAX);
     }
 
     #[test]
@@ -215,6 +251,7 @@ mod tests {
             "actor/a/b",
             "link/a/b/c",
             "link/a/b/c/",
+            "subscription/a/b/c/d/e/f",
             "route/",
             "route/a|b|c",
             "x/y/z",

@@ -21,6 +21,7 @@ pub mod name;
 pub mod record;
 pub mod route;
 pub mod schema;
+pub mod subscription;
 pub mod units;
 
 pub use allow::AllowPattern;
@@ -33,4 +34,5 @@ pub use manifest::{Manifest, parse};
 pub use name::{ActorName, AppName, HostName, NameError, ProviderName};
 pub use record::{
     ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RouteRecord,
+    SubscriptionRecord,
 };

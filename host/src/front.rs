@@ -7,6 +7,7 @@ pub mod config;
 pub mod http_client;
 pub mod key_value;
 pub mod logging;
+pub mod messaging;
 mod operation;
 pub mod sql;
 pub mod stdio;
@@ -30,6 +31,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     config::add_to_linker(&mut linker)?;
     key_value::add_to_linker(&mut linker)?;
     sql::add_to_linker(&mut linker)?;
+    messaging::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

@@ -18,9 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use weft_compose::HostName;
+use weft_compose::{HostName, ProviderName};
 use weft_lattice::envelope::Standing;
 use weft_lattice::rpc::Place;
+use weft_remote::LatticeMessaging;
 
 pub use self::artifacts::FromOthers;
 pub use self::details::Details;
@@ -120,6 +121,14 @@ impl Mesh {
                     .unwrap_or_else(|| "not connected yet".to_owned()),
             ),
         }
+    }
+
+    /// Messages between the hosts, of the provider `name`.
+    pub fn messaging(self: &Arc<Self>, name: &ProviderName) -> LatticeMessaging {
+        let mesh = Arc::downgrade(self);
+        let connection = move || Some(mesh.upgrade()?.joined.load_full()?.for_messages());
+        let parts = [name.namespace(), name.app(), name.name()];
+        LatticeMessaging::new(connection, self.settings.subjects.clone(), parts)
     }
 
     /// This run's address, once it has joined.

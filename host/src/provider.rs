@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_capabilities::{KeyValue, MemoryKeyValue, Sql};
-use weft_compose::capability::OUTSIDE;
+use weft_capabilities::{KeyValue, MemoryKeyValue, MemoryMessaging, Messaging, Sql};
+use weft_compose::capability::{LATTICE, OUTSIDE};
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
 use weft_postgres::{Isolation, PostgresOptions, PostgresSql};
@@ -43,6 +43,8 @@ pub enum Backend {
     KeyValue(Arc<dyn KeyValue>),
     /// Tables.
     Sql(Arc<dyn Sql>),
+    /// Messages.
+    Messaging(Arc<dyn Messaging>),
 }
 
 /// A provider can't be opened. The text names it and what to do.
@@ -104,6 +106,14 @@ impl Provider {
         let backend = match record.capability {
             Capability::KeyValue => Backend::KeyValue(Arc::new(RemoteKeyValue::new(remote))),
             Capability::Sql => Backend::Sql(Arc::new(RemoteSql::new(remote))),
+            // Messages are never another host's, and no process outside serves them.
+            Capability::Messaging => {
+                return Err(ProviderError {
+                    name: record.name.clone(),
+                    backend: record.backend.clone(),
+                    source: "each host has its own way to messages".into(),
+                });
+            }
         };
         Ok(Self {
             name: record.name.clone(),
@@ -114,12 +124,25 @@ impl Provider {
         })
     }
 
+    /// The provider of `record`, which is the lattice itself.
+    pub fn in_lattice(record: &ProviderRecord, mesh: &Arc<Mesh>) -> Self {
+        Self {
+            name: record.name.clone(),
+            revision: record.revision,
+            backend: Backend::Messaging(Arc::new(mesh.messaging(&record.name))),
+            provided: None,
+            held: None,
+        }
+    }
+
     /// The same, and other hosts may use it.
     #[must_use]
     pub fn served_to(mut self, mesh: &Mesh) -> Self {
         self.provided = Some(mesh.provided(match &self.backend {
             Backend::KeyValue(store) => weft_remote::Backend::KeyValue(store.clone()),
             Backend::Sql(database) => weft_remote::Backend::Sql(database.clone()),
+            // Each host has its own way to it.
+            Backend::Messaging(_) => return self,
         }));
         self
     }
@@ -140,6 +163,7 @@ impl Provider {
         let holders = match &self.backend {
             Backend::KeyValue(store) => Arc::strong_count(store),
             Backend::Sql(database) => Arc::strong_count(database),
+            Backend::Messaging(broker) => Arc::strong_count(broker),
         };
         // The one that other hosts use counts for itself.
         holders > 1 + usize::from(self.provided.is_some())
@@ -153,6 +177,7 @@ impl Provider {
         match &self.backend {
             Backend::KeyValue(store) => store.close().await,
             Backend::Sql(database) => database.close().await,
+            Backend::Messaging(broker) => broker.close().await,
         }
     }
 }
@@ -184,6 +209,8 @@ fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::
             let database = SqliteSql::open(&file(record, folder, "sqlite3")?, options)?;
             Ok(Backend::Sql(Arc::new(database)))
         }
+        // Of a host that is alone.
+        (Capability::Messaging, LATTICE) => Ok(Backend::Messaging(Arc::new(MemoryMessaging::new()))),
         (capability, backend) => Err(format!("this host has no backend `{backend}` for {capability}").into()),
     }
 }

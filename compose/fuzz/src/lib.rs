@@ -101,6 +101,9 @@ pub fn texts(text: &str) {
         Some(Key::Provider(name)) => assert_eq!(key::provider(&name), text),
         Some(Key::Link(actor, interface)) => assert_eq!(key::link(&actor, &interface), text),
         Some(Key::Placement(actor, host)) => assert_eq!(key::placement(&actor, &host), text),
+        Some(Key::Subscription(actor, provider, subject)) => {
+            assert_eq!(key::subscription(&actor, &provider, &subject), text);
+        }
         Some(Key::Route(claim)) => assert_eq!(key::parse(&key::route(&claim)), Some(Key::Route(claim))),
         None => {}
     }
@@ -109,6 +112,7 @@ pub fn texts(text: &str) {
     is_a_record::<ProviderRecord>(text);
     is_a_record::<LinkRecord>(text);
     is_a_record::<RouteRecord>(text);
+    is_a_record::<weft_compose::SubscriptionRecord>(text);
     is_a_record::<weft_compose::record::PlacementRecord>(text);
 }
 

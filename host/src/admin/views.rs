@@ -16,6 +16,7 @@ use super::names::complete;
 use super::problem::{Checked, Problem};
 use crate::link::{Linked, linked};
 use crate::mesh::{Details, Member};
+use crate::reconcile::subscription;
 use crate::state::{ActorState, State as Snapshot};
 
 #[derive(serde::Deserialize)]
@@ -230,6 +231,36 @@ pub(super) async fn links(State(admin): State<Admin>, Checked(Query(filter)): Wa
     ))
 }
 
+pub(super) async fn subscriptions(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
+    let progress = admin.status.deployer.progress();
+    let desired = &progress.desired;
+    let state = admin.status.state.load();
+    let only = completed("actor", filter.name.as_deref(), desired.actors.keys())?;
+    let subscriptions = desired
+        .subscriptions
+        .values()
+        .filter(|record| only.as_ref().is_none_or(|only| *only == record.actor));
+    let subscriptions = subscriptions.map(|record| {
+        let subject = subscription(record);
+        let fails = progress
+            .conditions
+            .iter()
+            .any(|condition| condition.subject == subject);
+        json!({
+            "actor": record.actor,
+            "provider": record.provider,
+            "subject": record.subject,
+            "group": record.group,
+            "shared": record.shared,
+            // Whether this host listens.
+            "served": !fails && running(&state, &record.actor).is_some(),
+        })
+    });
+    Ok(Json(
+        json!({ "index": desired.index.0, "subscriptions": subscriptions.collect::<Vec<_>>() }),
+    ))
+}
+
 fn completed<'a, N: Clone + std::fmt::Display + 'a>(
     kind: &str,
     name: Option<&str>,
@@ -283,7 +314,8 @@ fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
         LinkTarget::Provider { name, .. } => {
             let key_value = links.key_value.as_ref().map(|link| &link.provider.name);
             let sql = links.sql.as_ref().map(|link| &link.provider.name);
-            [key_value, sql].contains(&Some(name))
+            let messaging = links.messaging.as_ref().map(|link| &link.provider.name);
+            [key_value, sql, messaging].contains(&Some(name))
         }
         LinkTarget::Actor { name } => {
             let target = state.callee(name);

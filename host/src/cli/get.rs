@@ -14,7 +14,7 @@ pub(super) struct Get {
     /// What to list.
     #[arg(value_enum)]
     kind: Kind,
-    /// Only the one of this name; for links, those of this actor; for conditions, those about it.
+    /// Only the one of this name; for links and subscriptions, those of this actor; for conditions, those about it.
     name: Option<String>,
     #[command(flatten)]
     host: HostArgs,
@@ -34,6 +34,9 @@ enum Kind {
     /// What the imports of actors resolve to, and whether that was changed at run time.
     #[value(alias = "link")]
     Links,
+    /// Which messages go to which actor.
+    #[value(alias = "subscription")]
+    Subscriptions,
     /// Hosts.
     #[value(alias = "host")]
     Hosts,
@@ -48,6 +51,7 @@ pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
         Kind::Actors => "actors",
         Kind::Providers => "providers",
         Kind::Links => "links",
+        Kind::Subscriptions => "subscriptions",
         Kind::Hosts => "hosts",
         Kind::Conditions => "conditions",
     };
@@ -117,6 +121,14 @@ fn columns(kind: Kind) -> &'static [Column] {
                 _ => "-".to_owned(),
             }),
             ("BY", |link| text(&link["by"])),
+        ],
+        Kind::Subscriptions => &[
+            ("ACTOR", |one| text(&one["actor"])),
+            ("SUBJECT", |one| text(&one["subject"])),
+            ("PROVIDER", |one| text(&one["provider"])),
+            ("GROUP", |one| text(&one["group"])),
+            ("SHARED", |one| text(&one["shared"])),
+            ("SERVED", |one| text(&one["served"])),
         ],
         Kind::Hosts => &[
             ("HOST", |host| text(&host["host"])),

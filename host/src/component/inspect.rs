@@ -107,6 +107,12 @@ pub fn provision(name: &str) -> Provision {
         "weft:sql/database" | "weft:sql/types" => {
             return served(front::sql::VERSIONS.contains(&version), Provision::Link);
         }
+        front::messaging::CONSUMER => {
+            return served(front::messaging::VERSIONS.contains(&version), Provision::Link);
+        }
+        front::messaging::TYPES => {
+            return served(front::messaging::VERSIONS.contains(&version), Provision::Platform);
+        }
         _ => {}
     }
     let known = WASI_0_2.iter().find(|(known, _)| *known == interface);

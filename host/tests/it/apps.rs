@@ -6,6 +6,7 @@ mod calls;
 mod crash;
 mod http_client;
 mod key_value;
+mod messages;
 mod refused;
 mod servers;
 mod shop;
