@@ -8,8 +8,9 @@ use futures::future::try_join_all;
 use redis::AsyncTypedCommands as _;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
 use wasmtime::{Result, ensure};
 use weft_compose::Capability;
 use weft_servers::{Postgres, Redis};
@@ -28,8 +29,20 @@ pub(crate) async fn measure(weft: &Weft, data: &Path, rounds: usize) -> Result<V
     std::fs::create_dir_all(&folder)?;
     let (redis, postgres) = (Redis::start(), Postgres::start());
     let providers = Providers::from([
-        open("keys", Capability::KeyValue, "redis", &[("url", &redis.url())], &folder)?,
-        open("rows", Capability::Sql, "postgres", &[("url", &postgres.url())], &folder)?,
+        open(
+            "keys",
+            Capability::KeyValue,
+            "redis",
+            &[("url", &redis.url())],
+            &folder,
+        )?,
+        open(
+            "rows",
+            Capability::Sql,
+            "postgres",
+            &[("url", &postgres.url())],
+            &folder,
+        )?,
     ]);
     let links = [
         link("bench", "wasi:keyvalue", "keys")?,
@@ -106,7 +119,10 @@ impl Bare {
         for row in 0..ROWS {
             redis.set(key(row), value(row)).await?;
         }
-        let (postgres, connection) = tokio_postgres::connect(&postgres.url(), NoTls).await?;
+        let stream = TcpStream::connect(("127.0.0.1", postgres.port())).await?;
+        stream.set_nodelay(true)?;
+        let config: Config = postgres.url().parse()?;
+        let (postgres, connection) = config.connect_raw(stream, NoTls).await?;
         let mut task = JoinSet::new();
         task.spawn(async move {
             // How it ends, the statement tells.

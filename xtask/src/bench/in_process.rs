@@ -116,7 +116,11 @@ pub(super) fn servers(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Resul
     for (what, yardstick, name) in [
         ("get from Redis by an actor", "bare redis", "redis_get"),
         ("set in Redis by an actor", "bare redis", "redis_set"),
-        ("select 1 of Postgres by an actor", "bare tokio-postgres", "postgres_one"),
+        (
+            "select 1 of Postgres by an actor",
+            "bare tokio-postgres",
+            "postgres_one",
+        ),
     ] {
         let (alone, many) = (&result[name]["alone_us"], &result[name]["many_us"]);
         let ratio = number(alone, "ratio");
