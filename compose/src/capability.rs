@@ -93,6 +93,12 @@ const CA_FILE: BackendOption = BackendOption {
     value: OptionValue::Text,
 };
 
+const TIMEOUT_MS: BackendOption = BackendOption {
+    name: "timeoutMs",
+    about: "The longest that an operation takes, in milliseconds.",
+    value: OptionValue::Number { min: 1, max: 60_000 },
+};
+
 const REDIS: &[BackendOption] = &[
     BackendOption {
         name: "url",
@@ -110,11 +116,47 @@ const REDIS: &[BackendOption] = &[
         value: OptionValue::Text,
     },
     CA_FILE,
+    TIMEOUT_MS,
+];
+
+const NATS: &[BackendOption] = &[
     BackendOption {
-        name: "timeoutMs",
-        about: "The longest that an operation takes, in milliseconds.",
-        value: OptionValue::Number { min: 1, max: 60_000 },
+        name: "url",
+        about: "nats://USER:PASSWORD@HOST:PORT, or tls:// for TLS; several are parted by spaces.",
+        value: OptionValue::Text,
     },
+    BackendOption {
+        name: "creds",
+        about: "A NATS credentials file on each host.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "nkey",
+        about: "The seed of a NATS nkey.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "token",
+        about: "A token.",
+        value: OptionValue::Text,
+    },
+    CA_FILE,
+    BackendOption {
+        name: "bucket",
+        about: "The bucket of JetStream; `weft` by default. It is made if it is missing.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "replicas",
+        about: "Servers that have a copy of a bucket that is made.",
+        value: OptionValue::Number { min: 1, max: 5 },
+    },
+    BackendOption {
+        name: "storage",
+        about: "Where a bucket that is made has its data: `file` (the default) or `memory`.",
+        value: OptionValue::Text,
+    },
+    TIMEOUT_MS,
 ];
 
 const POSTGRES: &[BackendOption] = &[
@@ -215,6 +257,9 @@ pub const OUTSIDE: &str = "outside";
 /// Backends whose data is on one host. The others open a connection on each.
 pub const PINNED: &[&str] = &["fs", "memory", "redb", "sqlite"];
 
+/// Options that say how a backend works, and not where its data is.
+pub const TUNING: &[&str] = &["cacheMiB", "caFile", "connections", "isolation", "timeoutMs"];
+
 /// All backends.
 pub const BACKENDS: &[Backend] = &[
     Backend {
@@ -246,6 +291,11 @@ pub const BACKENDS: &[Backend] = &[
         capability: Capability::KeyValue,
         name: "redis",
         options: REDIS,
+    },
+    Backend {
+        capability: Capability::KeyValue,
+        name: "nats",
+        options: NATS,
     },
     Backend {
         capability: Capability::Sql,
@@ -324,6 +374,7 @@ pub(crate) const SERVED: &[(&str, Need)] = &[
     ("wasi:logging", Need::Nothing),
     ("wasi:random", Need::Nothing),
     ("wasi:sockets", Need::Nothing),
+    ("wasmcloud:secrets", Need::Nothing),
 ];
 
 /// What an interface needs; for all interfaces of a package, what that one of them needs that needs a link.

@@ -9,6 +9,7 @@ pub mod http_client;
 pub mod key_value;
 pub mod logging;
 mod operation;
+pub mod secrets;
 pub mod sql;
 pub mod stdio;
 
@@ -32,6 +33,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     key_value::add_to_linker(&mut linker)?;
     sql::add_to_linker(&mut linker)?;
     blob_store::add_to_linker(&mut linker)?;
+    secrets::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

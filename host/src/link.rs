@@ -5,13 +5,14 @@
 
 pub mod check;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use weft_capabilities::{BlobStore, KeyValue, Sql};
 use weft_compose::record::{LinkRecord, LinkTarget};
 use weft_compose::{ActorName, InterfacePattern, ProviderName};
 use weft_http::HttpClient;
+use weft_secrets::Secret;
 
 use crate::component::description::Description;
 use crate::component::lazy::LazyComponent;
@@ -35,6 +36,8 @@ pub struct LinkTable {
     pub blob_store: Option<BlobStoreLink>,
     /// Outgoing HTTP; denied without.
     pub http: Option<HttpLink>,
+    /// Secrets by the actor's own names, or why there is none.
+    pub secrets: BTreeMap<String, Result<Secret, String>>,
     /// Configuration, in the order of its keys: the actor's own, and one for each link of where it goes.
     pub config: Arc<[(String, String)]>,
 }

@@ -67,6 +67,8 @@ pub const WEFT_CALL_KIND: &str = "weft.call.kind";
 pub const WEFT_PLACE_STATE: &str = "weft.place.state";
 /// What a connection to NATS is for: `control`, `calls` or `bulk`.
 pub const WEFT_LATTICE_CONNECTION: &str = "weft.lattice.connection";
+/// The provider, `namespace/app/name`.
+pub const WEFT_PROVIDER: &str = "weft.provider";
 /// How a host stands: `alive`, `suspect` or `leaving`.
 pub const WEFT_HOST_STANDING: &str = "weft.host.standing";
 /// The name that a certificate is served for.
@@ -158,8 +160,22 @@ pub const WEFT_CONTROL_INDEX: &str = "weft.control.index";
 pub const WEFT_ACTOR_COUNT: &str = "weft.actor.count";
 /// Providers that this host runs.
 pub const WEFT_PROVIDER_COUNT: &str = "weft.provider.count";
+/// Whether a provider answers.
+pub const WEFT_PROVIDER_UP: &str = "weft.provider.up";
+/// Whether calls of a provider are refused at once.
+pub const WEFT_PROVIDER_CIRCUIT_OPEN: &str = "weft.provider.circuit.open";
+/// Times that a provider stopped to answer.
+pub const WEFT_PROVIDER_DOWNS: &str = "weft.provider.downs";
+/// Calls of a provider that were refused at once.
+pub const WEFT_PROVIDER_REFUSED: &str = "weft.provider.refused";
+/// Whether writes to a provider wait, as its data is moved.
+pub const WEFT_PROVIDER_HELD: &str = "weft.provider.held";
+/// Keys that were looked at by moves that are on.
+pub const WEFT_MOVE_KEYS: &str = "weft.move.keys";
 /// Links that this host applied.
 pub const WEFT_LINK_COUNT: &str = "weft.link.count";
+/// A gauge.
+pub const WEFT_SECRET_COUNT: &str = "weft.secret.count";
 /// Conditions: what this host could not bring about.
 pub const WEFT_CONDITION_COUNT: &str = "weft.condition.count";
 /// Connections to NATS that are there.
@@ -194,6 +210,8 @@ pub const WEFT_STREAM_RESETS: &str = "weft.stream.resets";
 pub const WEFT_ARTIFACT_FETCHES: &str = "weft.artifact.fetches";
 /// Bytes of components that were sent to other hosts.
 pub const WEFT_ARTIFACT_SENT: &str = "weft.artifact.sent";
+/// Components that no second host has.
+pub const WEFT_ARTIFACT_SINGLE: &str = "weft.artifact.single";
 
 /// Every metric. A test checks that each is emitted, and another that each is in README.md.
 pub const METRICS: &[&str] = &[
@@ -236,6 +254,12 @@ pub const METRICS: &[&str] = &[
     WEFT_CONTROL_INDEX,
     WEFT_ACTOR_COUNT,
     WEFT_PROVIDER_COUNT,
+    WEFT_PROVIDER_UP,
+    WEFT_PROVIDER_CIRCUIT_OPEN,
+    WEFT_PROVIDER_DOWNS,
+    WEFT_PROVIDER_REFUSED,
+    WEFT_PROVIDER_HELD,
+    WEFT_MOVE_KEYS,
     WEFT_LINK_COUNT,
     WEFT_CONDITION_COUNT,
     WEFT_LATTICE_CONNECTED,
@@ -254,4 +278,5 @@ pub const METRICS: &[&str] = &[
     WEFT_STREAM_RESETS,
     WEFT_ARTIFACT_FETCHES,
     WEFT_ARTIFACT_SENT,
+    WEFT_ARTIFACT_SINGLE,
 ];

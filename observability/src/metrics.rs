@@ -15,6 +15,7 @@ mod instrument;
 mod mesh;
 mod operation;
 mod outcome;
+mod provider;
 pub(crate) mod push;
 pub(crate) mod snapshot;
 
@@ -25,6 +26,7 @@ pub use host::{ACTORS_MAX, APPS_MAX, AppPlacesReport, HostMetrics, PoolState, St
 pub use mesh::{ConnectionReport, MeshReport};
 pub use operation::{CallPath, ObjectBytes, Operation, OperationOutcome};
 pub use outcome::{CacheResult, CompileOutcome, Eviction, Outcome, ShedReason};
+pub use provider::{PROVIDERS_MAX, ProviderReport};
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -105,6 +107,19 @@ mod tests {
                 nested_used: 0,
             }]
         });
+        metrics.observe_providers(
+            || {
+                vec![ProviderReport {
+                    provider: "default/shop/carts".into(),
+                    up: true,
+                    circuit_open: false,
+                    held: false,
+                    downs: 1,
+                    refused: 2,
+                }]
+            },
+            || 3,
+        );
         metrics.observe_tasks(|| 40);
         metrics.observe_connections(|| 12);
         metrics.observe_certificates(|each| {
@@ -120,6 +135,7 @@ mod tests {
             actors: 5,
             providers: 2,
             links: 6,
+            secrets: 3,
             conditions: 1,
         });
         metrics.observe_mesh(|| {

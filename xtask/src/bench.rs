@@ -86,7 +86,7 @@ struct Subjects {
     weft: PathBuf,
     native: PathBuf,
     in_process: PathBuf,
-    /// The example `calls` of the lattice.
+    /// What measures calls between two native processes.
     calls: PathBuf,
     nats: Option<PathBuf>,
     guests: PathBuf,
@@ -182,21 +182,22 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
     guests.extend(actors::SHOP);
     actors::run(project, &guests)?;
     let mut cargo = project.cargo();
-    cargo.args(["build", "--release", "--package", "weft-host", "--bin", "weft"]);
+    // The whole workspace, so that `cargo xtask up` builds the same: linking takes ten minutes.
+    cargo.args(["build", "--release", "--workspace", "--bin", "weft"]);
     if parts
         .iter()
         .any(|part| matches!(part, Part::Http | Part::Process))
     {
-        cargo.args(["--example", "native_hello"]);
+        cargo.args(["--bin", "native-hello"]);
     }
     if parts
         .iter()
         .any(|part| part.in_process() || *part == Part::Density)
     {
-        cargo.args(["--package", "weft-bench", "--bin", "weft-bench"]);
+        cargo.args(["--bin", "weft-bench"]);
     }
     if far {
-        cargo.args(["--package", "weft-lattice", "--example", "calls"]);
+        cargo.args(["--bin", "lattice-calls"]);
     }
     sh::run(
         "Building weft and its yardsticks (release)",
@@ -208,9 +209,9 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
     fs::create_dir_all(&scratch)?;
     Ok(Subjects {
         weft: release.join("weft"),
-        native: release.join("examples/native_hello"),
+        native: release.join("native-hello"),
         in_process: release.join("weft-bench"),
-        calls: release.join("examples/calls"),
+        calls: release.join("lattice-calls"),
         nats,
         guests: project.guests(),
         shop: project.shop(),

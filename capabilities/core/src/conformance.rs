@@ -9,8 +9,10 @@
 
 mod blob_store;
 mod key_value;
+mod messaging;
 mod sql;
 
 pub use blob_store::blob_store;
-pub use key_value::key_value;
+pub use key_value::{key_value, tells_its_buckets};
+pub use messaging::messaging;
 pub use sql::{SqlDialect, sql};

@@ -156,6 +156,7 @@ mod tests {
     #[tokio::test]
     async fn keeps_the_contract() {
         conformance::key_value(|| Arc::new(MemoryKeyValue::default())).await;
+        conformance::tells_its_buckets(&MemoryKeyValue::default()).await;
     }
 
     #[tokio::test]

@@ -110,6 +110,9 @@ pub fn provision(name: &str) -> Provision {
         "weft:sql/database" | "weft:sql/types" => {
             return served(front::sql::VERSIONS.contains(&version), Provision::Link);
         }
+        "wasmcloud:secrets/store" | "wasmcloud:secrets/reveal" => {
+            return served(front::secrets::VERSIONS.contains(&version), Provision::Platform);
+        }
         _ => {}
     }
     let known = WASI_0_2.iter().find(|(known, _)| *known == interface);

@@ -7,10 +7,13 @@ mod calls;
 mod crash;
 mod http_client;
 mod key_value;
+mod moving;
 mod refused;
+pub(crate) mod secrets;
 mod servers;
 mod shop;
 mod sql;
+mod supervised;
 
 use std::cell::Cell;
 use std::sync::Arc;

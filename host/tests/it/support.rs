@@ -40,6 +40,7 @@ pub(crate) mod guests {
     pub(crate) const LOGGER: &str = "logger";
     pub(crate) const MEMO: &str = "memo";
     pub(crate) const REPLY: &str = "reply";
+    pub(crate) const SECRET: &str = "secret";
     pub(crate) const SQL: &str = "sql";
 }
 
@@ -135,6 +136,13 @@ impl Weft {
     pub(crate) fn host(nats: &str, name: &str, args: &[&str], data: Arc<TempDir>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
         command.args(["host", "--nats", nats, "--name", name]).args(args);
+        Self::spawn(command, data)
+    }
+
+    /// A host of a lattice that is told by a file which.
+    pub(crate) fn host_by(config: &Path, args: &[&str], data: Arc<TempDir>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        command.args(["host", "--config"]).arg(config).args(args);
         Self::spawn(command, data)
     }
 

@@ -304,6 +304,11 @@ pub(super) static LINKS: Description = gauge(
     Unit::Count("{link}"),
     "Links that this host applied.",
 );
+pub(super) static SECRETS: Description = gauge(
+    WEFT_SECRET_COUNT,
+    Unit::Count("{secret}"),
+    "Sealed secrets of the lattice.",
+);
 pub(super) static CONDITIONS: Description = gauge(
     WEFT_CONDITION_COUNT,
     Unit::Count("{condition}"),

@@ -60,10 +60,12 @@ pub enum Operation {
     BlobDeleteObjects,
     BlobCopyObject,
     BlobMoveObject,
+    SecretsGet,
+    SecretsReveal,
 }
 
 impl Operation {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::KeyValueGet,
         Self::KeyValueSet,
         Self::KeyValueDelete,
@@ -91,6 +93,8 @@ impl Operation {
         Self::BlobDeleteObjects,
         Self::BlobCopyObject,
         Self::BlobMoveObject,
+        Self::SecretsGet,
+        Self::SecretsReveal,
     ];
 
     /// The value of the attribute `weft.capability`, for spans too.
@@ -132,6 +136,8 @@ impl Operation {
             Self::BlobDeleteObjects => ("blob-store", "delete-objects"),
             Self::BlobCopyObject => ("blob-store", "copy-object"),
             Self::BlobMoveObject => ("blob-store", "move-object"),
+            Self::SecretsGet => ("secrets", "get"),
+            Self::SecretsReveal => ("secrets", "reveal"),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Actors on Redis and Postgres: servers of their own, started here.
+//! Actors on Redis, NATS and Postgres: servers of their own, started here.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
-use weft_servers::{Postgres, Redis, S3};
+use weft_servers::{Nats, Postgres, Redis, S3};
 
 use super::{component, kv_app, shop};
 use crate::support::guests::{BLOB, SQL};
@@ -41,6 +41,36 @@ async fn a_store_on_redis_outlives_its_host() {
         "6"
     );
     assert_eq!(server.cli(&["get", "weft:{default/store/one}:v:a"]).trim(), "1");
+}
+
+#[tokio::test]
+async fn a_store_on_nats_outlives_its_host_and_its_server() {
+    let mut server = Nats::start_with_jetstream("authorization { user: weft, password: secret }");
+    let port = server.port();
+    let app = kv_app(&format!(
+        "nats, config: {{ url: \"nats://weft:secret@127.0.0.1:{port}\", bucket: carts, timeoutMs: 10000 }}"
+    ));
+    let weft = Weft::app(&app, &[]);
+    assert_eq!(weft.send("PUT", "/one/a", "1").await.status, 200);
+    assert_eq!(
+        weft.send("POST", "/incr/n?by=5&bucket=one", "")
+            .await
+            .text()
+            .trim(),
+        "5"
+    );
+    drop(weft);
+    server.kill();
+    server.restart();
+    let weft = Weft::app(&app, &[]);
+    assert_eq!(weft.get("/one/a").await.text(), "1");
+    assert_eq!(
+        weft.send("POST", "/incr/n?by=1&bucket=one", "")
+            .await
+            .text()
+            .trim(),
+        "6"
+    );
 }
 
 #[tokio::test]
