@@ -1,13 +1,13 @@
 //! Names of the control store's keys.
 //!
 //! Owns them all. `app/NS/APP`, `actor/NS/APP/NAME`, `provider/NS/APP/NAME`, `link/NS/APP/NAME/INTERFACE`,
-//! `placement/NS/APP/NAME/HOST` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
+//! `placement/NS/APP/NAME/HOST`, `move/NS/APP/NAME`, `secret/NS/APP/NAME` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::interface::InterfacePattern;
-use crate::name::{ActorName, AppName, HostName, ProviderName};
+use crate::name::{ActorName, AppName, HostName, ProviderName, SecretName};
 use crate::route::Claim;
 
 /// What all keys of apps start with.
@@ -20,6 +20,10 @@ pub const PROVIDERS: &str = "provider/";
 pub const LINKS: &str = "link/";
 /// What all keys of placements start with.
 pub const PLACEMENTS: &str = "placement/";
+/// What all keys of secrets start with.
+pub const SECRETS: &str = "secret/";
+/// What all keys of moves start with.
+pub const MOVES: &str = "move/";
 /// What all keys of routes start with. Those of one app are told by their records.
 pub const ROUTES: &str = "route/";
 
@@ -36,6 +40,10 @@ pub enum Key {
     Link(ActorName, InterfacePattern),
     /// Of a [`crate::PlacementRecord`].
     Placement(ActorName, HostName),
+    /// Of a [`crate::SecretRecord`].
+    Secret(SecretName),
+    /// Of a [`crate::MoveRecord`].
+    Move(ProviderName),
     /// Of a [`crate::RouteRecord`].
     Route(Claim),
 }
@@ -63,6 +71,16 @@ pub fn link(actor: &ActorName, interface: &InterfacePattern) -> String {
 /// The key of a placement.
 pub fn placement(actor: &ActorName, host: &HostName) -> String {
     format!("{PLACEMENTS}{actor}/{host}")
+}
+
+/// The key of a secret.
+pub fn secret(name: &SecretName) -> String {
+    format!("{SECRETS}{name}")
+}
+
+/// The key of the move of a provider.
+pub fn moved(provider: &ProviderName) -> String {
+    format!("{MOVES}{provider}")
 }
 
 /// The key of a claim.
@@ -108,6 +126,8 @@ pub fn parse(key: &str) -> Option<Key> {
             let (actor, host) = rest.rsplit_once('/')?;
             Key::Placement(actor.parse().ok()?, host.parse().ok()?)
         }
+        SECRETS => Key::Secret(rest.parse().ok()?),
+        MOVES => Key::Move(rest.parse().ok()?),
         ROUTES => Key::Route(claim(rest)?),
         _ => return None,
     })
@@ -187,7 +207,11 @@ mod tests {
         assert_eq!(parse(&actor(&name)), Some(Key::Actor(name)));
         assert_eq!(parse(&app(&app_name)), Some(Key::App(app_name)));
         let goods: ProviderName = "default/shop/goods".parse().unwrap();
+        assert_eq!(moved(&goods), "move/default/shop/goods");
+        assert_eq!(parse(&moved(&goods)), Some(Key::Move(goods.clone())));
         assert_eq!(parse(&provider(&goods)), Some(Key::Provider(goods)));
+        let password: SecretName = "default/shop/db-password".parse().unwrap();
+        assert_eq!(parse(&secret(&password)), Some(Key::Secret(password)));
     }
 
     #[test]
