@@ -1,7 +1,7 @@
 //! Names of the control store's keys.
 //!
 //! Owns them all. `app/NS/APP`, `actor/NS/APP/NAME`, `provider/NS/APP/NAME`, `link/NS/APP/NAME/INTERFACE`,
-//! `placement/NS/APP/NAME/HOST`, `secret/NS/APP/NAME` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
+//! `placement/NS/APP/NAME/HOST`, `move/NS/APP/NAME`, `secret/NS/APP/NAME` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,6 +22,8 @@ pub const LINKS: &str = "link/";
 pub const PLACEMENTS: &str = "placement/";
 /// What all keys of secrets start with.
 pub const SECRETS: &str = "secret/";
+/// What all keys of moves start with.
+pub const MOVES: &str = "move/";
 /// What all keys of routes start with. Those of one app are told by their records.
 pub const ROUTES: &str = "route/";
 
@@ -40,6 +42,8 @@ pub enum Key {
     Placement(ActorName, HostName),
     /// Of a [`crate::SecretRecord`].
     Secret(SecretName),
+    /// Of a [`crate::MoveRecord`].
+    Move(ProviderName),
     /// Of a [`crate::RouteRecord`].
     Route(Claim),
 }
@@ -72,6 +76,11 @@ pub fn placement(actor: &ActorName, host: &HostName) -> String {
 /// The key of a secret.
 pub fn secret(name: &SecretName) -> String {
     format!("{SECRETS}{name}")
+}
+
+/// The key of the move of a provider.
+pub fn moved(provider: &ProviderName) -> String {
+    format!("{MOVES}{provider}")
 }
 
 /// The key of a claim.
@@ -118,6 +127,7 @@ pub fn parse(key: &str) -> Option<Key> {
             Key::Placement(actor.parse().ok()?, host.parse().ok()?)
         }
         SECRETS => Key::Secret(rest.parse().ok()?),
+        MOVES => Key::Move(rest.parse().ok()?),
         ROUTES => Key::Route(claim(rest)?),
         _ => return None,
     })
@@ -197,6 +207,8 @@ mod tests {
         assert_eq!(parse(&actor(&name)), Some(Key::Actor(name)));
         assert_eq!(parse(&app(&app_name)), Some(Key::App(app_name)));
         let goods: ProviderName = "default/shop/goods".parse().unwrap();
+        assert_eq!(moved(&goods), "move/default/shop/goods");
+        assert_eq!(parse(&moved(&goods)), Some(Key::Move(goods.clone())));
         assert_eq!(parse(&provider(&goods)), Some(Key::Provider(goods)));
         let password: SecretName = "default/shop/db-password".parse().unwrap();
         assert_eq!(parse(&secret(&password)), Some(Key::Secret(password)));

@@ -17,11 +17,13 @@ pub mod key;
 pub mod limits;
 mod link;
 pub mod manifest;
+pub mod moving;
 pub mod name;
 pub mod record;
 pub mod route;
 pub mod schema;
 pub mod secret;
+pub mod settings;
 pub mod units;
 
 pub use allow::AllowPattern;
@@ -31,6 +33,7 @@ pub use fault::{Fault, FaultKind, Faults};
 pub use interface::InterfacePattern;
 pub use limits::Limits;
 pub use manifest::{Manifest, parse};
+pub use moving::MoveRecord;
 pub use name::{ActorName, AppName, HostName, NameError, ProviderName, SecretName};
 pub use record::{
     ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RouteRecord,

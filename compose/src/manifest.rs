@@ -6,7 +6,7 @@
 
 mod keys;
 mod read;
-mod tree;
+pub(crate) mod tree;
 mod write;
 
 use std::collections::BTreeMap;

@@ -242,7 +242,8 @@ impl RouteRecord {
     }
 }
 
-fn known_version<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+/// Refuses records of a version that this build does not know.
+pub(crate) fn known_version<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     match u32::deserialize(from)? {
         VERSION => Ok(VERSION),
         v => Err(D::Error::custom(format!(

@@ -12,6 +12,7 @@ mod changes;
 mod invoke;
 pub mod lattice;
 mod logs;
+mod moves;
 mod names;
 mod placements;
 mod problem;
@@ -50,6 +51,7 @@ use crate::ingress::listener::Ingress;
 use crate::logs::LogBuffer;
 use crate::mesh::Mesh;
 use crate::mesh::service::Api;
+use crate::moving::Mover;
 use crate::secret::Vault;
 use crate::shutdown::Shutdown;
 
@@ -80,6 +82,8 @@ pub struct HostStatus {
     pub places: Places,
     /// For changes, and what is wanted.
     pub deployer: Deployer,
+    /// For moves of providers' data.
+    pub mover: Mover,
     /// For open connections.
     pub ingress: Arc<Ingress>,
     /// Cancelled once the host drains.
@@ -248,6 +252,8 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Admin>)> {
         route(Method::PUT, "/v1/secrets", secrets::put),
         route(Method::DELETE, "/v1/secrets", secrets::delete),
         route(Method::POST, "/v1/secrets/reseal", secrets::reseal),
+        route(Method::POST, "/v1/moves", moves::begin),
+        route(Method::DELETE, "/v1/moves", moves::cancel),
         route(Method::POST, "/v1/call", invoke::call),
     ]
 }

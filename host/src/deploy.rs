@@ -17,6 +17,7 @@ use weft_compose::diff::{Line, Sign};
 use weft_compose::fault::Collector;
 use weft_compose::key::Key;
 use weft_compose::manifest::{Actor as ActorManifest, ComponentRef};
+use weft_compose::moving::{MoveRecord, Place, Step};
 use weft_compose::record::{AppRecord, LinkTarget, decode, encode};
 use weft_compose::{ActorName, AppName, FaultKind, Faults, HostName, InterfacePattern, Manifest, key};
 use weft_lattice::control::{CommitError, ControlStore, Entry, Expected, Index, ReadError, Transaction};
@@ -458,6 +459,25 @@ impl Deployer {
                         FaultKind::Found(unlinked(name, import, "provider: NAME"))
                     });
                 }
+            }
+        }
+        for provider in manifest.providers.values() {
+            let wanted = Place {
+                backend: provider.backend.value.clone(),
+                config: provider.config.clone(),
+            };
+            let name = &provider.name.value;
+            let is_moving = |moving: &&Arc<MoveRecord>| moving.is_on() && moving.step < Step::Switched;
+            if let Some(moving) = desired.moves.get(name).filter(is_moving)
+                && moving.from != wanted
+            {
+                faults.push(provider.backend.span, || {
+                    FaultKind::Found(format!(
+                        "the data of {name} is being moved to {}: wait for its end, which `weft get providers` shows, or \
+                         give it up by `weft provider cancel {name}`",
+                        moving.to.backend
+                    ))
+                });
             }
         }
         for route in &manifest.routes {

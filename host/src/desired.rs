@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use serde::de::DeserializeOwned;
 use weft_compose::key::{self, Key};
+use weft_compose::moving::MoveRecord;
 use weft_compose::record::{
     ActorRecord, AppRecord, LinkRecord, PlacementRecord, ProviderRecord, RecordError, RouteRecord,
     SecretRecord, decode,
@@ -38,6 +39,8 @@ pub struct Desired {
     pub placements: BTreeMap<ActorName, Arc<BTreeSet<HostName>>>,
     /// Secrets, sealed.
     pub secrets: BTreeMap<SecretName, Arc<SecretRecord>>,
+    /// Providers whose data is being moved, or could not be.
+    pub moves: BTreeMap<ProviderName, Arc<MoveRecord>>,
     /// Keys whose record can't be read, and why.
     pub unreadable: BTreeMap<String, String>,
 }
@@ -111,6 +114,7 @@ impl Desired {
                 }
                 Ok(())
             }
+            Key::Move(name) => put(&mut self.moves, name, key, value),
             Key::Route(_) => put(&mut self.routes, key.to_owned(), key, value),
             Key::Link(actor, interface) => {
                 let record = value.map(|value| decode::<LinkRecord>(key, value)).transpose()?;

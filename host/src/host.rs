@@ -40,6 +40,7 @@ use crate::logs::LogBuffer;
 use crate::memory::Upkeep;
 use crate::mesh::service::{HostService, Records};
 use crate::mesh::{self, FromOthers, JoinError, Links, Mesh};
+use crate::moving::{Mover, Moves};
 use crate::panics;
 use crate::reconcile::{Parts, Progress, Reconciler};
 use crate::secret::Vault;
@@ -233,6 +234,16 @@ impl Host {
             .servers
             .spawn(instance::sweep(state.clone(), shutdown.end.clone()));
         let deployer = Deployer::new(control.clone(), components, metrics.clone(), progress.clone());
+        let mover = Mover {
+            control: control.clone(),
+            progress: progress.clone(),
+            mesh: mesh.clone(),
+            moves: Arc::<Moves>::default(),
+        };
+        if embedded.is_some() {
+            let moving = mover.clone().run(shutdown.end.clone());
+            shutdown.servers.spawn(panics::essential("the mover", moving));
+        }
 
         let workers = Workers::start(cores(), &shutdown.end).map_err(HostError::Threads)?;
         let busy = BusyThreads::start(cores(), shutdown.end.clone()).map_err(HostError::Threads)?;
@@ -279,6 +290,7 @@ impl Host {
             state,
             places: places.clone(),
             deployer: deployer.clone(),
+            mover,
             ingress: ingress.clone(),
             drain: shutdown.drain.clone(),
             mesh: mesh.clone(),
@@ -521,9 +533,11 @@ fn observe(
             providers: count(progress.desired.providers.len()),
             links: count(progress.desired.links.values().map(|links| links.len()).sum()),
             secrets: count(progress.desired.secrets.len()),
-            conditions: count(progress.conditions.len()),
+            conditions: count(progress.all_conditions().len()),
         }
     });
+    let (guards, moves) = (status.deployer.clone(), status.mover.moves.clone());
+    metrics.observe_providers(move || guards.progress().provider_reports(), move || moves.keys());
     metrics.observe_active_requests(move || active.load(Ordering::Relaxed));
     let ingress = status.ingress.clone();
     metrics.observe_connections(move || u64::from(ingress.connections()));

@@ -3,7 +3,10 @@
 //! Owns the open providers and the running actors, and is the one place that makes a snapshot ([`crate::state`]).
 //! It works by levels, not by events: each time the store has changed it looks at all that is wanted, keeps what is so
 //! already, and makes the rest; of the store it reads only what has changed. What can't be made is a condition, told with its reason and tried again; whatever is not
-//! touched by it is served.
+//! touched by it is served. [`moves`] is a host's part when a provider's data moves, [`conditions`] what is amiss now.
+
+mod conditions;
+mod moves;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -33,7 +36,7 @@ use crate::instance::KeptPlaces;
 use crate::link::{LinkTable, Targets};
 use crate::mesh::Mesh;
 use crate::mesh::group::RemoteActor;
-use crate::provider::{MEMORY, Provider, ProviderError};
+use crate::provider::{Guard, MEMORY, Provider, ProviderError};
 use crate::secret::Vault;
 use crate::secret::opened::{Expanded, Opened, Used, redacted};
 use crate::state::{ActorState, Callee, State, indices, remote_indices};
@@ -90,6 +93,10 @@ pub struct Progress {
     pub conditions: Vec<Condition>,
     /// Records that were read.
     pub desired: Arc<Desired>,
+    /// What stands before each provider that is open here.
+    pub guards: Arc<BTreeMap<ProviderName, Guard>>,
+    /// Where the data of providers goes that move.
+    pub targets: Arc<BTreeMap<ProviderName, Guard>>,
 }
 
 /// The reconciler of a host.
@@ -106,6 +113,10 @@ pub struct Reconciler {
     providers: HashMap<ProviderName, (ProviderRecord, Arc<Provider>)>,
     /// Those that are wanted no more, until their last invocation has ended: a file can't be opened twice.
     retiring: Vec<(ProviderRecord, Arc<Provider>)>,
+    /// Where data goes that moves.
+    targets: BTreeMap<ProviderName, (ProviderRecord, Arc<Provider>)>,
+    /// The pass of each move for which keys are noted.
+    passes: BTreeMap<ProviderName, u64>,
     actors: BTreeMap<ActorName, (Arc<ActorRecord>, Arc<Actor>)>,
     mesh: Option<Arc<Mesh>>,
     secrets: Opened,
@@ -160,6 +171,8 @@ impl Reconciler {
             progress,
             providers: HashMap::new(),
             retiring: Vec::new(),
+            targets: BTreeMap::new(),
+            passes: BTreeMap::new(),
             actors: BTreeMap::new(),
             mesh,
             secrets: Opened::new(vault),
@@ -208,7 +221,8 @@ impl Reconciler {
         }
         self.state.store(Arc::default());
         self.actors.clear();
-        for (_, provider) in self.providers.values().chain(&self.retiring) {
+        let open = self.providers.values().chain(&self.retiring);
+        for (_, provider) in open.chain(self.targets.values()) {
             provider.close().await;
         }
         self.http.close().await;
@@ -231,6 +245,7 @@ impl Reconciler {
         }
         self.secrets.follow(&desired).await;
         self.open_providers(&desired, &mut found).await;
+        let moved_on = self.follow_moves(&desired, &mut found).await;
         self.serve_providers();
         let asked = desired.apps.iter().map(|(name, app)| (name.clone(), app.reserve));
         self.places.reserve(&asked.collect());
@@ -240,18 +255,29 @@ impl Reconciler {
         let gone = self
             .providers
             .extract_if(|name, _| !desired.providers.contains_key(name));
-        self.retiring.extend(gone.map(|(_, provider)| provider));
+        for (_, provider) in gone.collect::<Vec<_>>() {
+            self.retire(provider);
+        }
         self.close_unused().await;
 
         let whole = found.is_empty();
         let index = desired.index;
         let conditions = self.conditions(found);
-        let rounds = self.progress.borrow().rounds + 1;
+        let (rounds, before) = {
+            let progress = self.progress.borrow();
+            (progress.rounds + 1, progress.applied)
+        };
+        let guard = |(name, (_, open)): (&ProviderName, &(ProviderRecord, Arc<Provider>))| {
+            (name.clone(), open.guard.clone())
+        };
         self.progress.send_replace(Progress {
             rounds,
-            applied: index,
+            // Who moves data counts on what a host says that it has applied.
+            applied: if moved_on { index } else { before },
             conditions,
             desired,
+            guards: Arc::new(self.providers.iter().map(guard).collect()),
+            targets: Arc::new(self.targets.iter().map(guard).collect()),
         });
         Ok((index, whole))
     }
@@ -271,6 +297,7 @@ impl Reconciler {
     async fn open_providers(&mut self, desired: &Desired, found: &mut Vec<Found>) {
         for (name, record) in &desired.providers {
             let record = &**record;
+            let is_file = PINNED.contains(&record.backend.as_str());
             let same = |open: &ProviderRecord| {
                 (&open.name, open.capability, &open.backend) == (name, record.capability, &record.backend)
             };
@@ -284,11 +311,12 @@ impl Reconciler {
                 }
             };
             if let Some((open, provider)) = self.providers.get_mut(name) {
-                if open == record && provider.secrets == used {
+                let unchanged = provider.secrets == used;
+                if open == record && unchanged || moves::takes_over(desired, open, record, provider) {
                     continue;
                 }
-                if same(open) && !is_server(record) {
-                    // Its file is open and can't be opened twice: what changed is taken at the next start.
+                if same(open) && (is_file || open.config == record.config && unchanged) {
+                    // A file is open and can't be opened twice: what changed is taken at the next start.
                     *provider = Arc::new(provider.with_revision(record.revision));
                     *open = record.clone();
                     continue;
@@ -297,10 +325,10 @@ impl Reconciler {
             let retiring = self
                 .retiring
                 .iter()
-                .position(|(open, _)| same(open) && !is_server(record) && open.backend != MEMORY);
+                .position(|(open, _)| same(open) && is_file && open.backend != MEMORY);
             let opened = if let Some(at) = retiring {
                 let (_, provider) = self.retiring.swap_remove(at);
-                Ok(Ok(provider.with_revision(record.revision)))
+                Ok(Ok(provider.again(record)))
             } else {
                 self.open_provider(record, &used).await
             };
@@ -308,17 +336,25 @@ impl Reconciler {
                 Ok(Ok(mut provider)) => {
                     provider.secrets = used;
                     let open = (record.clone(), Arc::new(provider));
-                    let before = self.providers.insert(name.clone(), open);
-                    if before.is_some() {
+                    if let Some(before) = self.providers.insert(name.clone(), open) {
                         // What runs ends on the one before, which is closed then.
                         tracing::info!(provider = %name, revision = record.revision, "opened anew");
+                        self.retire(before);
                     }
-                    self.retiring.extend(before);
                 }
                 Ok(Err(error)) => found.push(failed(redacted(chain(&error), &used))),
                 Err(error) => found.push(failed(redacted(chain(&error), &used))),
             }
         }
+    }
+
+    /// Keeps a provider that is wanted no more until its last invocation has ended.
+    fn retire(&mut self, (record, provider): (ProviderRecord, Arc<Provider>)) {
+        if let Some(gate) = &provider.guard.gate {
+            // What was moving it has been overtaken.
+            gate.end();
+        }
+        self.retiring.push((record, provider));
     }
 
     /// Opens a provider: its backend here, or the way to where that is.
@@ -356,7 +392,12 @@ impl Reconciler {
             let provided = provider.provided.clone()?;
             Some((name.as_str().to_owned(), provided))
         });
-        mesh.serve_providers(open.collect());
+        let targets = self.targets.iter().filter_map(|(name, (_, provider))| {
+            let provided = provider.provided.clone()?;
+            Some((name.as_str().to_owned(), provided))
+        });
+        // While data moves to this host, the others reach its new place by the provider's name.
+        mesh.serve_providers(targets.chain(open).collect());
     }
 
     /// Closes the retiring providers whose last invocation has ended.
@@ -520,11 +561,6 @@ impl Reconciler {
         });
         conditions.collect()
     }
-}
-
-/// Whether a backend's data is on a server of its own, so that it can be opened twice.
-fn is_server(record: &ProviderRecord) -> bool {
-    record.backend != OUTSIDE && !PINNED.contains(&record.backend.as_str())
 }
 
 /// An actor as it is reached on other hosts.

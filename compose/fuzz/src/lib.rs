@@ -103,6 +103,7 @@ pub fn texts(text: &str) {
         Some(Key::Provider(name)) => assert_eq!(key::provider(&name), text),
         Some(Key::Link(actor, interface)) => assert_eq!(key::link(&actor, &interface), text),
         Some(Key::Placement(actor, host)) => assert_eq!(key::placement(&actor, &host), text),
+        Some(Key::Move(provider)) => assert_eq!(key::moved(&provider), text),
         Some(Key::Secret(name)) => assert_eq!(key::secret(&name), text),
         Some(Key::Route(claim)) => assert_eq!(key::parse(&key::route(&claim)), Some(Key::Route(claim))),
         None => {}
@@ -113,6 +114,7 @@ pub fn texts(text: &str) {
     is_a_record::<LinkRecord>(text);
     is_a_record::<RouteRecord>(text);
     is_a_record::<weft_compose::record::PlacementRecord>(text);
+    is_a_record::<weft_compose::MoveRecord>(text);
     is_a_record::<weft_compose::SecretRecord>(text);
 }
 

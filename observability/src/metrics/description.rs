@@ -230,6 +230,12 @@ pub(super) static REUSED: Description = counter(
     "{invocation}",
     "Invocations served by an instance that had served before.",
 );
+pub(super) static CAPABILITY_IO: Description = Description {
+    name: WEFT_CAPABILITY_IO,
+    kind: Kind::Counter,
+    unit: Unit::Bytes,
+    help: "Bytes that guests read from objects and wrote to them.",
+};
 pub(super) static MEMORIES_WARM: Description = gauge(
     WEFT_POOL_MEMORIES_WARM,
     Unit::Count("{memory}"),

@@ -10,6 +10,7 @@ mod calls;
 mod capabilities;
 mod hold;
 mod invocation;
+mod objects;
 mod rounds;
 mod weft;
 
@@ -23,7 +24,7 @@ use crate::weft::Weft;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "usage: weft-bench invocation|calls|capabilities WEFT GUEST_FOLDER DATA_FOLDER ROUNDS\n       weft-bench hold ADDRESS/PATH REQUESTS";
+const USAGE: &str = "usage: weft-bench invocation|calls|capabilities|objects WEFT GUEST_FOLDER DATA_FOLDER ROUNDS\n       weft-bench hold ADDRESS/PATH REQUESTS";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -48,6 +49,7 @@ fn main() -> Result<()> {
             "invocation" => invocation::measure(&weft, rounds).await,
             "calls" => calls::measure(&weft, rounds).await,
             "capabilities" => capabilities::measure(&weft, &data, rounds).await,
+            "objects" => objects::measure(&weft, &data, rounds).await,
             _ => bail!("{USAGE}"),
         }
     })?;

@@ -110,3 +110,19 @@ pub(super) fn capabilities(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::
     }
     Ok(result)
 }
+
+pub(super) fn objects(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
+    let result = run(subjects, "objects")?;
+    let times = &result["s3_read_ms"];
+    let mib_per_s = |side| format!("{:.0} MiB/s", 64e3 / number(times, side));
+    let ratio = 1.0 / number(times, "ratio");
+    rows.push(Row {
+        what: "read of 64 MiB from S3 by an actor".to_owned(),
+        weft: mib_per_s("weft"),
+        yardstick: format!("bare hyper {}", mib_per_s("bare")),
+        ratio: Some(ratio),
+        reach: "at least 0.8 times",
+        met: Some(ratio >= 0.8),
+    });
+    Ok(result)
+}
