@@ -120,9 +120,9 @@ struct Counts {
 #[derive(Debug)]
 pub enum Refused {
     /// There is no room.
-    Full(Delivery),
+    Full(Box<Delivery>),
     /// Nobody takes any more.
-    Gone(Delivery),
+    Gone(Box<Delivery>),
 }
 
 /// A subscription with room for `queue_len` messages (at least one) of [`QUEUE_BYTES_MAX`], and the backend's end of it.
@@ -173,10 +173,10 @@ impl Subscriber {
         let len = delivery.len();
         let before = self.counts.bytes.fetch_add(len, Ordering::Relaxed);
         let sent = match before > 0 && before + len > QUEUE_BYTES_MAX {
-            true => Err(Refused::Full(delivery)),
+            true => Err(Refused::Full(Box::new(delivery))),
             false => self.queue.try_send(delivery).map_err(|error| match error {
-                mpsc::error::TrySendError::Full(delivery) => Refused::Full(delivery),
-                mpsc::error::TrySendError::Closed(delivery) => Refused::Gone(delivery),
+                mpsc::error::TrySendError::Full(delivery) => Refused::Full(Box::new(delivery)),
+                mpsc::error::TrySendError::Closed(delivery) => Refused::Gone(Box::new(delivery)),
             }),
         };
         if sent.is_err() {

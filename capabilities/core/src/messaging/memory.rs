@@ -170,7 +170,7 @@ impl Delivered {
                     self.queued += 1;
                     return;
                 }
-                Err(Refused::Full(refused) | Refused::Gone(refused)) => delivery = refused,
+                Err(Refused::Full(refused) | Refused::Gone(refused)) => delivery = *refused,
             }
         }
         if let Some(first) = members.first() {
