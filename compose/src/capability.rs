@@ -32,6 +32,8 @@ pub enum Capability {
     Sql,
     /// Containers of objects.
     BlobStore,
+    /// Messages on subjects.
+    Messaging,
 }
 
 impl Capability {
@@ -254,6 +256,9 @@ const AZURE: &[BackendOption] = &[
 /// What is no backend of a host: a process of its own that serves the provider's subject (docs/providers.md).
 pub const OUTSIDE: &str = "outside";
 
+/// Messaging between the hosts of the lattice, on the connections that they have; on a host alone, within it.
+pub const LATTICE: &str = "lattice";
+
 /// Backends whose data is on one host. The others open a connection on each.
 pub const PINNED: &[&str] = &["fs", "memory", "redb", "sqlite"];
 
@@ -344,6 +349,11 @@ pub const BACKENDS: &[Backend] = &[
         name: "azure",
         options: AZURE,
     },
+    Backend {
+        capability: Capability::Messaging,
+        name: LATTICE,
+        options: &[],
+    },
 ];
 
 /// The backend of a capability with a name.
@@ -376,6 +386,11 @@ pub(crate) const SERVED: &[(&str, Need)] = &[
     ("wasi:keyvalue", Need::Provider(Capability::KeyValue)),
     ("weft:sql", Need::Provider(Capability::Sql)),
     ("wasi:blobstore", Need::Provider(Capability::BlobStore)),
+    (
+        "wasmcloud:messaging/consumer",
+        Need::Provider(Capability::Messaging),
+    ),
+    ("wasmcloud:messaging", Need::Nothing),
     ("wasi:http/outgoing-handler", Need::Http),
     ("wasi:http", Need::Nothing),
     ("wasi:cli", Need::Nothing),
@@ -419,6 +434,12 @@ mod tests {
             ),
             ("wasi:keyvalue", Need::Provider(Capability::KeyValue)),
             ("weft:sql/client", Need::Provider(Capability::Sql)),
+            ("wasmcloud:messaging", Need::Provider(Capability::Messaging)),
+            (
+                "wasmcloud:messaging/consumer@0.2.0",
+                Need::Provider(Capability::Messaging),
+            ),
+            ("wasmcloud:messaging/types@0.2.0", Need::Nothing),
             ("wasi:http/outgoing-handler@0.2.6", Need::Http),
             ("wasi:http/types@0.2.6", Need::Nothing),
             ("wasi:http@0.2.6", Need::Http),
@@ -437,6 +458,6 @@ mod tests {
             "\"key-value\""
         );
         assert_eq!("key-value".parse(), Ok(Capability::KeyValue));
-        assert_eq!(Capability::NAMES, ["key-value", "sql", "blob-store"]);
+        assert_eq!(Capability::NAMES, ["key-value", "sql", "blob-store", "messaging"]);
     }
 }

@@ -22,7 +22,7 @@ use crate::manifest::Manifest;
 use crate::name::{ActorName, AppName};
 use crate::record::{
     ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RecordError,
-    RouteRecord, VERSION, decode, encode,
+    RouteRecord, SubscriptionRecord, VERSION, decode, encode,
 };
 
 pub use self::placement::{place, unplace};
@@ -60,6 +60,8 @@ pub struct CurrentApp {
     pub routes: Records<RouteRecord>,
     /// Where its actors were placed by hand.
     pub placements: Records<PlacementRecord>,
+    /// What its actors listen to.
+    pub subscriptions: Records<SubscriptionRecord>,
 }
 
 /// What to write, in one transaction.
@@ -103,6 +105,7 @@ impl CurrentApp {
             links: BTreeMap::new(),
             routes: BTreeMap::new(),
             placements: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
         }
     }
 
@@ -137,6 +140,9 @@ impl CurrentApp {
                 }
                 Some(Key::Placement(actor, _)) if actor.app_name() == current.name => {
                     keep(&mut current.placements, key, revision, value)?;
+                }
+                Some(Key::Subscription(actor, ..)) if actor.app_name() == current.name => {
+                    keep(&mut current.subscriptions, key, revision, value)?;
                 }
                 Some(Key::Route(_)) => {
                     let record: RouteRecord = decode(key, value)?;
@@ -255,6 +261,8 @@ pub fn plan(
         &mut change,
     );
     merge(&current.routes, desired::routes(manifest), revision, &mut change);
+    let subscriptions = desired::subscriptions(manifest);
+    merge(&current.subscriptions, subscriptions, revision, &mut change);
     // An operator's, which stay for as long as the actor does.
     let mut placements = current.placements.clone();
     let has_actor = |record: &PlacementRecord| manifest.actors.contains_key(record.actor.name());
@@ -419,6 +427,7 @@ pub fn delete_app(current: &CurrentApp) -> Change {
     merge(&current.actors, BTreeMap::new(), 0, &mut change);
     merge(&current.providers, BTreeMap::new(), 0, &mut change);
     merge(&current.placements, BTreeMap::new(), 0, &mut change);
+    merge(&current.subscriptions, BTreeMap::new(), 0, &mut change);
     if let Some(app) = &current.app {
         change.delete(&key::app(&current.name), app.revision);
         change

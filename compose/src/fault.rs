@@ -250,6 +250,24 @@ pub enum FaultKind {
     )]
     RouteTooLong { len: usize, max: usize },
 
+    // Subscriptions.
+    #[error(
+        "`{text}` is not a subject to listen to: expected tokens with dots between them, such as orders.created, where `*` is any one token and a last `>` all that follow"
+    )]
+    Subject { text: String },
+    #[error("`{text}` is not a group: expected letters, digits, `-` and `_`")]
+    Group { text: String },
+    #[error(
+        "`{subject}` of `{provider}`: a subscription needs a provider of messaging, and this one serves {serves}"
+    )]
+    SubscriptionProvider {
+        subject: String,
+        provider: String,
+        serves: String,
+    },
+    #[error("the subscription in line {first} is the same actor's to the same subject: remove one")]
+    SubscriptionTwice { first: u32 },
+
     // Found when it is deployed.
     #[error("{claim} is taken by the app {app}: choose another host, path, method or header")]
     RouteTaken { claim: String, app: String },

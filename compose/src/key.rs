@@ -1,7 +1,8 @@
 //! Names of the control store's keys.
 //!
 //! Owns them all. `app/NS/APP`, `actor/NS/APP/NAME`, `provider/NS/APP/NAME`, `link/NS/APP/NAME/INTERFACE`,
-//! `placement/NS/APP/NAME/HOST`, `move/NS/APP/NAME`, `secret/NS/APP/NAME` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
+//! `placement/NS/APP/NAME/HOST`, `move/NS/APP/NAME`, `secret/NS/APP/NAME`,
+//! `subscription/NS/APP/ACTOR/NS/APP/PROVIDER/SUBJECT` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,6 +25,8 @@ pub const PLACEMENTS: &str = "placement/";
 pub const SECRETS: &str = "secret/";
 /// What all keys of moves start with.
 pub const MOVES: &str = "move/";
+/// What all keys of subscriptions start with.
+pub const SUBSCRIPTIONS: &str = "subscription/";
 /// What all keys of routes start with. Those of one app are told by their records.
 pub const ROUTES: &str = "route/";
 
@@ -44,6 +47,8 @@ pub enum Key {
     Secret(SecretName),
     /// Of a [`crate::MoveRecord`].
     Move(ProviderName),
+    /// Of a [`crate::SubscriptionRecord`]: who listens, where and to what.
+    Subscription(ActorName, ProviderName, String),
     /// Of a [`crate::RouteRecord`].
     Route(Claim),
 }
@@ -81,6 +86,11 @@ pub fn secret(name: &SecretName) -> String {
 /// The key of the move of a provider.
 pub fn moved(provider: &ProviderName) -> String {
     format!("{MOVES}{provider}")
+}
+
+/// The key of a subscription.
+pub fn subscription(actor: &ActorName, provider: &ProviderName, subject: &str) -> String {
+    format!("{SUBSCRIPTIONS}{actor}/{provider}/{subject}")
 }
 
 /// The key of a claim.
@@ -128,6 +138,13 @@ pub fn parse(key: &str) -> Option<Key> {
         }
         SECRETS => Key::Secret(rest.parse().ok()?),
         MOVES => Key::Move(rest.parse().ok()?),
+        SUBSCRIPTIONS => {
+            let (at, _) = rest.match_indices('/').nth(2)?;
+            let (actor, rest) = (&rest[..at], &rest[at + 1..]);
+            let (at, _) = rest.match_indices('/').nth(2)?;
+            let subject = rest[at + 1..].to_owned();
+            Key::Subscription(actor.parse().ok()?, rest[..at].parse().ok()?, subject)
+        }
         ROUTES => Key::Route(claim(rest)?),
         _ => return None,
     })
@@ -209,9 +226,29 @@ mod tests {
         let goods: ProviderName = "default/shop/goods".parse().unwrap();
         assert_eq!(moved(&goods), "move/default/shop/goods");
         assert_eq!(parse(&moved(&goods)), Some(Key::Move(goods.clone())));
+        let listens = subscription(&goods_reader(), &goods, "a/b.>");
+        assert_eq!(
+            listens,
+            "subscription/default/shop/reader/default/shop/goods/a/b.>"
+        );
+        let listened = Key::Subscription(goods_reader(), goods.clone(), "a/b.>".to_owned());
+        assert_eq!(parse(&listens), Some(listened));
         assert_eq!(parse(&provider(&goods)), Some(Key::Provider(goods)));
         let password: SecretName = "default/shop/db-password".parse().unwrap();
         assert_eq!(parse(&secret(&password)), Some(Key::Secret(password)));
+    }
+
+    fn goods_reader() -> ActorName {
+        "default/shop/reader".parse().unwrap()
+    }
+
+    #[test]
+    fn the_longest_subscription_fits_into_a_key() {
+        let part = "a".repeat(crate::name::PART_LEN_MAX);
+        let actor = ActorName::new(&part, &part, &part).unwrap();
+        let provider = ProviderName::new(&part, &part, &part).unwrap();
+        let subject = "s".repeat(crate::subscription::SUBJECT_LEN_MAX);
+        assert!(subscription(&actor, &provider, &subject).len() <= crate::route::CLAIM_LEN_MAX);
     }
 
     #[test]
@@ -239,6 +276,7 @@ mod tests {
             "actor/a/b",
             "link/a/b/c",
             "link/a/b/c/",
+            "subscription/a/b/c/d/e/f",
             "route/",
             "route/a|b|c",
             "x/y/z",

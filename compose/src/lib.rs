@@ -24,6 +24,7 @@ pub mod route;
 pub mod schema;
 pub mod secret;
 pub mod settings;
+pub mod subscription;
 pub mod units;
 
 pub use allow::AllowPattern;
@@ -37,6 +38,6 @@ pub use moving::MoveRecord;
 pub use name::{ActorName, AppName, HostName, NameError, ProviderName, SecretName};
 pub use record::{
     ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RouteRecord,
-    SecretRecord,
+    SecretRecord, SubscriptionRecord,
 };
 pub use secret::SecretSource;

@@ -1,4 +1,4 @@
-//! The manifest of an app: its actors, providers, links and routes, written in YAML.
+//! The manifest of an app: its actors, providers, links, routes and subscriptions, written in YAML.
 //!
 //! Owns the model and the step from text to model and back. It must not know components: whether an actor has the
 //! exports that a link needs is the host's to check, with [`Manifest::fault`] to say where it does not.
@@ -49,6 +49,8 @@ pub struct Manifest {
     pub providers: BTreeMap<String, Provider>,
     /// Routes, in the order in which they were written.
     pub routes: Vec<Route>,
+    /// Subscriptions, in the order in which they were written.
+    pub subscriptions: Vec<Subscription>,
 }
 
 /// An actor of an app.
@@ -120,6 +122,21 @@ pub struct Route {
     pub strip_prefix: bool,
 }
 
+/// Which messages go to an actor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// Where they come from.
+    pub provider: Spanned<ProviderName>,
+    /// What is listened to, which may have wildcards.
+    pub subject: String,
+    /// Who handles them.
+    pub actor: Spanned<ActorName>,
+    /// Of all that subscribe as one group, one gets each message.
+    pub group: String,
+    /// Whether subjects are those of all apps on the provider, and not the app's own.
+    pub shared: bool,
+}
+
 impl Manifest {
     /// An app without anything in it.
     ///
@@ -135,6 +152,7 @@ impl Manifest {
             actors: BTreeMap::new(),
             providers: BTreeMap::new(),
             routes: Vec::new(),
+            subscriptions: Vec::new(),
         })
     }
 

@@ -235,6 +235,25 @@ pub struct RouteRecord {
     pub strip_prefix: bool,
 }
 
+/// That messages go to an actor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionRecord {
+    /// [`VERSION`].
+    #[serde(deserialize_with = "known_version")]
+    pub v: u32,
+    /// Who handles them.
+    pub actor: ActorName,
+    /// Where they come from.
+    pub provider: ProviderName,
+    /// What is listened to, which may have wildcards.
+    pub subject: String,
+    /// Of all that subscribe as one group, one gets each message.
+    pub group: String,
+    /// Whether subjects are those of all apps on the provider, and not the app's own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+}
+
 impl RouteRecord {
     /// The route's claims, one for each method.
     pub fn claims(&self) -> impl Iterator<Item = Claim> + '_ {

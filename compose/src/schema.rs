@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::capability::{BACKENDS, Capability, OptionValue};
 use crate::manifest::{ACTOR_LINK, API_VERSION, HTTP_LINK, MANIFEST, Object, PROVIDER_LINK, Shape};
 use crate::route::{HEADER_LEN_MAX, METHODS, PATH_LEN_MAX};
+use crate::subscription;
 use crate::units::{duration_text, size_text};
 
 const LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
@@ -80,6 +81,13 @@ fn shape(of: &Shape) -> Value {
         }
         Shape::Path => json!({ "type": "string", "pattern": "^/[!-~]*$", "maxLength": PATH_LEN_MAX }),
         Shape::Method => json!({ "enum": METHODS }),
+        Shape::Subject => json!({
+            "type": "string", "pattern": "^[!-~]+$", "maxLength": subscription::SUBJECT_LEN_MAX,
+            "examples": ["orders.created", "orders.*", "orders.>"],
+        }),
+        Shape::Group => json!({
+            "type": "string", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": subscription::GROUP_LEN_MAX,
+        }),
         Shape::Config => json!({ "type": "object", "additionalProperties": { "type": scalar } }),
         Shape::Headers => json!({
             "type": "object", "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,63}$" },

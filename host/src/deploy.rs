@@ -31,6 +31,7 @@ use crate::component::lazy::LazyComponent;
 use crate::config::Deployment;
 use crate::desired::{Desired, read_all};
 use crate::digest::Digest;
+use crate::ingress::messages;
 use crate::link::check;
 use crate::reconcile::{Condition, Progress};
 
@@ -336,10 +337,25 @@ impl Deployer {
         plan: impl Fn(&CurrentApp, &deploy::Claims) -> Result<Change, DeployError>,
     ) -> Result<(Change, Index), DeployError> {
         // The app's own, and all claims of routes.
-        let kinds = [key::ACTORS, key::PROVIDERS, key::LINKS, key::PLACEMENTS];
+        let kinds = [
+            key::ACTORS,
+            key::PROVIDERS,
+            key::LINKS,
+            key::PLACEMENTS,
+            key::SUBSCRIPTIONS,
+        ];
         let own = kinds.map(|kind| key::of(kind, app));
-        let [actors, providers, links, placements] = own.each_ref().map(String::as_str);
-        let prefixes = [&key::app(app), actors, providers, links, placements, key::ROUTES];
+        let [actors, providers, links, placements, subscriptions] = own.each_ref().map(String::as_str);
+        let app_key = key::app(app);
+        let prefixes = [
+            &app_key,
+            actors,
+            providers,
+            links,
+            placements,
+            subscriptions,
+            key::ROUTES,
+        ];
         let (entries, index) = read_all(&*self.control, &prefixes).await?;
         let entries = entries
             .iter()
@@ -404,7 +420,7 @@ impl Deployer {
     }
 
     /// Checks what only the components show: that each import that needs a link has one, that targets export what is
-    /// imported, and that routes go to actors that answer HTTP.
+    /// imported, that routes go to actors that answer HTTP, and subscriptions to those that handle messages.
     async fn check(
         &self,
         manifest: &Manifest,
@@ -488,6 +504,18 @@ impl Deployer {
                         "{} exports no {}@0.2, so it can't answer a route; `weft inspect` lists what it exports",
                         route.actor.value,
                         inspect::INCOMING_HANDLER
+                    ))
+                });
+            }
+        }
+        for subscription in &manifest.subscriptions {
+            let target = components.get(subscription.actor.value.name());
+            if target.is_some_and(|component| !messages::handles(&component.description)) {
+                faults.push(subscription.actor.span, || {
+                    FaultKind::Found(format!(
+                        "{} exports no {}, so it can't handle messages; `weft inspect` lists what it exports",
+                        subscription.actor.value,
+                        messages::HANDLER
                     ))
                 });
             }

@@ -12,7 +12,7 @@ use weft_compose::key::{self, Key};
 use weft_compose::moving::MoveRecord;
 use weft_compose::record::{
     ActorRecord, AppRecord, LinkRecord, PlacementRecord, ProviderRecord, RecordError, RouteRecord,
-    SecretRecord, decode,
+    SecretRecord, SubscriptionRecord, decode,
 };
 use weft_compose::{ActorName, AppName, HostName, ProviderName, SecretName};
 use weft_lattice::control::{ControlStore, Entry, Index, RANGE_LEN_MAX, ReadError, WatchError};
@@ -35,6 +35,8 @@ pub struct Desired {
     pub links: BTreeMap<ActorName, Arc<Vec<LinkRecord>>>,
     /// Routes by the keys of their claims: one with three methods is there three times.
     pub routes: BTreeMap<String, Arc<RouteRecord>>,
+    /// Subscriptions by their keys.
+    pub subscriptions: BTreeMap<String, Arc<SubscriptionRecord>>,
     /// The hosts that an actor is placed on; without an entry it runs on every host.
     pub placements: BTreeMap<ActorName, Arc<BTreeSet<HostName>>>,
     /// Secrets, sealed.
@@ -115,6 +117,7 @@ impl Desired {
                 Ok(())
             }
             Key::Move(name) => put(&mut self.moves, name, key, value),
+            Key::Subscription(..) => put(&mut self.subscriptions, key.to_owned(), key, value),
             Key::Route(_) => put(&mut self.routes, key.to_owned(), key, value),
             Key::Link(actor, interface) => {
                 let record = value.map(|value| decode::<LinkRecord>(key, value)).transpose()?;

@@ -8,6 +8,7 @@ pub mod config;
 pub mod http_client;
 pub mod key_value;
 pub mod logging;
+pub mod messaging;
 mod operation;
 pub mod secrets;
 pub mod sql;
@@ -34,6 +35,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     sql::add_to_linker(&mut linker)?;
     blob_store::add_to_linker(&mut linker)?;
     secrets::add_to_linker(&mut linker)?;
+    messaging::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

@@ -3,6 +3,7 @@
 //! Owns the defaults: one app and one actor by the file's name, a route, and an embedded provider for each capability
 //! that the component imports. Outgoing HTTP is denied unless it is allowed by name.
 
+use weft_compose::capability::LATTICE;
 use weft_compose::manifest::{Actor, ComponentRef, Link, Manifest, Provider, Route};
 use weft_compose::name::{DEFAULT_NAMESPACE, label_from};
 use weft_compose::record::LinkTarget;
@@ -37,6 +38,12 @@ const DEFAULTS: &[Default] = &[
         capability: Capability::Sql,
         backend: "sqlite",
         provider: "sql",
+    },
+    Default {
+        package: "wasmcloud:messaging",
+        capability: Capability::Messaging,
+        backend: LATTICE,
+        provider: "messaging",
     },
 ];
 

@@ -33,6 +33,7 @@ use crate::ingress::forwarded::TrustedProxies;
 use crate::ingress::handler::Handler;
 use crate::ingress::invoke::GuestTasks;
 use crate::ingress::listener::Ingress;
+use crate::ingress::messages::{self, Subscriptions};
 use crate::ingress::tls::{Certificates, TlsError};
 use crate::ingress::workers::Workers;
 use crate::instance::{self, KeptPlaces};
@@ -214,6 +215,19 @@ impl Host {
         let state = Arc::new(ArcSwap::<State>::default());
         let kept = KeptPlaces::of_pool(engine.slots());
         let places = Places::of_pool(engine.slots());
+        let busy = BusyThreads::start(cores(), shutdown.end.clone()).map_err(HostError::Threads)?;
+        let tasks = GuestTasks {
+            tracker: shutdown.tasks.clone(),
+            shared: tokio::runtime::Handle::current(),
+            busy: busy.clone(),
+            abort: shutdown.abort.clone(),
+        };
+        let subscriptions = Subscriptions::new(messages::Shared {
+            state: state.clone(),
+            tasks: tasks.clone(),
+            sampler: telemetry.sampler(),
+            drain: shutdown.drain.clone(),
+        });
         let (reconciler, progress) = Reconciler::new(Parts {
             control: control.clone(),
             components: components.clone(),
@@ -222,6 +236,7 @@ impl Host {
             kept: kept.clone(),
             provider_folder: data.providers(),
             state: state.clone(),
+            subscriptions,
             mesh: mesh.clone(),
             vault: vault.clone(),
         });
@@ -246,7 +261,6 @@ impl Host {
         }
 
         let workers = Workers::start(cores(), &shutdown.end).map_err(HostError::Threads)?;
-        let busy = BusyThreads::start(cores(), shutdown.end.clone()).map_err(HostError::Threads)?;
         let upkeep = Upkeep {
             components: deployer.components().clone(),
             workers: workers.clone(),
@@ -259,12 +273,7 @@ impl Host {
         let handler = Arc::new(Handler {
             state: state.clone(),
             limits: config.ingress.clone(),
-            tasks: GuestTasks {
-                tracker: shutdown.tasks.clone(),
-                shared: tokio::runtime::Handle::current(),
-                busy,
-                abort: shutdown.abort.clone(),
-            },
+            tasks,
             sampler: telemetry.sampler(),
             metrics: metrics.clone(),
             active: active.clone(),

@@ -1,8 +1,9 @@
-//! HTTP in.
+//! HTTP and messages in.
 //!
 //! Owns the listeners, the connections and what of a request is settled before an actor sees it. It must not know
 //! how a component runs beyond handing over a [`crate::invocation::Call`]. Read [`listener`] for a connection's life,
-//! [`handler`] for a request's, [`invoke`] for the step into the guest.
+//! [`handler`] for a request's, [`invoke`] for the step into the guest, [`messages`]
+//! for what comes without HTTP.
 
 pub mod answer;
 pub mod body;
@@ -13,6 +14,7 @@ pub mod handler;
 pub mod invoke;
 pub mod io;
 pub mod listener;
+pub mod messages;
 pub mod routes;
 pub mod tls;
 pub mod workers;

@@ -8,7 +8,7 @@ pub mod check;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use weft_capabilities::{BlobStore, KeyValue, Sql};
+use weft_capabilities::{BlobStore, KeyValue, Messaging, Scope, Sql};
 use weft_compose::record::{LinkRecord, LinkTarget};
 use weft_compose::{ActorName, InterfacePattern, ProviderName};
 use weft_http::HttpClient;
@@ -34,6 +34,8 @@ pub struct LinkTable {
     pub sql: Option<SqlLink>,
     /// `wasi:blobstore`.
     pub blob_store: Option<BlobStoreLink>,
+    /// `wasmcloud:messaging`.
+    pub messaging: Option<MessagingLink>,
     /// Outgoing HTTP; denied without.
     pub http: Option<HttpLink>,
     /// Secrets by the actor's own names, or why there is none.
@@ -103,6 +105,16 @@ pub struct SqlLink {
     pub provider: Arc<Provider>,
     /// The database.
     pub database: Arc<dyn Sql>,
+}
+
+/// Messages, as far as one actor reaches.
+pub struct MessagingLink {
+    /// Keeps the backend open.
+    pub provider: Arc<Provider>,
+    /// The backend.
+    pub broker: Arc<dyn Messaging>,
+    /// Whose subjects it sees.
+    pub scope: Scope,
 }
 
 /// What links may point at.
@@ -224,7 +236,22 @@ impl LinkTable {
                     database: database.clone(),
                 });
             }
+            Backend::Messaging(broker) => {
+                self.messaging = Some(MessagingLink {
+                    provider: provider.clone(),
+                    broker: broker.clone(),
+                    scope: scope_of(actor, shared),
+                });
+            }
         }
+    }
+}
+
+/// Whose subjects an actor means.
+pub fn scope_of(actor: &ActorName, shared: bool) -> Scope {
+    match shared {
+        true => Scope::shared(),
+        false => Scope::scoped(actor.namespace(), actor.app()),
     }
 }
 

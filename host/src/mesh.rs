@@ -20,9 +20,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use weft_compose::HostName;
+use weft_compose::{HostName, ProviderName};
 use weft_lattice::envelope::Standing;
 use weft_lattice::rpc::Place;
+use weft_remote::LatticeMessaging;
 
 pub use self::artifacts::FromOthers;
 pub use self::details::Details;
@@ -146,6 +147,14 @@ impl Mesh {
                     .unwrap_or_else(|| "not connected yet".to_owned()),
             ),
         }
+    }
+
+    /// Messages between the hosts, of the provider `name`.
+    pub fn messaging(self: &Arc<Self>, name: &ProviderName) -> LatticeMessaging {
+        let mesh = Arc::downgrade(self);
+        let connection = move || Some(mesh.upgrade()?.joined.load_full()?.for_messages());
+        let parts = [name.namespace(), name.app(), name.name()];
+        LatticeMessaging::new(connection, self.settings.subjects.clone(), parts)
     }
 
     /// This run's address, once it has joined.

@@ -16,14 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{self, BoxFuture};
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 use weft_blob::{CloudBlobStore, CloudOptions, FsBlobStore, FsOptions, Service};
 use weft_capabilities::{
-    BlobError, BlobStore, Bucket, Container, KeyValue, MemoryBlobStore, MemoryKeyValue, Sql,
+    BlobError, BlobStore, Bucket, Container, KeyValue, MemoryBlobStore, MemoryKeyValue, MemoryMessaging,
+    Messaging, Sql,
 };
-use weft_compose::capability::{OUTSIDE, PINNED};
+use weft_compose::capability::{LATTICE, OUTSIDE, PINNED};
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
 use weft_nats::NatsKeyValue;
@@ -88,6 +89,8 @@ pub enum Backend {
     BlobStore(Arc<dyn BlobStore>),
     /// Tables.
     Sql(Arc<dyn Sql>),
+    /// Messages.
+    Messaging(Arc<dyn Messaging>),
 }
 
 /// A provider can't be opened. The text names it and what to do.
@@ -183,6 +186,8 @@ impl Provider {
                 let guarded = Backend::BlobStore(Arc::new(blob_store::Guarded { store, health }));
                 (guarded, None, watch)
             }
+            // Its connections say themselves how they are.
+            Backend::Messaging(messaging) => (Backend::Messaging(messaging), None, future::ready(()).boxed()),
         };
         Self {
             name,
@@ -214,11 +219,24 @@ impl Provider {
             Capability::KeyValue => Backend::KeyValue(Arc::new(RemoteKeyValue::new(remote))),
             Capability::BlobStore => Backend::BlobStore(Arc::new(RemoteBlobStore::new(remote))),
             Capability::Sql => Backend::Sql(Arc::new(RemoteSql::new(remote))),
+            // Messages are never another host's, and no process outside serves them.
+            Capability::Messaging => {
+                return Err(ProviderError {
+                    name: record.name.clone(),
+                    backend: record.backend.clone(),
+                    source: "each host has its own way to messages".into(),
+                });
+            }
         };
         Ok(Self {
             held: Some(held),
             ..Self::guarded(record, backend, Some(LOOK_ELSEWHERE_EVERY))
         })
+    }
+
+    /// The provider of `record`, which is the lattice itself.
+    pub fn in_lattice(record: &ProviderRecord, mesh: &Arc<Mesh>) -> Self {
+        Self::around(record, Backend::Messaging(Arc::new(mesh.messaging(&record.name))))
     }
 
     /// Whether the backend is on another host, or a process that is none.
@@ -233,6 +251,8 @@ impl Provider {
             Backend::KeyValue(store) => weft_remote::Backend::KeyValue(store.clone()),
             Backend::BlobStore(store) => weft_remote::Backend::BlobStore(store.clone()),
             Backend::Sql(database) => weft_remote::Backend::Sql(database.clone()),
+            // Each host has its own way to it.
+            Backend::Messaging(_) => return self,
         }));
         self
     }
@@ -296,6 +316,7 @@ impl Provider {
             Backend::KeyValue(store) => Arc::strong_count(store),
             Backend::BlobStore(store) => Arc::strong_count(store),
             Backend::Sql(database) => Arc::strong_count(database),
+            Backend::Messaging(broker) => Arc::strong_count(broker),
         };
         // The one that other hosts use counts for itself.
         holders > 1 + usize::from(self.provided.is_some())
@@ -310,6 +331,7 @@ impl Provider {
             Backend::KeyValue(store) => store.close().await,
             Backend::BlobStore(store) => store.close().await,
             Backend::Sql(database) => database.close().await,
+            Backend::Messaging(broker) => broker.close().await,
         }
     }
 }
@@ -384,6 +406,8 @@ fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::
             let database = SqliteSql::open(&file(record, folder, "sqlite3")?, options)?;
             Ok(Backend::Sql(Arc::new(database)))
         }
+        // Of a host that is alone.
+        (Capability::Messaging, LATTICE) => Ok(Backend::Messaging(Arc::new(MemoryMessaging::new()))),
         (capability, backend) => Err(format!("this host has no backend `{backend}` for {capability}").into()),
     }
 }

@@ -19,8 +19,8 @@ use http::{HeaderName, HeaderValue, Method};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
-use weft_compose::capability::{OUTSIDE, PINNED};
-use weft_compose::record::{ActorRecord, ProviderRecord, RouteRecord};
+use weft_compose::capability::{LATTICE, OUTSIDE, PINNED};
+use weft_compose::record::{ActorRecord, ProviderRecord, RouteRecord, SubscriptionRecord};
 use weft_compose::{ActorName, AppName, ProviderName};
 use weft_http::HttpClient;
 use weft_lattice::control::{ControlStore, Index, ReadError};
@@ -31,12 +31,13 @@ use crate::admission::Places;
 use crate::artifact::Components;
 use crate::cli::chain;
 use crate::desired::Desired;
+use crate::ingress::messages::{self, Subscriptions, Wanted};
 use crate::ingress::routes::{Route, Routes};
 use crate::instance::KeptPlaces;
 use crate::link::{LinkTable, Targets};
 use crate::mesh::Mesh;
 use crate::mesh::group::RemoteActor;
-use crate::provider::{Guard, MEMORY, Provider, ProviderError};
+use crate::provider::{Backend, Guard, MEMORY, Provider, ProviderError};
 use crate::secret::Vault;
 use crate::secret::opened::{Expanded, Opened, Used, redacted};
 use crate::state::{ActorState, Callee, State, indices, remote_indices};
@@ -118,6 +119,7 @@ pub struct Reconciler {
     /// The pass of each move for which keys are noted.
     passes: BTreeMap<ProviderName, u64>,
     actors: BTreeMap<ActorName, (Arc<ActorRecord>, Arc<Actor>)>,
+    subscriptions: Subscriptions,
     mesh: Option<Arc<Mesh>>,
     secrets: Opened,
 }
@@ -138,6 +140,8 @@ pub struct Parts {
     pub provider_folder: PathBuf,
     /// Where the snapshot is put.
     pub state: Arc<ArcSwap<State>>,
+    /// What listens for messages; nothing does yet.
+    pub subscriptions: Subscriptions,
     /// The other hosts, if there may be any.
     pub mesh: Option<Arc<Mesh>>,
     /// What opens secrets.
@@ -156,6 +160,7 @@ impl Reconciler {
             kept,
             provider_folder,
             state,
+            subscriptions,
             mesh,
             vault,
         } = parts;
@@ -174,6 +179,7 @@ impl Reconciler {
             targets: BTreeMap::new(),
             passes: BTreeMap::new(),
             actors: BTreeMap::new(),
+            subscriptions,
             mesh,
             secrets: Opened::new(vault),
         };
@@ -251,7 +257,8 @@ impl Reconciler {
         self.places.reserve(&asked.collect());
         self.load_actors(&desired, &mut found).await;
         let state = self.snapshot(&desired, &mut found);
-        self.state.store(Arc::new(state));
+        let before = self.state.swap(Arc::new(state));
+        self.subscribe(&desired, &before, &mut found).await;
         let gone = self
             .providers
             .extract_if(|name, _| !desired.providers.contains_key(name));
@@ -367,6 +374,7 @@ impl Reconciler {
         let pinned = PINNED.contains(&record.backend.as_str());
         match &self.mesh {
             None if record.backend == OUTSIDE => Ok(Err(ProviderError::no_lattice(record))),
+            Some(mesh) if record.backend == LATTICE => Ok(Ok(Provider::in_lattice(record, mesh))),
             Some(mesh) if record.backend == OUTSIDE || pinned && !mesh.settings.controller => {
                 Ok(Provider::elsewhere(record, mesh))
             }
@@ -539,6 +547,43 @@ impl Reconciler {
         )
     }
 
+    /// Makes the subscriptions of the actors that run here those that are wanted.
+    async fn subscribe(&mut self, desired: &Desired, before: &Arc<State>, found: &mut Vec<Found>) {
+        let mut failed = |record: &SubscriptionRecord, reason| {
+            found.push(Found::of(record.actor.app_name(), subscription(record), reason));
+        };
+        let mut wanted = BTreeMap::new();
+        for (key, record) in &desired.subscriptions {
+            let Some((_, actor)) = self.actors.get(&record.actor) else {
+                if !desired.actors.contains_key(&record.actor) {
+                    failed(record, format!("{} is not there", record.actor));
+                }
+                continue;
+            };
+            let provider = self
+                .providers
+                .get(&record.provider)
+                .map(|(_, provider)| &provider.backend);
+            match provider {
+                Some(Backend::Messaging(broker)) if messages::handles(&actor.component.description) => {
+                    let (record, broker) = (record.clone(), broker.clone());
+                    wanted.insert(key.clone(), Wanted { record, broker });
+                }
+                Some(Backend::Messaging(_)) => {
+                    failed(
+                        record,
+                        format!("{} exports no {}", record.actor, messages::HANDLER),
+                    );
+                }
+                Some(_) => failed(record, format!("{} serves no messages", record.provider)),
+                None => failed(record, format!("{} is not open", record.provider)),
+            }
+        }
+        for (record, reason) in self.subscriptions.apply(wanted, before).await {
+            failed(&record, reason);
+        }
+    }
+
     /// The conditions of this round; one that was there before keeps its time.
     fn conditions(&self, found: Vec<Found>) -> Vec<Condition> {
         let before = self.progress.borrow();
@@ -572,6 +617,14 @@ fn remote(mesh: &Mesh, desired: &Desired, record: &ActorRecord, info: Arc<ActorI
         idempotent: record.idempotent.clone().into(),
         info,
     })
+}
+
+/// What conditions call a subscription.
+pub fn subscription(record: &SubscriptionRecord) -> String {
+    format!(
+        "subscription of {} to {} of {}",
+        record.actor, record.subject, record.provider
+    )
 }
 
 fn routes(

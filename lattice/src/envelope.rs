@@ -13,6 +13,7 @@ mod frame;
 mod http;
 mod map;
 mod membership;
+mod message;
 mod records;
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ pub use self::map::FieldError;
 use self::map::{Reader, Writer};
 pub(crate) use self::membership::DETAILS_LEN_MAX;
 pub use self::membership::{Digest, Heartbeat, Record, Standing};
+pub use self::message::Message;
 pub(crate) use self::records::EVENTS_MAX;
 pub use self::records::{Records, RecordsReply, RecordsRequest};
 use crate::subject::Address;

@@ -118,6 +118,23 @@ impl Subjects {
         self.subject(&["h", host, "artifact"])
     }
 
+    /// Messages through the provider `namespace/app/name`: on `said`, a subject of its own or a pattern of such, whose
+    /// tokens are printable ASCII.
+    pub fn message(
+        &self,
+        namespace: &str,
+        app: &str,
+        name: &str,
+        said: &str,
+    ) -> Result<Subject, SubjectError> {
+        let provider = self.subject(&["m", namespace, app, name])?;
+        let fits = |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+        match said.split('.').all(fits) {
+            true => Ok(Subject(format!("{provider}.{said}").into())),
+            false => Err(SubjectError(said.chars().take(TOKEN_LEN_MAX).collect())),
+        }
+    }
+
     fn subject(&self, tokens: &[&str]) -> Result<Subject, SubjectError> {
         let mut text = format!("weft.{}", self.lattice);
         for token in tokens {
@@ -250,6 +267,10 @@ mod tests {
                 of.provider_run("default", "shop", "carts", "r1"),
                 "weft.prod.p.default.shop.carts.r1",
             ),
+            (
+                of.message("default", "shop", "events", "weft-app.default.shop.a.>"),
+                "weft.prod.m.default.shop.events.weft-app.default.shop.a.>",
+            ),
             (of.api_read("default"), "weft.prod.api.read.default"),
             (of.api_write("default"), "weft.prod.api.write.default"),
             (of.raft("1"), "weft.prod.raft.1"),
@@ -283,6 +304,9 @@ mod tests {
         for name in ["", "*", ">", "a.b", "a b", "a\r\n", "ä", &"a".repeat(65)] {
             assert!(Subjects::new(name).is_err(), "{name:?} was taken");
             assert!(of.call("h1", name).is_err(), "{name:?} was taken");
+        }
+        for said in ["", "a..b", "a b", "a\r\n", "ä"] {
+            assert!(of.message("a", "b", "c", said).is_err(), "{said:?} was taken");
         }
     }
 }

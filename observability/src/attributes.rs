@@ -51,7 +51,7 @@ pub const WEFT_REASON: &str = "weft.reason";
 pub const WEFT_CACHE_RESULT: &str = "weft.cache.result";
 /// Which way a call went: `local`, `zone`, `region` or `far`.
 pub const WEFT_CALL_PATH: &str = "weft.call.path";
-/// What kind of capability: `key-value`, `sql`, `blob-store` or `http-client`.
+/// What kind of capability: `key-value`, `sql`, `blob-store`, `messaging` or `http-client`.
 pub const WEFT_CAPABILITY: &str = "weft.capability";
 /// What was asked of a capability.
 pub const WEFT_OPERATION: &str = "weft.operation";
@@ -98,6 +98,8 @@ pub const WEFT_INVOCATION_CPU_TIME: &str = "weft.invocation.cpu.time";
 pub const WEFT_INVOCATION_SHED: &str = "weft.invocation.shed";
 /// Calls from actor to actor.
 pub const WEFT_CALL_COUNT: &str = "weft.call.count";
+/// Messages that an actor subscribed to.
+pub const WEFT_MESSAGE_COUNT: &str = "weft.message.count";
 /// Time that an operation of a capability took.
 pub const WEFT_CAPABILITY_OPERATION_DURATION: &str = "weft.capability.operation.duration";
 /// Time to get an instance ready to be called.
@@ -223,6 +225,7 @@ pub const METRICS: &[&str] = &[
     WEFT_INVOCATION_SHED,
     WEFT_INVOCATION_COUNT,
     WEFT_CALL_COUNT,
+    WEFT_MESSAGE_COUNT,
     WEFT_CAPABILITY_OPERATION_DURATION,
     WEFT_CAPABILITY_IO,
     WEFT_INSTANCE_START_DURATION,

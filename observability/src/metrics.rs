@@ -25,7 +25,7 @@ pub use actor::{ActorMetrics, InvocationRecord};
 pub use host::{ACTORS_MAX, APPS_MAX, AppPlacesReport, HostMetrics, PoolState, StateReport};
 pub use mesh::{ConnectionReport, MeshReport};
 pub use operation::{CallPath, ObjectBytes, Operation, OperationOutcome};
-pub use outcome::{CacheResult, CompileOutcome, Eviction, Outcome, ShedReason};
+pub use outcome::{CacheResult, CompileOutcome, Eviction, MessageOutcome, Outcome, ShedReason};
 pub use provider::{PROVIDERS_MAX, ProviderReport};
 
 fn nanos(duration: Duration) -> u64 {
@@ -71,6 +71,9 @@ mod tests {
         ObjectBytes::ALL
             .into_iter()
             .for_each(|way| actor.object_bytes(way, 64));
+        MessageOutcome::ALL
+            .into_iter()
+            .for_each(|outcome| actor.messages(1, outcome));
         CompileOutcome::ALL
             .into_iter()
             .for_each(|outcome| metrics.component_compiled(outcome, Duration::from_secs(1)));

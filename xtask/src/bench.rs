@@ -55,6 +55,8 @@ enum Part {
     Capabilities,
     /// Reads of an object of 64 MiB by an actor, from a server of S3's protocol
     Objects,
+    /// Redis and Postgres by an actor, beside bare clients
+    Servers,
     /// HTTP hello at 1, 32 and 128 connections
     Http,
     /// Start, memory
@@ -76,7 +78,7 @@ impl Part {
     fn in_process(self) -> bool {
         matches!(
             self,
-            Self::Invocation | Self::Calls | Self::Capabilities | Self::Objects
+            Self::Invocation | Self::Calls | Self::Capabilities | Self::Servers | Self::Objects
         )
     }
 }
@@ -135,6 +137,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
             Part::Invocation => in_process::invocation(&subjects, &mut rows),
             Part::Calls => in_process::calls(&subjects, &mut rows),
             Part::Capabilities => in_process::capabilities(&subjects, &mut rows),
+            Part::Servers => in_process::servers(&subjects, &mut rows),
             Part::Objects => in_process::objects(&subjects, &mut rows),
             Part::Http => http::measure(&subjects, &mut rows),
             Part::Process => process::measure(&subjects, &mut rows),
@@ -162,7 +165,7 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
     let (tools, nats) = {
         let cache = Cache::open()?;
         let nats = far.then(|| setup::nats::ensure(&cache)).transpose()?;
-        if parts.contains(&Part::Objects) {
+        if parts.contains(&Part::Objects) || parts.contains(&Part::Servers) {
             setup::servers(&cache)?;
         }
         (bench::ensure(&cache)?, nats)

@@ -5,12 +5,15 @@
 //! functions are those of `wit/weft-provider.wit`, and `docs/wire.md` shows them as bytes, as outside providers in other
 //! languages serve them. Must not know hosts, manifests or links: who may call whom was decided before.
 //!
+//! [`LatticeMessaging`] is on the lattice's connection itself, as there is no other side that has the messages.
+//!
 //! Three things are kept for a caller by the one run of a provider that it spoke to, for as long as it uses them: SQL
 //! transactions, objects that are read or written chunk by chunk, and what is longer than a message, which goes in parts.
 
 mod blob_store;
 mod cbor;
 mod key_value;
+mod messaging;
 mod provided;
 mod remote;
 mod shape;
@@ -20,6 +23,7 @@ use std::time::Duration;
 
 pub use self::blob_store::RemoteBlobStore;
 pub use self::key_value::RemoteKeyValue;
+pub use self::messaging::LatticeMessaging;
 pub use self::provided::{Backend, Provided, ProvidedStats};
 pub use self::remote::{Remote, RemoteStats};
 pub use self::sql::RemoteSql;

@@ -105,6 +105,9 @@ pub fn texts(text: &str) {
         Some(Key::Placement(actor, host)) => assert_eq!(key::placement(&actor, &host), text),
         Some(Key::Move(provider)) => assert_eq!(key::moved(&provider), text),
         Some(Key::Secret(name)) => assert_eq!(key::secret(&name), text),
+        Some(Key::Subscription(actor, provider, subject)) => {
+            assert_eq!(key::subscription(&actor, &provider, &subject), text);
+        }
         Some(Key::Route(claim)) => assert_eq!(key::parse(&key::route(&claim)), Some(Key::Route(claim))),
         None => {}
     }
@@ -113,6 +116,7 @@ pub fn texts(text: &str) {
     is_a_record::<ProviderRecord>(text);
     is_a_record::<LinkRecord>(text);
     is_a_record::<RouteRecord>(text);
+    is_a_record::<weft_compose::SubscriptionRecord>(text);
     is_a_record::<weft_compose::record::PlacementRecord>(text);
     is_a_record::<weft_compose::MoveRecord>(text);
     is_a_record::<weft_compose::SecretRecord>(text);

@@ -9,7 +9,9 @@ use crate::deploy::Record;
 use crate::fault::{Collector, FaultKind};
 use crate::key::{self, Key};
 use crate::manifest::{ComponentRef, Manifest};
-use crate::record::{ActorRecord, LinkRecord, LinkTarget, ProviderRecord, RouteRecord, VERSION};
+use crate::record::{
+    ActorRecord, LinkRecord, LinkTarget, ProviderRecord, RouteRecord, SubscriptionRecord, VERSION,
+};
 
 /// The sha256 of the manifest's canonical text, in hexadecimal digits.
 pub(super) fn digest(manifest: &Manifest) -> String {
@@ -114,6 +116,24 @@ pub(super) fn routes(manifest: &Manifest) -> BTreeMap<String, RouteRecord> {
         records.extend(route.claims().map(|claim| (key::route(&claim), record.clone())));
     }
     records
+}
+
+pub(super) fn subscriptions(manifest: &Manifest) -> BTreeMap<String, SubscriptionRecord> {
+    let records = manifest.subscriptions.iter().map(|subscription| {
+        let record = SubscriptionRecord {
+            v: VERSION,
+            actor: subscription.actor.value.clone(),
+            provider: subscription.provider.value.clone(),
+            subject: subscription.subject.clone(),
+            group: subscription.group.clone(),
+            shared: subscription.shared,
+        };
+        (
+            key::subscription(&record.actor, &record.provider, &record.subject),
+            record,
+        )
+    });
+    records.collect()
 }
 
 /// The names of what differs.
@@ -227,6 +247,24 @@ impl Record for RouteRecord {
             ("actor", self.actor != before.actor),
             ("methods", self.methods != before.methods),
             ("stripPrefix", self.strip_prefix != before.strip_prefix),
+        ])
+    }
+}
+
+impl Record for SubscriptionRecord {
+    fn settle(&mut self, _: &Self) {}
+
+    fn raise(&mut self, _: u64, _: Option<&Self>) {}
+
+    fn label(&self, _: &str) -> String {
+        let (actor, provider) = (self.actor.name(), self.provider.name());
+        format!("subscription of {actor} to {} of {provider}", self.subject)
+    }
+
+    fn changes(&self, before: &Self) -> Vec<String> {
+        differing([
+            ("group", self.group != before.group),
+            ("shared", self.shared != before.shared),
         ])
     }
 }

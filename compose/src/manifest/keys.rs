@@ -52,6 +52,8 @@ pub(crate) enum Shape {
     Host,
     Path,
     Method,
+    Subject,
+    Group,
     Config,
     Headers,
     List(&'static Shape),
@@ -138,6 +140,11 @@ pub(crate) static MANIFEST: Object = Object {
             "routes",
             "Which HTTP requests go to which actor.",
             Shape::List(&Shape::Object(&ROUTE)),
+        ),
+        optional(
+            "subscriptions",
+            "Which messages go to which actor.",
+            Shape::List(&Shape::Object(&SUBSCRIPTION)),
         ),
     ],
 };
@@ -305,6 +312,37 @@ pub(crate) static ROUTE: Object = Object {
         optional(
             "stripPrefix",
             "Whether the actor sees the path without the route's own, which it is told as X-Forwarded-Prefix.",
+            Shape::Bool,
+        ),
+    ],
+};
+
+pub(crate) static SUBSCRIPTION: Object = Object {
+    place: "a subscription",
+    keys: &[
+        required(
+            "provider",
+            "A provider of messaging of this app, or NAMESPACE/APP/NAME.",
+            Shape::Name,
+        ),
+        required(
+            "subject",
+            "What it listens to: tokens with dots between them; `*` is any one, a last `>` all that follow.",
+            Shape::Subject,
+        ),
+        required(
+            "actor",
+            "The actor of this app that handles the messages.",
+            Shape::Label,
+        ),
+        optional(
+            "group",
+            "Of all that subscribe as one group, one gets each message; the actor's name if it is not said.",
+            Shape::Group,
+        ),
+        optional(
+            "shared",
+            "Whether subjects are those of all apps on the same provider, and not the app's own.",
             Shape::Bool,
         ),
     ],

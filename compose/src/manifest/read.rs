@@ -16,11 +16,12 @@ use crate::limits::Limits;
 use crate::link::check_interface;
 use crate::manifest::keys::{self, ACTOR_LINK, HTTP_LINK, LINK, MANIFEST, PROVIDER_LINK};
 use crate::manifest::tree::{self, Entry, Node};
-use crate::manifest::{API_VERSION, Actor, ComponentRef, Link, Manifest, Provider, Route};
+use crate::manifest::{API_VERSION, Actor, ComponentRef, Link, Manifest, Provider, Route, Subscription};
 use crate::name::{ActorName, AppName, DEFAULT_NAMESPACE, ProviderName};
 use crate::record::LinkTarget;
 use crate::route::{self, METHODS};
 use crate::secret::{SecretSource, Template};
+use crate::subscription::{is_group, is_subject};
 
 /// Reads a manifest. `file_name` is what faults call it.
 ///
@@ -94,8 +95,14 @@ impl Reader {
             .iter()
             .filter_map(|node| Some((self.route(node)?, node.span)))
             .collect();
+        let subscriptions = self.items(fields.get("subscriptions"));
+        let subscriptions: Vec<_> = subscriptions
+            .iter()
+            .filter_map(|node| Some((self.subscription(node)?, node.span)))
+            .collect();
         self.check_links(&actors, &providers);
         self.check_routes(&routes);
+        self.check_subscriptions(&subscriptions, &providers);
         Some(Manifest {
             file: file.into(),
             app: Spanned::new(AppName::new(&self.namespace, &self.app).ok()?, name?.span),
@@ -105,6 +112,7 @@ impl Reader {
             actors,
             providers,
             routes: routes.into_iter().map(|(route, _)| route).collect(),
+            subscriptions: subscriptions.into_iter().map(|(one, _)| one).collect(),
         })
     }
 
@@ -456,6 +464,44 @@ impl Reader {
             return None;
         }
         Some(route)
+    }
+
+    fn subscription(&mut self, node: &Node) -> Option<Subscription> {
+        let found = self.faults.count();
+        let fields = self.object(node.span, node, &keys::SUBSCRIPTION)?;
+        let provider = fields.get("provider").and_then(|entry| {
+            let name = self.target_name(entry, ProviderName::new)?;
+            Some(Spanned::new(name, entry.node.span))
+        });
+        let mut checked = |key: &str, is_one: fn(&str) -> bool, fault: fn(String) -> FaultKind| {
+            let entry = fields.get(key)?;
+            let text = self.text(key, &entry.node)?;
+            if !is_one(text) {
+                self.faults.push(entry.node.span, || fault(repeated(text)));
+            }
+            Some(text.to_owned())
+        };
+        let subject = checked("subject", is_subject, |text| FaultKind::Subject { text });
+        let group = checked("group", is_group, |text| FaultKind::Group { text });
+        let actor = fields.get("actor").and_then(|entry| {
+            let name = self.label(&entry.node)?;
+            self.known_actor(&name, entry.node.span);
+            let name = ActorName::new(&self.namespace, &self.app, &name).ok()?;
+            Some(Spanned::new(name, entry.node.span))
+        });
+        let shared = fields.get("shared").and_then(|e| self.truth(e));
+        // A part with a fault would make it look like another one.
+        if self.faults.count() > found {
+            return None;
+        }
+        let actor = actor?;
+        Some(Subscription {
+            provider: provider?,
+            subject: subject?,
+            group: group.unwrap_or_else(|| actor.value.name().to_owned()),
+            actor,
+            shared: shared.unwrap_or_default(),
+        })
     }
 
     fn method(&mut self, node: &Node) -> Option<String> {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use crate::capability::{self, OptionValue};
 use crate::fault::Spanned;
 use crate::limits::Limits;
-use crate::manifest::{API_VERSION, Actor, Manifest, Provider, Route};
+use crate::manifest::{API_VERSION, Actor, Manifest, Provider, Route, Subscription};
 use crate::name::{AppName, DEFAULT_NAMESPACE};
 use crate::record::LinkTarget;
 use crate::units::{duration_text, size_text};
@@ -33,6 +33,7 @@ pub(super) fn yaml(manifest: &Manifest) -> String {
         actors,
         providers,
         routes,
+        subscriptions,
     } = manifest;
     let app = &app.value;
     let mut keys = Keys::default();
@@ -62,6 +63,10 @@ pub(super) fn yaml(manifest: &Manifest) -> String {
             .map(|(name, provider)| (name.clone(), of_provider(provider))),
     );
     keys.list("routes", routes.iter().map(of_route));
+    keys.list(
+        "subscriptions",
+        subscriptions.iter().map(|one| of_subscription(app, one)),
+    );
     let mut out = String::new();
     write(&Map(keys.0), 0, &mut out);
     out
@@ -139,18 +144,23 @@ fn of_limits(limits: &Limits) -> Vec<(String, Yaml)> {
         .collect()
 }
 
+/// A name as it is written in `app`.
+fn short(app: &AppName, of: AppName, name: &str, full: &str) -> String {
+    if of == *app {
+        name.to_owned()
+    } else {
+        full.to_owned()
+    }
+}
+
 fn of_target(app: &AppName, target: &LinkTarget) -> Yaml {
-    let short = |of: AppName, name: &str, full: &str| {
-        if of == *app {
-            name.to_owned()
-        } else {
-            full.to_owned()
-        }
-    };
     let mut keys = Keys::default();
     match target {
         LinkTarget::Provider { name, bucket, shared } => {
-            keys.text("provider", &short(name.app_name(), name.name(), name.as_str()));
+            keys.text(
+                "provider",
+                &short(app, name.app_name(), name.name(), name.as_str()),
+            );
             if let Some(bucket) = bucket {
                 keys.text("bucket", bucket);
             }
@@ -158,7 +168,9 @@ fn of_target(app: &AppName, target: &LinkTarget) -> Yaml {
                 keys.put("shared", Raw("true".to_owned()));
             }
         }
-        LinkTarget::Actor { name } => keys.text("actor", &short(name.app_name(), name.name(), name.as_str())),
+        LinkTarget::Actor { name } => {
+            keys.text("actor", &short(app, name.app_name(), name.name(), name.as_str()))
+        }
         LinkTarget::Http { allow } => {
             keys.put("allow", List(allow.iter().map(|a| Text(a.to_string())).collect()))
         }
@@ -213,6 +225,31 @@ fn of_route(route: &Route) -> Yaml {
     keys.map("headers", texts(headers));
     if *strip_prefix {
         keys.put("stripPrefix", Raw("true".to_owned()));
+    }
+    Map(keys.0)
+}
+
+fn of_subscription(app: &AppName, subscription: &Subscription) -> Yaml {
+    let Subscription {
+        provider,
+        subject,
+        actor,
+        group,
+        shared,
+    } = subscription;
+    let (provider, actor) = (&provider.value, actor.value.name());
+    let mut keys = Keys::default();
+    keys.text(
+        "provider",
+        &short(app, provider.app_name(), provider.name(), provider.as_str()),
+    );
+    keys.text("subject", subject);
+    keys.text("actor", actor);
+    if group != actor {
+        keys.text("group", group);
+    }
+    if *shared {
+        keys.put("shared", Raw("true".to_owned()));
     }
     Map(keys.0)
 }

@@ -67,8 +67,12 @@ fn apply(current: &mut CurrentApp, change: &Change) {
         .placements
         .iter()
         .map(|(k, s)| (k.clone(), s.revision, serde_json::to_vec(&s.record)));
+    let subscriptions = current
+        .subscriptions
+        .iter()
+        .map(|(k, s)| (k.clone(), s.revision, serde_json::to_vec(&s.record)));
     let records = app.chain(actors).chain(providers).chain(links).chain(routes);
-    for (key, revision, value) in records.chain(placements) {
+    for (key, revision, value) in records.chain(placements).chain(subscriptions) {
         store.insert(key, (revision, value.unwrap()));
     }
     let next = store
@@ -415,4 +419,38 @@ fn a_placement_outlives_deploys_and_goes_with_its_actor_or_by_hand() {
     let deleted = delete_app(&current);
     apply(&mut current, &deleted);
     assert!(current.placements.is_empty());
+}
+
+#[test]
+fn a_subscription_is_made_changed_and_taken_away_by_deploys() {
+    const MAIL: &str = "apiVersion: weft/v1
+name: mail
+actors:
+  mailer: { component: mailer.wasm }
+providers:
+  events: { capability: messaging, backend: lattice }
+subscriptions:
+  - { provider: events, subject: orders.*, actor: mailer }
+";
+    let mut current = CurrentApp::new("default/mail".parse().unwrap());
+    deploy(&mut current, MAIL, "sha256:1");
+    let key = "subscription/default/mail/mailer/default/mail/events/orders.*";
+    assert_eq!(current.subscriptions[key].record.group, "mailer");
+    let other = MAIL.replace("actor: mailer }", "actor: mailer, group: all, shared: true }");
+    let changed = deploy(&mut current, &other, "sha256:1").summary.to_string();
+    assert!(
+        changed.starts_with("~ subscription of mailer to orders.* of events (group, shared)\n"),
+        "{changed}"
+    );
+    let none = MAIL.split("subscriptions:").next().unwrap();
+    let removed = deploy(&mut current, none, "sha256:1").summary.to_string();
+    assert!(
+        removed.starts_with("- subscription of mailer to orders.* of events\n"),
+        "{removed}"
+    );
+    assert!(current.subscriptions.is_empty());
+    deploy(&mut current, MAIL, "sha256:1");
+    let deleted = delete_app(&current);
+    apply(&mut current, &deleted);
+    assert!(current.subscriptions.is_empty());
 }

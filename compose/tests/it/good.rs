@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::collection::btree_map;
 use proptest::option;
 use proptest::prelude::*;
-use weft_compose::manifest::{Actor, ComponentRef, Link, Manifest, Provider, Route};
+use weft_compose::manifest::{Actor, ComponentRef, Link, Manifest, Provider, Route, Subscription};
 use weft_compose::{Capability, Limits, LinkTarget, parse};
 
 pub(crate) const SHOP: &str = include_str!("../shop.yaml");
@@ -198,6 +198,7 @@ fn manifests() -> impl Strategy<Value = Manifest> {
                 out.secrets
                     .insert(actor.0.clone(), "secret:api-key".parse().unwrap());
             }
+            let (to_actor, actor_name) = (name.clone(), actor.0.clone());
             manifest.actors.insert(actor.0, out);
             let config = if bits & 4 == 0 {
                 [("cacheMiB".to_owned(), "7".to_owned())].into()
@@ -222,6 +223,20 @@ fn manifests() -> impl Strategy<Value = Manifest> {
                 to.methods = vec!["GET".into(), "PUT".into()];
             }
             manifest.routes.push(to);
+            if bits & 32 == 0 {
+                let events = weft_compose::ProviderName::new("other", &app, "events").unwrap();
+                manifest.subscriptions.push(Subscription {
+                    provider: events.into(),
+                    subject: "a.*.b.>".to_owned(),
+                    actor: to_actor.into(),
+                    group: if bits & 64 == 0 {
+                        "g".to_owned()
+                    } else {
+                        actor_name
+                    },
+                    shared: bits & 128 == 0,
+                });
+            }
             manifest.description = text;
             manifest
         },

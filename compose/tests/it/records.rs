@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use weft_compose::record::{VERSION, decode, encode};
 use weft_compose::{
     ActorRecord, AppRecord, Capability, Limits, LinkRecord, LinkTarget, ProviderRecord, RouteRecord,
-    SecretRecord,
+    SecretRecord, SubscriptionRecord,
 };
 
 fn golden_file(name: &str) -> PathBuf {
@@ -168,6 +168,21 @@ fn a_route_is_stored_as_ever() {
             methods: vec!["GET".into(), "POST".into()],
             headers: BTreeMap::from([("x-tenant".into(), "blue".into())]),
             strip_prefix: false,
+        },
+    );
+}
+
+#[test]
+fn a_subscription_is_stored_as_ever() {
+    golden(
+        "subscription",
+        &SubscriptionRecord {
+            v: VERSION,
+            actor: "default/shop/mailer".parse().unwrap(),
+            provider: "default/shop/events".parse().unwrap(),
+            subject: "orders.*".into(),
+            group: "mailer".into(),
+            shared: false,
         },
     );
 }

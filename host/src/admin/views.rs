@@ -21,7 +21,7 @@ use crate::link::{Linked, linked};
 use crate::mesh::{Details, Member};
 use crate::moving::Report;
 use crate::provider::health::HealthState;
-use crate::reconcile::Progress;
+use crate::reconcile::{Progress, subscription};
 use crate::state::{ActorState, State as Snapshot};
 
 #[derive(serde::Deserialize)]
@@ -279,6 +279,36 @@ fn down(progress: &Progress, link: &LinkRecord) -> Option<String> {
     }
 }
 
+pub(super) async fn subscriptions(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
+    let progress = admin.status.deployer.progress();
+    let desired = &progress.desired;
+    let state = admin.status.state.load();
+    let only = completed("actor", filter.name.as_deref(), desired.actors.keys())?;
+    let subscriptions = desired
+        .subscriptions
+        .values()
+        .filter(|record| only.as_ref().is_none_or(|only| *only == record.actor));
+    let subscriptions = subscriptions.map(|record| {
+        let subject = subscription(record);
+        let fails = progress
+            .conditions
+            .iter()
+            .any(|condition| condition.subject == subject);
+        json!({
+            "actor": record.actor,
+            "provider": record.provider,
+            "subject": record.subject,
+            "group": record.group,
+            "shared": record.shared,
+            // Whether this host listens.
+            "served": !fails && running(&state, &record.actor).is_some(),
+        })
+    });
+    Ok(Json(
+        json!({ "index": desired.index.0, "subscriptions": subscriptions.collect::<Vec<_>>() }),
+    ))
+}
+
 fn completed<'a, N: Clone + std::fmt::Display + 'a>(
     kind: &str,
     name: Option<&str>,
@@ -333,7 +363,8 @@ fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
             let key_value = links.key_value.as_ref().map(|link| &link.provider.name);
             let blob_store = links.blob_store.as_ref().map(|link| &link.provider.name);
             let sql = links.sql.as_ref().map(|link| &link.provider.name);
-            [key_value, blob_store, sql].contains(&Some(name))
+            let messaging = links.messaging.as_ref().map(|link| &link.provider.name);
+            [key_value, blob_store, sql, messaging].contains(&Some(name))
         }
         LinkTarget::Actor { name } => {
             let target = state.callee(name);

@@ -15,7 +15,7 @@ pub(super) struct Get {
     /// What to list.
     #[arg(value_enum)]
     kind: Kind,
-    /// Only the one of this name; for links, those of this actor; for conditions, those about it.
+    /// Only the one of this name; for links and subscriptions, those of this actor; for conditions, those about it.
     name: Option<String>,
     #[command(flatten)]
     host: HostArgs,
@@ -35,6 +35,9 @@ enum Kind {
     /// What the imports of actors resolve to, and whether that was changed at run time.
     #[value(alias = "link")]
     Links,
+    /// Which messages go to which actor.
+    #[value(alias = "subscription")]
+    Subscriptions,
     /// Hosts.
     #[value(alias = "host")]
     Hosts,
@@ -63,6 +66,7 @@ pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
         Kind::Actors => "actors",
         Kind::Providers => "providers",
         Kind::Links => "links",
+        Kind::Subscriptions => "subscriptions",
         Kind::Hosts => "hosts",
         Kind::Secrets => "secrets",
         Kind::Conditions => "conditions",
@@ -148,6 +152,14 @@ fn columns(kind: Kind) -> &'static [Column] {
                 _ => "-".to_owned(),
             }),
             ("BY", |link| text(&link["by"])),
+        ],
+        Kind::Subscriptions => &[
+            ("ACTOR", |one| text(&one["actor"])),
+            ("SUBJECT", |one| text(&one["subject"])),
+            ("PROVIDER", |one| text(&one["provider"])),
+            ("GROUP", |one| text(&one["group"])),
+            ("SHARED", |one| text(&one["shared"])),
+            ("SERVED", |one| text(&one["served"])),
         ],
         Kind::Hosts => &[
             ("HOST", |host| text(&host["host"])),

@@ -110,6 +110,12 @@ pub fn provision(name: &str) -> Provision {
         "weft:sql/database" | "weft:sql/types" => {
             return served(front::sql::VERSIONS.contains(&version), Provision::Link);
         }
+        front::messaging::CONSUMER => {
+            return served(front::messaging::VERSIONS.contains(&version), Provision::Link);
+        }
+        front::messaging::TYPES => {
+            return served(front::messaging::VERSIONS.contains(&version), Provision::Platform);
+        }
         "wasmcloud:secrets/store" | "wasmcloud:secrets/reveal" => {
             return served(front::secrets::VERSIONS.contains(&version), Provision::Platform);
         }

@@ -6,7 +6,7 @@
 //! which ends with the guest, with its stream's deadline, when the client goes, or when the host stops.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -54,6 +54,57 @@ impl GuestTasks {
         };
         let task = finish(self.clone(), guest, end, client_gone);
         self.tracker.spawn_on(task, threads);
+    }
+
+    /// Runs a guest up to its deadline; one that computes for long takes turns with its kind.
+    ///
+    /// # Errors
+    /// [`CallError`]; it has been logged and counted.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        call: &Arc<Call>,
+        guest: impl Future<Output = Result<T, CallError>> + Send + 'static,
+    ) -> Result<T, CallError> {
+        let mut guest: GuestFuture<_> = Box::pin(Metered::new(call.clone(), guest));
+        let mut timer = pin!(tokio::time::sleep_until(call.deadline.into()));
+        let is_tried = !call.actor.computes_long.is_likely();
+        if is_tried {
+            let ended = poll_fn(|cx| {
+                LONG.set(false);
+                match guest.as_mut().poll(cx) {
+                    Poll::Ready(ended) => Poll::Ready(Some(Ok(ended))),
+                    Poll::Pending if LONG.get() => Poll::Ready(None),
+                    Poll::Pending => timer.as_mut().poll(cx).map(|()| Some(Err(()))),
+                }
+            });
+            match ended.await {
+                Some(Ok(ended)) => return ended,
+                Some(Err(())) => {
+                    call.expire();
+                    return Err(CallError::started(ErrorKind::Deadline));
+                }
+                None => call.actor.computes_long.tell(true),
+            }
+        }
+        let threads = &self.busy;
+        let (in_turn, runtime) = (threads.in_turn(guest, &call.actor), threads.runtime.clone());
+        let moved = AbortOnDropHandle::new(self.tracker.spawn_on(in_turn, &runtime));
+        tokio::select! {
+            ended = moved => {
+                if !is_tried {
+                    let used = call.cpu.used_at(Instant::now());
+                    call.actor.computes_long.tell(used > EPOCH_TICK);
+                }
+                ended.map_err(|error| CallError {
+                    source: Some(error.into()),
+                    ..CallError::started(ErrorKind::Unavailable)
+                })?
+            }
+            () = timer => {
+                call.expire();
+                Err(CallError::started(ErrorKind::Deadline))
+            }
+        }
     }
 }
 

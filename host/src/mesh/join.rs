@@ -106,6 +106,12 @@ impl Joined {
         &self.artifacts
     }
 
+    /// What messages of apps go over: as streams do, so that calls are not held up.
+    pub(super) fn for_messages(&self) -> NatsTransport {
+        let [_, _, bulk] = &self.transports;
+        bulk.clone()
+    }
+
     /// Whether calls can be made now, as far as is known.
     pub(super) fn is_connected(&self) -> bool {
         self.transports.iter().all(NatsTransport::is_connected)

@@ -31,7 +31,7 @@ use crate::engine::Engine;
 use crate::ingress::IngressLimits;
 use crate::ingress::body::RequestBody;
 use crate::ingress::invoke::{GuestTasks, invoke};
-use crate::invocation::{Call, CallError, ErrorKind, FromAfar, LONG, Metered};
+use crate::invocation::{Call, FromAfar};
 use crate::state::{ActorIndex, State};
 use weft_remote::{BLOB_STORE, KEY_VALUE, PARTS, SQL};
 
@@ -287,54 +287,13 @@ impl HostService {
             args,
         };
         let result = self
+            .tasks
             .run(&call, call::run(call.clone(), position, step))
             .instrument(span)
             .await
             .map_err(|error| failure_of(&error))?;
         let encoded = types.encode_result(&result);
         encoded.map_err(|error| Failure::started(FailureKind::Unavailable, error.to_string()))
-    }
-
-    /// Runs a guest up to its deadline; one that computes for long takes turns with its kind.
-    async fn run<T: Send + 'static>(
-        &self,
-        call: &Arc<Call>,
-        guest: impl Future<Output = Result<T, CallError>> + Send + 'static,
-    ) -> Result<T, CallError> {
-        let mut guest: crate::ingress::busy::GuestFuture<_> = Box::pin(Metered::new(call.clone(), guest));
-        let mut timer = std::pin::pin!(tokio::time::sleep_until(call.deadline.into()));
-        if !call.actor.computes_long.is_likely() {
-            let ended = std::future::poll_fn(|cx| {
-                LONG.set(false);
-                match guest.as_mut().poll(cx) {
-                    std::task::Poll::Ready(ended) => std::task::Poll::Ready(Some(Ok(ended))),
-                    std::task::Poll::Pending if LONG.get() => std::task::Poll::Ready(None),
-                    std::task::Poll::Pending => timer.as_mut().poll(cx).map(|()| Some(Err(()))),
-                }
-            });
-            match ended.await {
-                Some(Ok(ended)) => return ended,
-                Some(Err(())) => {
-                    call.expire();
-                    return Err(CallError::started(ErrorKind::Deadline));
-                }
-                None => {}
-            }
-        }
-        call.actor.computes_long.tell(true);
-        let threads = &self.tasks.busy;
-        let (in_turn, runtime) = (threads.in_turn(guest, &call.actor), threads.runtime.clone());
-        let moved = AbortOnDropHandle::new(self.tasks.tracker.spawn_on(in_turn, &runtime));
-        tokio::select! {
-            ended = moved => ended.map_err(|error| CallError {
-                source: Some(error.into()),
-                ..CallError::started(ErrorKind::Unavailable)
-            })?,
-            () = timer => {
-                call.expire();
-                Err(CallError::started(ErrorKind::Deadline))
-            }
-        }
     }
 }
 

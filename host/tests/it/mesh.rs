@@ -1,6 +1,7 @@
 //! Hosts of a lattice: several processes, a real nats-server between them.
 
 mod faults;
+mod messages;
 mod moving;
 mod objects;
 mod secrets;

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use weft_lattice::codec::{Limits, Type, decode, encode};
 use weft_lattice::envelope::{
-    ArtifactReply, ArtifactRequest, Control, ControlReply, Digest, Frame, Heartbeat, Reply, Request,
+    ArtifactReply, ArtifactRequest, Control, ControlReply, Digest, Frame, Heartbeat, Message, Reply, Request,
 };
 use weft_lattice::subject::{Subjects, TOKEN_LEN_MAX};
 
@@ -53,6 +53,9 @@ pub fn message(bytes: &[u8]) {
     }
     if let Ok(reply) = ArtifactReply::decode(&bytes) {
         assert_eq!(ArtifactReply::decode(&reply.encode()), Ok(reply));
+    }
+    if let Ok(message) = Message::decode(&bytes) {
+        assert_eq!(Message::decode(&message.encode()), Ok(message));
     }
     if let Ok(heartbeat) = Heartbeat::decode(&bytes) {
         assert_eq!(Heartbeat::decode(&heartbeat.encode()), Ok(heartbeat));

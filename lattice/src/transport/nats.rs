@@ -8,6 +8,7 @@
 //! A host has a connection for each [`Role`], so that bytes in bulk don't hold up heartbeats. A request goes out on the
 //! connection that its reply comes back on, as only that one hears that nobody serves.
 
+mod messages;
 mod serve;
 mod settings;
 
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+pub use self::messages::{Heard, Listening};
 pub use self::settings::{Auth, NatsError, NatsSettings, Role, Tls};
 use super::replies::{Arrived, Replies};
 use super::{Handler, Served, Serving, Subscription, Transport, TransportError, check_len, subscription};

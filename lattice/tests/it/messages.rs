@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use weft_lattice::artifact::ArtifactDigest;
 use weft_lattice::envelope::{
     ArtifactAsk, ArtifactReply, ArtifactRequest, Control, ControlReply, Digest, EnvelopeError, Failure,
-    FailureKind, Frame, FrameKind, Heartbeat, InvocationId, Record, Reply, Request, Side, Standing, StreamId,
+    FailureKind, Frame, FrameKind, Heartbeat, InvocationId, Message, Record, Reply, Request, Side, Standing,
+    StreamId,
 };
 use weft_lattice::subject::Address;
 
@@ -97,6 +98,13 @@ fn digest() -> Digest {
     }
 }
 
+fn message() -> Message {
+    Message {
+        body: Bytes::from_static(&[1, 2, 3]),
+        headers: vec![("color".to_owned(), "blue".to_owned())],
+    }
+}
+
 fn artifact_requests() -> [(&'static str, ArtifactRequest); 3] {
     let digest = ArtifactDigest([0xab; 32]);
     let read = ArtifactAsk::Read {
@@ -137,6 +145,7 @@ pub(crate) fn messages() -> Vec<(&'static str, Bytes)> {
         ("control reply", control_reply.encode()),
         ("heartbeat", heartbeat().encode()),
         ("digest", digest().encode()),
+        ("message", message().encode()),
     ];
     all.extend(frames().map(|(name, frame)| (name, frame.encode())));
     all.extend(artifact_requests().map(|(name, request)| (name, request.encode())));
@@ -147,6 +156,7 @@ pub(crate) fn messages() -> Vec<(&'static str, Bytes)> {
     assert_eq!(ControlReply::decode(&all[3].1).unwrap(), control_reply);
     assert_eq!(Heartbeat::decode(&all[4].1).unwrap(), heartbeat());
     assert_eq!(Digest::decode(&all[5].1).unwrap(), digest());
+    assert_eq!(Message::decode(&all[6].1).unwrap(), message());
     for (_, frame) in frames() {
         assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);
     }
@@ -179,6 +189,7 @@ fn newer(bytes: &Bytes) -> Bytes {
 fn fields_of_a_later_version_are_ignored() {
     assert_eq!(Heartbeat::decode(&newer(&heartbeat().encode())), Ok(heartbeat()));
     assert_eq!(Digest::decode(&newer(&digest().encode())), Ok(digest()));
+    assert_eq!(Message::decode(&newer(&message().encode())), Ok(message()));
     for (_, frame) in frames() {
         assert_eq!(Frame::decode(&newer(&frame.encode())), Ok(frame));
     }
@@ -226,7 +237,7 @@ proptest! {
         let bytes = Bytes::from(bytes);
         let _ = (Frame::decode(&bytes), Heartbeat::decode(&bytes), Digest::decode(&bytes));
         let _ = (Control::decode(&bytes), ControlReply::decode(&bytes));
-        let _ = (ArtifactRequest::decode(&bytes), ArtifactReply::decode(&bytes));
+        let _ = (ArtifactRequest::decode(&bytes), ArtifactReply::decode(&bytes), Message::decode(&bytes));
     }
 
     #[test]
@@ -237,7 +248,7 @@ proptest! {
             for bytes in [Bytes::from(spoilt), bytes.slice(..cut.index(bytes.len()))] {
                 let _ = (Frame::decode(&bytes), Heartbeat::decode(&bytes), Digest::decode(&bytes));
                 let _ = (Control::decode(&bytes), ControlReply::decode(&bytes));
-                let _ = (ArtifactRequest::decode(&bytes), ArtifactReply::decode(&bytes));
+                let _ = (ArtifactRequest::decode(&bytes), ArtifactReply::decode(&bytes), Message::decode(&bytes));
             }
         }
     }

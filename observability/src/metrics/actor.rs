@@ -12,7 +12,7 @@ use super::http_series::HttpSeries;
 use super::instrument::{Counter, Histogram};
 use super::nanos;
 use super::operation::{CallPath, ObjectBytes, Operation, OperationOutcome};
-use super::outcome::{Outcome, ShedReason};
+use super::outcome::{MessageOutcome, Outcome, ShedReason};
 use super::snapshot::{Attributes, Family, Point, PointValue, Value};
 use crate::attributes::*;
 
@@ -49,6 +49,7 @@ pub struct ActorMetrics {
     log_lines: [Counter; 2],
     reused: Counter,
     object_bytes: [Counter; ObjectBytes::ALL.len()],
+    messages: [Counter; MessageOutcome::ALL.len()],
     /// Taken at the first call; `None` if no place was left.
     own: OnceLock<Option<Box<Measures>>>,
     shared: Arc<SharedMeasures>,
@@ -88,6 +89,7 @@ impl ActorMetrics {
             log_lines: Default::default(),
             reused: Default::default(),
             object_bytes: Default::default(),
+            messages: Default::default(),
             own: name.map_or_else(|| OnceLock::from(None), |_| OnceLock::new()),
             shared,
         }
@@ -144,6 +146,11 @@ impl ActorMetrics {
     /// Counts bytes of objects that this actor's guests read or wrote.
     pub fn object_bytes(&self, way: ObjectBytes, bytes: usize) {
         self.object_bytes[way as usize].add(bytes as u64);
+    }
+
+    /// Counts messages that this actor subscribed to.
+    pub fn messages(&self, messages: u64, outcome: MessageOutcome) {
+        self.messages[outcome as usize].add(messages);
     }
 
     /// Counts a call that this actor made of another, by the way it went and its outcome.
@@ -207,6 +214,20 @@ impl ActorMetrics {
         let counts = Outcome::ALL
             .into_iter()
             .zip(self.finished.iter().map(Counter::value));
+        let happened = counts.filter(|(_, count)| *count > 0);
+        happened
+            .map(|(outcome, count)| {
+                let attributes = vec![(WEFT_OUTCOME, Value::Static(outcome.as_str()))];
+                self.point(attributes, PointValue::Number(count))
+            })
+            .collect()
+    }
+
+    /// Without zeros: most actors subscribe to nothing.
+    fn message_points(&self) -> Vec<Point> {
+        let counts = MessageOutcome::ALL
+            .into_iter()
+            .zip(self.messages.iter().map(Counter::value));
         let happened = counts.filter(|(_, count)| *count > 0);
         happened
             .map(|(outcome, count)| {
@@ -323,6 +344,7 @@ pub(super) fn families(actors: &[Arc<ActorMetrics>]) -> Vec<Family> {
         family(&FINISHED, &ActorMetrics::finished_points),
         family(&CPU_TIME, &|actor| actor.measured(|own| &own.cpu_time, vec![])),
         family(&CALLS, &ActorMetrics::call_points),
+        family(&MESSAGES, &ActorMetrics::message_points),
         family(&OPERATION_DURATION, &ActorMetrics::operation_points),
         family(&START_DURATION, &|actor| {
             actor.measured(|own| &own.start_duration, vec![])

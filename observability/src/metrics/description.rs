@@ -172,6 +172,11 @@ pub(super) static CALLS: Description = counter(
     "{call}",
     "Calls that an actor made of other actors.",
 );
+pub(super) static MESSAGES: Description = counter(
+    WEFT_MESSAGE_COUNT,
+    "{message}",
+    "Messages that an actor subscribed to.",
+);
 pub(super) static OPERATION_DURATION: Description = histogram(
     WEFT_CAPABILITY_OPERATION_DURATION,
     "Time that an operation of a capability took.",

@@ -62,10 +62,12 @@ pub enum Operation {
     BlobMoveObject,
     SecretsGet,
     SecretsReveal,
+    MessagingPublish,
+    MessagingRequest,
 }
 
 impl Operation {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::KeyValueGet,
         Self::KeyValueSet,
         Self::KeyValueDelete,
@@ -95,6 +97,8 @@ impl Operation {
         Self::BlobMoveObject,
         Self::SecretsGet,
         Self::SecretsReveal,
+        Self::MessagingPublish,
+        Self::MessagingRequest,
     ];
 
     /// The value of the attribute `weft.capability`, for spans too.
@@ -138,6 +142,8 @@ impl Operation {
             Self::BlobMoveObject => ("blob-store", "move-object"),
             Self::SecretsGet => ("secrets", "get"),
             Self::SecretsReveal => ("secrets", "reveal"),
+            Self::MessagingPublish => ("messaging", "publish"),
+            Self::MessagingRequest => ("messaging", "request"),
         }
     }
 }

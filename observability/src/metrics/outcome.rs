@@ -75,6 +75,33 @@ impl ShedReason {
     }
 }
 
+/// What became of a message that an actor subscribed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MessageOutcome {
+    /// Its handler ended well.
+    Handled,
+    /// It goes back to a backend that keeps messages, to come again.
+    Returned,
+    /// It was not handled, and its backend keeps none.
+    Lost,
+    /// It found the subscription's queue full.
+    Dropped,
+}
+
+impl MessageOutcome {
+    pub const ALL: [Self; 4] = [Self::Handled, Self::Returned, Self::Lost, Self::Dropped];
+
+    /// The value of the attribute `weft.outcome`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Handled => "handled",
+            Self::Returned => "returned",
+            Self::Lost => "lost",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 /// How compiling a component ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CompileOutcome {

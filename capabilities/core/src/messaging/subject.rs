@@ -367,7 +367,8 @@ mod tests {
             prop_assert!(matches(&one.join("."), &subject));
             let rest = [&tokens[..at], &[">".to_owned()]].concat();
             prop_assert!(matches(&rest.join("."), &subject));
-            prop_assert!(!matches(&format!("{subject}.>"), &subject));
+            let below = format!("{subject}.>");
+            prop_assert!(!matches(&below, &subject));
         }
 
         #[test]

@@ -173,8 +173,8 @@ async fn an_object_stays_with_the_run_that_began_it() {
 
 #[tokio::test]
 async fn an_object_of_which_nothing_is_heard_is_let_go_of() {
-    let (pair, store) = (Pair::in_memory().await, Arc::new(MemoryBlobStore::default()));
-    let (way, provided) = pair.provide(Backend::BlobStore(store));
+    let pair = Pair::in_memory().await;
+    let (way, provided) = pair.provide(memory());
     let remote = RemoteBlobStore::new(way);
     remote.create_container(&container()).await.unwrap();
     let mut writer = remote.write(None).await.unwrap();
@@ -201,7 +201,6 @@ async fn an_object_of_which_nothing_is_heard_is_let_go_of() {
 async fn objects_that_are_read_at_once_have_a_bound_and_others_find_room_again() {
     let shelf = Shelf::new().await;
     put(&shelf.remote, &object("o"), 2).await;
-    let read = || shelf.remote.read(&object("o"), 0..u64::MAX);
     let mut reads = Vec::new();
     let refused = loop {
         match shelf.remote.read(&object("o"), 0..u64::MAX).await {
@@ -214,7 +213,8 @@ async fn objects_that_are_read_at_once_have_a_bound_and_others_find_room_again()
     let lens = try_join_all(reads.into_iter().map(whole)).await.unwrap();
     assert!(lens.iter().all(|len| *len == 2 * CHUNK_LEN_MAX));
     assert_eq!(shelf.provided.stats().objects, 0);
-    whole(read().await.unwrap()).await.unwrap();
+    let read = shelf.remote.read(&object("o"), 0..u64::MAX).await.unwrap();
+    whole(read).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::fault::{FaultKind, Near, Span};
+use crate::capability::Capability;
+use crate::fault::{FaultKind, Near, Span, Spanned};
 use crate::link::check_target;
 use crate::manifest::read::Reader;
-use crate::manifest::{Actor, Link, Provider, Route};
+use crate::manifest::{Actor, Link, Provider, Route, Subscription};
 use crate::name::AppName;
 use crate::record::LinkTarget;
 use crate::route::Claim;
@@ -57,6 +58,42 @@ impl Reader {
                     break;
                 }
                 taken.insert(claim, span.line);
+            }
+        }
+    }
+
+    /// Each subscription's provider is there and serves messages, and none is there twice.
+    pub(super) fn check_subscriptions(
+        &mut self,
+        subscriptions: &[(Subscription, Span)],
+        providers: &BTreeMap<String, Provider>,
+    ) {
+        let mut seen: HashMap<(&str, &str, &str), u32> = HashMap::new();
+        for (subscription, span) in subscriptions {
+            let Spanned {
+                value: name,
+                span: at,
+            } = &subscription.provider;
+            if name.namespace() == self.namespace && name.app() == self.app {
+                self.known_provider(name.name(), *at);
+                let serves = providers.get(name.name()).map(|provider| provider.capability);
+                if let Some(serves) = serves.filter(|serves| *serves != Capability::Messaging) {
+                    self.faults.push(*at, || FaultKind::SubscriptionProvider {
+                        subject: subscription.subject.clone(),
+                        provider: name.name().to_owned(),
+                        serves: serves.to_string(),
+                    });
+                }
+            }
+            let which = (
+                subscription.actor.value.name(),
+                name.as_str(),
+                subscription.subject.as_str(),
+            );
+            if let Some(first) = seen.get(&which).copied() {
+                self.faults.push(*span, || FaultKind::SubscriptionTwice { first });
+            } else {
+                seen.insert(which, span.line);
             }
         }
     }

@@ -198,6 +198,8 @@ impl Group {
                     },
                     () = sleep_until(member.quiet_since + 2 * PULL_WAIT) => {
                         member.wanted = 0;
+                        // There may be no room to ask again.
+                        member.quiet_since = Instant::now();
                         true
                     }
                 };
