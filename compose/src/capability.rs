@@ -262,8 +262,20 @@ pub const LATTICE: &str = "lattice";
 /// Backends whose data is on one host. The others open a connection on each.
 pub const PINNED: &[&str] = &["fs", "memory", "redb", "sqlite"];
 
-/// Options that say how a backend works, and not where its data is.
-pub const TUNING: &[&str] = &["cacheMiB", "caFile", "connections", "isolation", "timeoutMs"];
+/// Options that say how a backend works or who uses it, and not where its data is.
+pub const TUNING: &[&str] = &[
+    "cacheMiB",
+    "caFile",
+    "connections",
+    "creds",
+    "isolation",
+    "nkey",
+    "objectMiB",
+    "replicas",
+    "storage",
+    "timeoutMs",
+    "token",
+];
 
 /// All backends.
 pub const BACKENDS: &[Backend] = &[
