@@ -30,6 +30,8 @@ pub enum Capability {
     KeyValue,
     /// A relational database.
     Sql,
+    /// Containers of objects.
+    BlobStore,
     /// Messages on subjects.
     Messaging,
 }
@@ -81,10 +83,22 @@ const CACHE: BackendOption = BackendOption {
     value: OptionValue::Number { min: 1, max: 65_536 },
 };
 
+const OBJECT: BackendOption = BackendOption {
+    name: "objectMiB",
+    about: "The largest object, in MiB.",
+    value: OptionValue::Number { min: 1, max: 5_120 },
+};
+
 const CA_FILE: BackendOption = BackendOption {
     name: "caFile",
     about: "A file of PEM on each host with the certificates to trust; by default the system's trust.",
     value: OptionValue::Text,
+};
+
+const TIMEOUT_MS: BackendOption = BackendOption {
+    name: "timeoutMs",
+    about: "The longest that an operation takes, in milliseconds.",
+    value: OptionValue::Number { min: 1, max: 60_000 },
 };
 
 const REDIS: &[BackendOption] = &[
@@ -104,11 +118,47 @@ const REDIS: &[BackendOption] = &[
         value: OptionValue::Text,
     },
     CA_FILE,
+    TIMEOUT_MS,
+];
+
+const NATS: &[BackendOption] = &[
     BackendOption {
-        name: "timeoutMs",
-        about: "The longest that an operation takes, in milliseconds.",
-        value: OptionValue::Number { min: 1, max: 60_000 },
+        name: "url",
+        about: "nats://USER:PASSWORD@HOST:PORT, or tls:// for TLS; several are parted by spaces.",
+        value: OptionValue::Text,
     },
+    BackendOption {
+        name: "creds",
+        about: "A NATS credentials file on each host.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "nkey",
+        about: "The seed of a NATS nkey.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "token",
+        about: "A token.",
+        value: OptionValue::Text,
+    },
+    CA_FILE,
+    BackendOption {
+        name: "bucket",
+        about: "The bucket of JetStream; `weft` by default. It is made if it is missing.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "replicas",
+        about: "Servers that have a copy of a bucket that is made.",
+        value: OptionValue::Number { min: 1, max: 5 },
+    },
+    BackendOption {
+        name: "storage",
+        about: "Where a bucket that is made has its data: `file` (the default) or `memory`.",
+        value: OptionValue::Text,
+    },
+    TIMEOUT_MS,
 ];
 
 const POSTGRES: &[BackendOption] = &[
@@ -131,6 +181,78 @@ const POSTGRES: &[BackendOption] = &[
     },
 ];
 
+const BUCKET: BackendOption = BackendOption {
+    name: "bucket",
+    about: "The bucket, which has to be there; for Azure the container.",
+    value: OptionValue::Text,
+};
+
+const ENDPOINT: BackendOption = BackendOption {
+    name: "endpoint",
+    about: "https://HOST:PORT, if it is not the cloud's own.",
+    value: OptionValue::Text,
+};
+
+const PREFIX: BackendOption = BackendOption {
+    name: "prefix",
+    about: "What every key begins with.",
+    value: OptionValue::Text,
+};
+
+const S3: &[BackendOption] = &[
+    BUCKET,
+    ENDPOINT,
+    BackendOption {
+        name: "region",
+        about: "The region; us-east-1 by default.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "accessKeyId",
+        about: "The key's id. Without it, the role of the machine.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "secretAccessKey",
+        about: "The key.",
+        value: OptionValue::Text,
+    },
+    PREFIX,
+    CA_FILE,
+    OBJECT,
+];
+
+const GCS: &[BackendOption] = &[
+    BUCKET,
+    ENDPOINT,
+    BackendOption {
+        name: "keyFile",
+        about: "A file on each host with a service account's key. Without it, the role of the machine.",
+        value: OptionValue::Text,
+    },
+    PREFIX,
+    CA_FILE,
+    OBJECT,
+];
+
+const AZURE: &[BackendOption] = &[
+    BUCKET,
+    ENDPOINT,
+    BackendOption {
+        name: "account",
+        about: "The storage account.",
+        value: OptionValue::Text,
+    },
+    BackendOption {
+        name: "accessKey",
+        about: "Its key. Without it, the identity of the machine.",
+        value: OptionValue::Text,
+    },
+    PREFIX,
+    CA_FILE,
+    OBJECT,
+];
+
 /// What is no backend of a host: a process of its own that serves the provider's subject (docs/providers.md).
 pub const OUTSIDE: &str = "outside";
 
@@ -138,7 +260,10 @@ pub const OUTSIDE: &str = "outside";
 pub const LATTICE: &str = "lattice";
 
 /// Backends whose data is on one host. The others open a connection on each.
-pub const PINNED: &[&str] = &["memory", "redb", "sqlite"];
+pub const PINNED: &[&str] = &["fs", "memory", "redb", "sqlite"];
+
+/// Options that say how a backend works, and not where its data is.
+pub const TUNING: &[&str] = &["cacheMiB", "caFile", "connections", "isolation", "timeoutMs"];
 
 /// All backends.
 pub const BACKENDS: &[Backend] = &[
@@ -158,6 +283,11 @@ pub const BACKENDS: &[Backend] = &[
         options: &[],
     },
     Backend {
+        capability: Capability::BlobStore,
+        name: OUTSIDE,
+        options: &[],
+    },
+    Backend {
         capability: Capability::KeyValue,
         name: "redb",
         options: &[CACHE],
@@ -168,6 +298,11 @@ pub const BACKENDS: &[Backend] = &[
         options: REDIS,
     },
     Backend {
+        capability: Capability::KeyValue,
+        name: "nats",
+        options: NATS,
+    },
+    Backend {
         capability: Capability::Sql,
         name: "sqlite",
         options: &[CACHE],
@@ -176,6 +311,31 @@ pub const BACKENDS: &[Backend] = &[
         capability: Capability::Sql,
         name: "postgres",
         options: POSTGRES,
+    },
+    Backend {
+        capability: Capability::BlobStore,
+        name: "memory",
+        options: &[],
+    },
+    Backend {
+        capability: Capability::BlobStore,
+        name: "fs",
+        options: &[OBJECT],
+    },
+    Backend {
+        capability: Capability::BlobStore,
+        name: "s3",
+        options: S3,
+    },
+    Backend {
+        capability: Capability::BlobStore,
+        name: "gcs",
+        options: GCS,
+    },
+    Backend {
+        capability: Capability::BlobStore,
+        name: "azure",
+        options: AZURE,
     },
     Backend {
         capability: Capability::Messaging,
@@ -213,6 +373,7 @@ const PLATFORM: &[&str] = &["wasi", "weft"];
 pub(crate) const SERVED: &[(&str, Need)] = &[
     ("wasi:keyvalue", Need::Provider(Capability::KeyValue)),
     ("weft:sql", Need::Provider(Capability::Sql)),
+    ("wasi:blobstore", Need::Provider(Capability::BlobStore)),
     (
         "wasmcloud:messaging/consumer",
         Need::Provider(Capability::Messaging),
@@ -228,6 +389,7 @@ pub(crate) const SERVED: &[(&str, Need)] = &[
     ("wasi:logging", Need::Nothing),
     ("wasi:random", Need::Nothing),
     ("wasi:sockets", Need::Nothing),
+    ("wasmcloud:secrets", Need::Nothing),
 ];
 
 /// What an interface needs; for all interfaces of a package, what that one of them needs that needs a link.
@@ -269,7 +431,8 @@ mod tests {
             ("wasi:http/outgoing-handler@0.2.6", Need::Http),
             ("wasi:http/types@0.2.6", Need::Nothing),
             ("wasi:http@0.2.6", Need::Http),
-            ("wasi:blobstore", Need::Unknown),
+            ("wasi:blobstore", Need::Provider(Capability::BlobStore)),
+            ("wasi:messaging", Need::Unknown),
             ("shop:pricing/pricing", Need::Actor),
         ] {
             assert_eq!(need(&interface.parse().unwrap()), expected, "{interface}");
@@ -283,6 +446,6 @@ mod tests {
             "\"key-value\""
         );
         assert_eq!("key-value".parse(), Ok(Capability::KeyValue));
-        assert_eq!(Capability::NAMES, ["key-value", "sql", "messaging"]);
+        assert_eq!(Capability::NAMES, ["key-value", "sql", "blob-store", "messaging"]);
     }
 }

@@ -6,6 +6,7 @@
 
 mod desired;
 mod placement;
+mod secret;
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,7 @@ use crate::record::{
 };
 
 pub use self::placement::{place, unplace};
+pub use self::secret::{delete_secret, put_secret, reseal_secret};
 
 /// A record and the revision that the store gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -276,6 +276,18 @@ pub enum FaultKind {
     /// What a host found that knows the components, in its own words.
     #[error("{0}")]
     Found(String),
+    #[error("{0}")]
+    SecretSource(String),
+    #[error("there is no secret {0}: `weft secret list` lists them")]
+    UnknownSecret(String),
+    #[error(
+        "the next version of the secret {name} is {expected}, not {version}: another one was put meanwhile, so put it again"
+    )]
+    SecretVersion {
+        name: String,
+        version: u64,
+        expected: u64,
+    },
     #[error("{0} is not deployed")]
     NotDeployed(String),
     #[error("{actor} has no link for `{interface}`")]

@@ -1,13 +1,14 @@
 //! Names of the control store's keys.
 //!
 //! Owns them all. `app/NS/APP`, `actor/NS/APP/NAME`, `provider/NS/APP/NAME`, `link/NS/APP/NAME/INTERFACE`,
-//! `placement/NS/APP/NAME/HOST` `subscription/NS/APP/ACTOR/NS/APP/PROVIDER/SUBJECT` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
+//! `placement/NS/APP/NAME/HOST`, `move/NS/APP/NAME`, `secret/NS/APP/NAME`,
+//! `subscription/NS/APP/ACTOR/NS/APP/PROVIDER/SUBJECT` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::interface::InterfacePattern;
-use crate::name::{ActorName, AppName, HostName, ProviderName};
+use crate::name::{ActorName, AppName, HostName, ProviderName, SecretName};
 use crate::route::Claim;
 
 /// What all keys of apps start with.
@@ -20,6 +21,10 @@ pub const PROVIDERS: &str = "provider/";
 pub const LINKS: &str = "link/";
 /// What all keys of placements start with.
 pub const PLACEMENTS: &str = "placement/";
+/// What all keys of secrets start with.
+pub const SECRETS: &str = "secret/";
+/// What all keys of moves start with.
+pub const MOVES: &str = "move/";
 /// What all keys of subscriptions start with.
 pub const SUBSCRIPTIONS: &str = "subscription/";
 /// What all keys of routes start with. Those of one app are told by their records.
@@ -38,6 +43,10 @@ pub enum Key {
     Link(ActorName, InterfacePattern),
     /// Of a [`crate::PlacementRecord`].
     Placement(ActorName, HostName),
+    /// Of a [`crate::SecretRecord`].
+    Secret(SecretName),
+    /// Of a [`crate::MoveRecord`].
+    Move(ProviderName),
     /// Of a [`crate::SubscriptionRecord`]: who listens, where and to what.
     Subscription(ActorName, ProviderName, String),
     /// Of a [`crate::RouteRecord`].
@@ -67,6 +76,16 @@ pub fn link(actor: &ActorName, interface: &InterfacePattern) -> String {
 /// The key of a placement.
 pub fn placement(actor: &ActorName, host: &HostName) -> String {
     format!("{PLACEMENTS}{actor}/{host}")
+}
+
+/// The key of a secret.
+pub fn secret(name: &SecretName) -> String {
+    format!("{SECRETS}{name}")
+}
+
+/// The key of the move of a provider.
+pub fn moved(provider: &ProviderName) -> String {
+    format!("{MOVES}{provider}")
 }
 
 /// The key of a subscription.
@@ -117,6 +136,8 @@ pub fn parse(key: &str) -> Option<Key> {
             let (actor, host) = rest.rsplit_once('/')?;
             Key::Placement(actor.parse().ok()?, host.parse().ok()?)
         }
+        SECRETS => Key::Secret(rest.parse().ok()?),
+        MOVES => Key::Move(rest.parse().ok()?),
         SUBSCRIPTIONS => {
             let (at, _) = rest.match_indices('/').nth(2)?;
             let (actor, rest) = (&rest[..at], &rest[at + 1..]);
@@ -203,6 +224,8 @@ mod tests {
         assert_eq!(parse(&actor(&name)), Some(Key::Actor(name)));
         assert_eq!(parse(&app(&app_name)), Some(Key::App(app_name)));
         let goods: ProviderName = "default/shop/goods".parse().unwrap();
+        assert_eq!(moved(&goods), "move/default/shop/goods");
+        assert_eq!(parse(&moved(&goods)), Some(Key::Move(goods.clone())));
         let listens = subscription(&goods_reader(), &goods, "a/b.>");
         assert_eq!(
             listens,
@@ -211,6 +234,8 @@ mod tests {
         let listened = Key::Subscription(goods_reader(), goods.clone(), "a/b.>".to_owned());
         assert_eq!(parse(&listens), Some(listened));
         assert_eq!(parse(&provider(&goods)), Some(Key::Provider(goods)));
+        let password: SecretName = "default/shop/db-password".parse().unwrap();
+        assert_eq!(parse(&secret(&password)), Some(Key::Secret(password)));
     }
 
     fn goods_reader() -> ActorName {

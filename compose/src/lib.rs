@@ -17,10 +17,13 @@ pub mod key;
 pub mod limits;
 mod link;
 pub mod manifest;
+pub mod moving;
 pub mod name;
 pub mod record;
 pub mod route;
 pub mod schema;
+pub mod secret;
+pub mod settings;
 pub mod subscription;
 pub mod units;
 
@@ -31,8 +34,10 @@ pub use fault::{Fault, FaultKind, Faults};
 pub use interface::InterfacePattern;
 pub use limits::Limits;
 pub use manifest::{Manifest, parse};
-pub use name::{ActorName, AppName, HostName, NameError, ProviderName};
+pub use moving::MoveRecord;
+pub use name::{ActorName, AppName, HostName, NameError, ProviderName, SecretName};
 pub use record::{
     ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RouteRecord,
-    SubscriptionRecord,
+    SecretRecord, SubscriptionRecord,
 };
+pub use secret::SecretSource;

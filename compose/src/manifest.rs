@@ -6,7 +6,7 @@
 
 mod keys;
 mod read;
-mod tree;
+pub(crate) mod tree;
 mod write;
 
 use std::collections::BTreeMap;
@@ -22,6 +22,7 @@ use crate::limits::Limits;
 use crate::name::{ActorName, AppName, DEFAULT_NAMESPACE, NameError, ProviderName};
 use crate::record::LinkTarget;
 use crate::route::{self, Claim};
+use crate::secret::SecretSource;
 
 /// The version of the manifest's form.
 pub const API_VERSION: &str = "weft/v1";
@@ -67,6 +68,8 @@ pub struct Actor {
     pub idempotent: Vec<Spanned<String>>,
     /// What its imports resolve to.
     pub links: BTreeMap<InterfacePattern, Link>,
+    /// What it reads as its secrets: its own names, and where each comes from.
+    pub secrets: BTreeMap<String, SecretSource>,
 }
 
 /// Where a component is.
@@ -178,6 +181,7 @@ impl Actor {
             limits: Limits::default(),
             idempotent: Vec::new(),
             links: BTreeMap::new(),
+            secrets: BTreeMap::new(),
         }
     }
 

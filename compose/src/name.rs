@@ -122,6 +122,11 @@ full_name! {
     ProviderName
 }
 
+full_name! {
+    /// The full name of a secret, `namespace/app/name`.
+    SecretName
+}
+
 /// The full name of an app, `namespace/app`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

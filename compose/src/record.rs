@@ -16,7 +16,7 @@ use crate::allow::AllowPattern;
 use crate::capability::Capability;
 use crate::interface::InterfacePattern;
 use crate::limits::Limits;
-use crate::name::{ActorName, AppName, HostName, ProviderName};
+use crate::name::{ActorName, AppName, HostName, ProviderName, SecretName};
 use crate::route::{self, Claim};
 
 /// The version of all records, so far.
@@ -95,6 +95,9 @@ pub struct ActorRecord {
     /// Functions that may be called again, as `INTERFACE.FUNCTION`.
     #[serde(default)]
     pub idempotent: Vec<String>,
+    /// What it reads as its secrets: its own names, and where each comes from, as a [`crate::SecretSource`] is written.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
 }
 
 /// A provider of an app.
@@ -186,6 +189,26 @@ pub struct PlacementRecord {
     pub by: String,
 }
 
+/// A secret of an app. Its value is sealed, with the name and the version, to a root key of the lattice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretRecord {
+    /// [`VERSION`].
+    #[serde(deserialize_with = "known_version")]
+    pub v: u32,
+    /// The full name.
+    pub name: SecretName,
+    /// Which value of this name it is, from 1.
+    pub version: u64,
+    /// The id of the root key that opens it.
+    pub key: String,
+    /// The sealed value, in base64.
+    pub sealed: String,
+    /// Who put it.
+    pub by: String,
+    /// When, as in RFC 3339.
+    pub at: String,
+}
+
 /// A route of an app, stored once for each of its claims.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteRecord {
@@ -238,7 +261,8 @@ impl RouteRecord {
     }
 }
 
-fn known_version<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+/// Refuses records of a version that this build does not know.
+pub(crate) fn known_version<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     match u32::deserialize(from)? {
         VERSION => Ok(VERSION),
         v => Err(D::Error::custom(format!(

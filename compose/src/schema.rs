@@ -17,6 +17,8 @@ const INTERFACE: &str = "^[A-Za-z][A-Za-z0-9-]*:[A-Za-z][A-Za-z0-9-]*(/[A-Za-z][
 const FUNCTION: &str =
     "^[A-Za-z][A-Za-z0-9-]*:[A-Za-z][A-Za-z0-9-]*/[A-Za-z][A-Za-z0-9-]*(@.+)?\\.[A-Za-z][A-Za-z0-9-]*$";
 
+const SECRET: &str = "^(secret:[a-z0-9-]{1,63}|env:WEFT_SECRET_[A-Za-z0-9_]+|file:[^/.][^/]*(/[^/.][^/]*)*)$";
+
 /// The schema, of draft 2020-12.
 pub fn json_schema() -> Value {
     let mut schema = object(&MANIFEST);
@@ -98,6 +100,9 @@ fn shape(of: &Shape) -> Value {
         Shape::Links => json!({
             "type": "object", "propertyNames": { "pattern": INTERFACE },
             "additionalProperties": { "oneOf": [object(&PROVIDER_LINK), object(&ACTOR_LINK), object(&HTTP_LINK)] },
+        }),
+        Shape::Secrets => json!({
+            "type": "object", "additionalProperties": { "type": "string", "pattern": SECRET, "examples": ["secret:api-key"] },
         }),
         Shape::Object(item) => object(item),
     }

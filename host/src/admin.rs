@@ -12,9 +12,11 @@ mod changes;
 mod invoke;
 pub mod lattice;
 mod logs;
+mod moves;
 mod names;
 mod placements;
 mod problem;
+mod secrets;
 mod server;
 mod views;
 
@@ -49,6 +51,8 @@ use crate::ingress::listener::Ingress;
 use crate::logs::LogBuffer;
 use crate::mesh::Mesh;
 use crate::mesh::service::Api;
+use crate::moving::Mover;
+use crate::secret::Vault;
 use crate::shutdown::Shutdown;
 
 /// The admin API for programs; a test holds it against the routes.
@@ -78,12 +82,16 @@ pub struct HostStatus {
     pub places: Places,
     /// For changes, and what is wanted.
     pub deployer: Deployer,
+    /// For moves of providers' data.
+    pub mover: Mover,
     /// For open connections.
     pub ingress: Arc<Ingress>,
     /// Cancelled once the host drains.
     pub drain: CancellationToken,
     /// The other hosts, if there may be any.
     pub mesh: Option<Arc<Mesh>>,
+    /// For what secrets are sealed to.
+    pub vault: Arc<Vault>,
 }
 
 impl HostStatus {
@@ -241,6 +249,12 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Admin>)> {
         route(Method::DELETE, "/v1/links", changes::delete_link),
         route(Method::PUT, "/v1/placements", placements::put),
         route(Method::DELETE, "/v1/placements", placements::delete),
+        route(Method::GET, "/v1/secrets", secrets::list),
+        route(Method::PUT, "/v1/secrets", secrets::put),
+        route(Method::DELETE, "/v1/secrets", secrets::delete),
+        route(Method::POST, "/v1/secrets/reseal", secrets::reseal),
+        route(Method::POST, "/v1/moves", moves::begin),
+        route(Method::DELETE, "/v1/moves", moves::cancel),
         route(Method::POST, "/v1/call", invoke::call),
     ]
 }

@@ -132,11 +132,44 @@ impl Step for ByValue {
     }
 }
 
+/// The same with values as the lattice carries them, for a caller on another host.
+pub struct FromAfar {
+    /// The function's types; they can cross.
+    pub types: Arc<LazySignature>,
+    /// The arguments, of these types.
+    pub args: Vec<Value>,
+}
+
+impl Step for FromAfar {
+    /// The result, if there is one.
+    type Output = Vec<Value>;
+
+    async fn run(
+        self,
+        store: &mut Store<InstanceState>,
+        instance: &Instance,
+        export: &ComponentExportIndex,
+    ) -> wasmtime::Result<Vec<Value>> {
+        let types = self.types.get()?;
+        if let Some(run) = typed::run_of(types) {
+            return run(self.args, store, instance, export).await;
+        }
+        let step = ByValue {
+            params: self.args.into_iter().map(val_of).collect(),
+            has_result: types.result().is_some(),
+        };
+        let result = step.run(store, instance, export).await?;
+        let of: Vec<Type> = types.result().cloned().into_iter().collect();
+        let result: Vec<Val> = result.into_iter().collect();
+        Ok(values_of(&of, &result)?)
+    }
+}
+
 /// Values as the lattice carries them.
 ///
 /// # Errors
 /// They are not of these types.
-pub fn values_of(types: &[Type], vals: &[Val]) -> Result<Vec<Value>, ValueError> {
+fn values_of(types: &[Type], vals: &[Val]) -> Result<Vec<Value>, ValueError> {
     if types.len() != vals.len() {
         return Err(ValueError::Mismatch);
     }

@@ -20,9 +20,12 @@ mod lattice_args;
 mod lattice_client;
 mod link;
 mod logs;
+mod provider;
 mod push;
 mod registry;
+mod secret;
 mod serving;
+mod settings_file;
 mod up;
 mod validate;
 
@@ -30,7 +33,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::component::ComponentError;
 use crate::component::compile::{CHILD_REFUSES, run_child};
@@ -102,6 +105,7 @@ impl From<HostError> for Failure {
             | HostError::Threads(_)
             | HostError::Admin(_)
             | HostError::Artifacts(_)
+            | HostError::RootKey(_)
             | HostError::Control(_) => Exit::Environment,
             HostError::Engine(_) | HostError::Link(_) | HostError::TlsSetup(_) | HostError::Executable(_) => {
                 Exit::Failed
@@ -137,7 +141,7 @@ pub fn chain(error: &dyn Error) -> String {
     arg_required_else_help = true
 )]
 #[command(
-    after_help = "Examples:\n  weft up hello.wasm                 serve a component at http://127.0.0.1:8080/\n  weft inspect hello.wasm            what it imports, exports and needs\n  weft deploy app.yaml               deploy an app on the running host\n  weft get links                     what imports resolve to\n  weft link put shop/catalog wasi:keyvalue --to scratch\n  weft call pricing shop:api/pricing.rule-name\n  weft logs -f                       follow the log of the running host\n  weft host --nats nats://10.0.0.1 --name eu-1 --label region=eu    join a lattice\n  weft actor place catalog --host eu-1\n  weft doctor                        what this machine grants, and what would give more\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 a file, name or link is refused, 4 a port or folder can't be had, 5 no host answers."
+    after_help = "Examples:\n  weft up hello.wasm                 serve a component at http://127.0.0.1:8080/\n  weft inspect hello.wasm            what it imports, exports and needs\n  weft deploy app.yaml               deploy an app on the running host\n  weft get links                     what imports resolve to\n  weft link put shop/catalog wasi:keyvalue --to scratch\n  weft call pricing shop:api/pricing.rule-name\n  weft secret put shop/db-password < password.txt\n  weft logs -f                       follow the log of the running host\n  weft host --nats nats://10.0.0.1 --name eu-1 --label region=eu    join a lattice\n  weft actor place catalog --host eu-1\n  weft doctor                        what this machine grants, and what would give more\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 a file, name or link is refused, 4 a port or folder can't be had, 5 no host answers."
 )]
 struct Cli {
     /// How results and errors are written.
@@ -174,6 +178,10 @@ enum Command {
     Actor(actor::Actor),
     /// Change what an import of an actor goes to, while it is used.
     Link(link::Link),
+    /// Put, list and delete secrets, and make the keys that open them.
+    Secret(secret::SecretArgs),
+    /// Give up the move of a provider's data.
+    Provider(provider::Provider),
     /// Delete an app from the running host.
     Delete(delete::Delete),
     /// Send a component to the running host.
@@ -205,13 +213,15 @@ pub fn main() -> ExitCode {
     let Cli { output, command } = Cli::parse();
     let result = match command {
         Command::Up(up) => up::run(*up, output),
-        Command::Host(host) => host::run(*host, output),
+        Command::Host(host) => with_file(*host).and_then(|host| host::run(host, output)),
         Command::Actor(actor) => actor::run(&actor, output),
         Command::Inspect(inspect) => inspect::run(&inspect, output),
         Command::Deploy(deploy) => deploy::run(&deploy, output),
         Command::Get(get) => get::run(&get, output),
         Command::Call(call) => call::run(&call, output),
         Command::Link(link) => link::run(&link, output),
+        Command::Secret(secret) => secret::run(secret, output),
+        Command::Provider(provider) => provider::run(&provider, output),
         Command::Delete(delete) => delete::run(&delete, output),
         Command::Push(push) => push::run(&push, output),
         Command::Artifacts(artifacts) => artifacts::run(&artifacts, output),
@@ -236,6 +246,25 @@ pub fn main() -> ExitCode {
             }
             ExitCode::from(failure.exit as u8)
         }
+    }
+}
+
+/// What the command line says, and where it says nothing the file that it names.
+fn with_file(host: host::HostCommand) -> Result<host::HostCommand, Failure> {
+    let Some(file) = &host.config else {
+        return Ok(host);
+    };
+    let args: Vec<_> = std::env::args_os().collect();
+    let matches = Cli::command().get_matches_from(&args);
+    let (_, matches) = matches
+        .subcommand()
+        .ok_or_else(|| Failure::text(Exit::Usage, "no command"))?;
+    let flags = settings_file::flags::<host::HostCommand>(file, matches)?;
+    let matches = Cli::command().get_matches_from(args.into_iter().chain(flags));
+    match Cli::from_arg_matches(&matches).map(|cli| cli.command) {
+        Ok(Command::Host(host)) => Ok(*host),
+        Ok(_) => Err(Failure::text(Exit::Usage, "--config is of `weft host`")),
+        Err(error) => Err(Failure::new(Exit::Usage, &error)),
     }
 }
 
@@ -273,8 +302,6 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -61,6 +61,10 @@ pub struct Config {
     pub components_loaded: Option<usize>,
     /// The most that is kept of components that nothing deploys, in bytes.
     pub artifact_bytes: u64,
+    /// The file of root keys, if it is not the one in the data folder.
+    pub root_key: Option<PathBuf>,
+    /// The folder of files that `file:` names as secrets.
+    pub secret_files: Option<PathBuf>,
     /// How long running requests may go on after SIGTERM.
     pub drain_timeout: Duration,
     /// The lattice to join, if the host is not to be alone.

@@ -11,6 +11,7 @@
 //! artifacts/   components by their digest; see artifact.rs
 //! control.redb the control store: what is deployed
 //! providers/   files of embedded backends, NAMESPACE/APP/NAME
+//! root.key     what opens this host's secrets, 0600; another file where --root-key names one
 //! admin.token  opens the admin API over TCP, 0600; only where that is asked for
 //! admin.sock   the admin API, 0600
 //! ```
@@ -205,6 +206,11 @@ impl DataDir {
         Ok(token)
     }
 
+    /// Where root keys are, if no other file is named.
+    pub fn root_key(&self) -> PathBuf {
+        root_key(&self.path)
+    }
+
     /// Where components are kept.
     pub fn artifacts(&self) -> PathBuf {
         self.path.join("artifacts")
@@ -224,6 +230,11 @@ impl DataDir {
     pub fn aot(&self) -> PathBuf {
         self.path.join("aot")
     }
+}
+
+/// Where the host with data folder `data` has its root keys.
+pub fn root_key(data: &Path) -> PathBuf {
+    data.join("root.key")
 }
 
 /// Where the host with data folder `data` serves its admin API.

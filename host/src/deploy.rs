@@ -2,6 +2,9 @@
 //!
 //! Owns the checks that need the components (does a target export what is imported, with the same types) and the
 //! writing of records. Nothing here touches what runs: it writes, and [`crate::reconcile`] makes it so.
+//! Secrets are no part of an app's records and are written by `secrets`.
+
+mod secrets;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use weft_compose::diff::{Line, Sign};
 use weft_compose::fault::Collector;
 use weft_compose::key::Key;
 use weft_compose::manifest::{Actor as ActorManifest, ComponentRef};
+use weft_compose::moving::{MoveRecord, Place, Step};
 use weft_compose::record::{AppRecord, LinkTarget, decode, encode};
 use weft_compose::{ActorName, AppName, FaultKind, Faults, HostName, InterfacePattern, Manifest, key};
 use weft_lattice::control::{CommitError, ControlStore, Entry, Expected, Index, ReadError, Transaction};
@@ -93,6 +97,9 @@ pub enum DeployError {
     /// A record in the control store can't be read.
     #[error(transparent)]
     Record(#[from] weft_compose::record::RecordError),
+    /// A secret can't be sealed anew.
+    #[error(transparent)]
+    Seal(#[from] weft_secrets::SealError),
     /// The control store took nothing.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -305,10 +312,7 @@ impl Deployer {
             if change.is_empty() {
                 return Ok(self.applied(index, &change).await);
             }
-            let started = Instant::now();
-            let committed = self.control.commit(transaction(&change, by)).await;
-            self.metrics.committed(committed.is_ok(), started.elapsed());
-            match committed {
+            match self.commit(&change, by).await {
                 Ok(index) => {
                     tracing::info!(app = app.as_str(), by, %index, summary = %change.summary, "changed what is deployed");
                     return Ok(self.applied(index, &change).await);
@@ -317,6 +321,13 @@ impl Deployer {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    async fn commit(&self, change: &Change, by: &str) -> Result<Index, CommitError> {
+        let started = Instant::now();
+        let committed = self.control.commit(transaction(change, by)).await;
+        self.metrics.committed(committed.is_ok(), started.elapsed());
+        committed
     }
 
     /// What has to be written, by what the store holds now.
@@ -464,6 +475,25 @@ impl Deployer {
                         FaultKind::Found(unlinked(name, import, "provider: NAME"))
                     });
                 }
+            }
+        }
+        for provider in manifest.providers.values() {
+            let wanted = Place {
+                backend: provider.backend.value.clone(),
+                config: provider.config.clone(),
+            };
+            let name = &provider.name.value;
+            let is_moving = |moving: &&Arc<MoveRecord>| moving.is_on() && moving.step < Step::Switched;
+            if let Some(moving) = desired.moves.get(name).filter(is_moving)
+                && moving.from != wanted
+            {
+                faults.push(provider.backend.span, || {
+                    FaultKind::Found(format!(
+                        "the data of {name} is being moved to {}: wait for its end, which `weft get providers` shows, or \
+                         give it up by `weft provider cancel {name}`",
+                        moving.to.backend
+                    ))
+                });
             }
         }
         for route in &manifest.routes {

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use serde::de::DeserializeOwned;
 use weft_compose::key::{self, Key};
+use weft_compose::moving::MoveRecord;
 use weft_compose::record::{
     ActorRecord, AppRecord, LinkRecord, PlacementRecord, ProviderRecord, RecordError, RouteRecord,
-    SubscriptionRecord, decode,
+    SecretRecord, SubscriptionRecord, decode,
 };
-use weft_compose::{ActorName, AppName, HostName, ProviderName};
+use weft_compose::{ActorName, AppName, HostName, ProviderName, SecretName};
 use weft_lattice::control::{ControlStore, Entry, Index, RANGE_LEN_MAX, ReadError, WatchError};
 
 /// How often a read of several pages begins anew because a change came between; each takes milliseconds.
@@ -38,6 +39,10 @@ pub struct Desired {
     pub subscriptions: BTreeMap<String, Arc<SubscriptionRecord>>,
     /// The hosts that an actor is placed on; without an entry it runs on every host.
     pub placements: BTreeMap<ActorName, Arc<BTreeSet<HostName>>>,
+    /// Secrets, sealed.
+    pub secrets: BTreeMap<SecretName, Arc<SecretRecord>>,
+    /// Providers whose data is being moved, or could not be.
+    pub moves: BTreeMap<ProviderName, Arc<MoveRecord>>,
     /// Keys whose record can't be read, and why.
     pub unreadable: BTreeMap<String, String>,
 }
@@ -95,6 +100,7 @@ impl Desired {
             Key::App(name) => put(&mut self.apps, name, key, value),
             Key::Actor(name) => put(&mut self.actors, name, key, value),
             Key::Provider(name) => put(&mut self.providers, name, key, value),
+            Key::Secret(name) => put(&mut self.secrets, name, key, value),
             Key::Placement(actor, host) => {
                 let record = value
                     .map(|value| decode::<PlacementRecord>(key, value))
@@ -110,6 +116,7 @@ impl Desired {
                 }
                 Ok(())
             }
+            Key::Move(name) => put(&mut self.moves, name, key, value),
             Key::Subscription(..) => put(&mut self.subscriptions, key.to_owned(), key, value),
             Key::Route(_) => put(&mut self.routes, key.to_owned(), key, value),
             Key::Link(actor, interface) => {
@@ -201,6 +208,7 @@ mod tests {
             "link/a/b/[cd]/x:[yz]/[vw]",
             "placement/a/b/[cd]/h[12]",
             "provider/a/b/[cd]",
+            "secret/a/b/[cd]",
             Just("of-a-later-version/a".to_owned()),
         ];
         (key, 0_u8..5).prop_map(|(key, value)| {
@@ -226,6 +234,9 @@ mod tests {
             Some(Key::Provider(name)) => json!({
                 "v": 1, "name": name, "revision": revision, "capability": "key-value", "backend": "memory",
                 "config": {},
+            }),
+            Some(Key::Secret(name)) => json!({
+                "v": 1, "name": name, "version": revision, "key": "", "sealed": "", "by": "a", "at": "",
             }),
             _ => json!({}),
         }
@@ -260,6 +271,7 @@ mod tests {
             "link/a/b/c/x:y/v",
             "placement/a/b/c/h1",
             "provider/a/b/c",
+            "secret/a/b/c",
         ] {
             let mut desired = Desired::default();
             desired.set(key, Some(record(key, 2).to_string().as_bytes()));

@@ -3,12 +3,14 @@
 //! Owns the linker: what it holds is all that a component can ever reach. Each file below adapts one guest-facing
 //! interface to the platform; none of them may decide who is allowed what.
 
+pub mod blob_store;
 pub mod config;
 pub mod http_client;
 pub mod key_value;
 pub mod logging;
 pub mod messaging;
 mod operation;
+pub mod secrets;
 pub mod sql;
 pub mod stdio;
 
@@ -31,6 +33,8 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     config::add_to_linker(&mut linker)?;
     key_value::add_to_linker(&mut linker)?;
     sql::add_to_linker(&mut linker)?;
+    blob_store::add_to_linker(&mut linker)?;
+    secrets::add_to_linker(&mut linker)?;
     messaging::add_to_linker(&mut linker)?;
     Ok(linker)
 }

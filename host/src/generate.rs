@@ -28,6 +28,12 @@ const DEFAULTS: &[Default] = &[
         provider: "key-value",
     },
     Default {
+        package: "wasi:blobstore",
+        capability: Capability::BlobStore,
+        backend: "fs",
+        provider: "blobs",
+    },
+    Default {
         package: "weft:sql",
         capability: Capability::Sql,
         backend: "sqlite",

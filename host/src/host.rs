@@ -41,8 +41,10 @@ use crate::logs::LogBuffer;
 use crate::memory::Upkeep;
 use crate::mesh::service::{HostService, Records};
 use crate::mesh::{self, FromOthers, JoinError, Links, Mesh};
+use crate::moving::{Mover, Moves};
 use crate::panics;
 use crate::reconcile::{Parts, Progress, Reconciler};
+use crate::secret::Vault;
 use crate::shutdown::Shutdown;
 use crate::state::State;
 use crate::system::SystemFacts;
@@ -97,6 +99,9 @@ pub enum HostError {
     /// The control store can't be opened.
     #[error(transparent)]
     Control(#[from] weft_lattice::control::OpenError),
+    /// The root keys can't be used.
+    #[error(transparent)]
+    RootKey(#[from] weft_secrets::KeyFileError),
     /// A certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -205,6 +210,8 @@ impl Host {
         if let Some(mesh) = &mesh {
             components.fetch_by(Arc::new(FromOthers(mesh.clone())));
         }
+        let (root_key, files) = (config.root_key, config.secret_files);
+        let vault = Arc::new(Vault::open(root_key, files, &data, mesh.is_none())?);
         let state = Arc::new(ArcSwap::<State>::default());
         let kept = KeptPlaces::of_pool(engine.slots());
         let places = Places::of_pool(engine.slots());
@@ -231,6 +238,7 @@ impl Host {
             state: state.clone(),
             subscriptions,
             mesh: mesh.clone(),
+            vault: vault.clone(),
         });
         let reconciling = CancellationToken::new();
         let reconciler = reconciler.run(reconciling.clone());
@@ -241,6 +249,16 @@ impl Host {
             .servers
             .spawn(instance::sweep(state.clone(), shutdown.end.clone()));
         let deployer = Deployer::new(control.clone(), components, metrics.clone(), progress.clone());
+        let mover = Mover {
+            control: control.clone(),
+            progress: progress.clone(),
+            mesh: mesh.clone(),
+            moves: Arc::<Moves>::default(),
+        };
+        if embedded.is_some() {
+            let moving = mover.clone().run(shutdown.end.clone());
+            shutdown.servers.spawn(panics::essential("the mover", moving));
+        }
 
         let workers = Workers::start(cores(), &shutdown.end).map_err(HostError::Threads)?;
         let upkeep = Upkeep {
@@ -281,9 +299,11 @@ impl Host {
             state,
             places: places.clone(),
             deployer: deployer.clone(),
+            mover,
             ingress: ingress.clone(),
             drain: shutdown.drain.clone(),
             mesh: mesh.clone(),
+            vault,
         });
         observe(metrics, &status, active, kept, progress.clone());
         metrics.observe_places(move || places.report());
@@ -521,9 +541,12 @@ fn observe(
             actors: count(progress.desired.actors.len()),
             providers: count(progress.desired.providers.len()),
             links: count(progress.desired.links.values().map(|links| links.len()).sum()),
-            conditions: count(progress.conditions.len()),
+            secrets: count(progress.desired.secrets.len()),
+            conditions: count(progress.all_conditions().len()),
         }
     });
+    let (guards, moves) = (status.deployer.clone(), status.mover.moves.clone());
+    metrics.observe_providers(move || guards.progress().provider_reports(), move || moves.keys());
     metrics.observe_active_requests(move || active.load(Ordering::Relaxed));
     let ingress = status.ingress.clone();
     metrics.observe_connections(move || u64::from(ingress.connections()));

@@ -11,6 +11,8 @@
 //! - [`actor`], [`admission`], [`invocation`]: who is called, who may run, and one call's life.
 //! - [`memory`]: what a peak has left behind, given back.
 //! - [`deploy`], [`desired`], [`reconcile`], [`artifact`], [`provider`]: what is wanted, and how it is made so.
+//! - [`secret`]: root keys and the values that they open.
+//! - [`moving`]: data of providers on its way to other backends.
 //! - [`mesh`]: this host among the others of its lattice.
 //! - [`oci`]: components in registries.
 //! - [`ingress`]: HTTP in. [`admin`]: what operators ask. [`logs`]: the last lines of the log.
@@ -39,10 +41,12 @@ pub mod link;
 pub mod logs;
 pub mod memory;
 pub mod mesh;
+pub mod moving;
 pub mod oci;
 pub mod panics;
 pub mod provider;
 pub mod reconcile;
+pub mod secret;
 pub mod shutdown;
 pub mod state;
 pub mod store;

@@ -5,13 +5,14 @@
 
 pub mod check;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use weft_capabilities::{KeyValue, Messaging, Scope, Sql};
+use weft_capabilities::{BlobStore, KeyValue, Messaging, Scope, Sql};
 use weft_compose::record::{LinkRecord, LinkTarget};
 use weft_compose::{ActorName, InterfacePattern, ProviderName};
 use weft_http::HttpClient;
+use weft_secrets::Secret;
 
 use crate::component::description::Description;
 use crate::component::lazy::LazyComponent;
@@ -31,10 +32,14 @@ pub struct LinkTable {
     pub key_value: Option<KeyValueLink>,
     /// `weft:sql`.
     pub sql: Option<SqlLink>,
+    /// `wasi:blobstore`.
+    pub blob_store: Option<BlobStoreLink>,
     /// `wasmcloud:messaging`.
     pub messaging: Option<MessagingLink>,
     /// Outgoing HTTP; denied without.
     pub http: Option<HttpLink>,
+    /// Secrets by the actor's own names, or why there is none.
+    pub secrets: BTreeMap<String, Result<Secret, String>>,
     /// Configuration, in the order of its keys: the actor's own, and one for each link of where it goes.
     pub config: Arc<[(String, String)]>,
 }
@@ -80,6 +85,18 @@ pub struct KeyValueLink {
     pub scope: Option<(String, String)>,
     /// The bucket that it gets whatever it asks for.
     pub bucket: Option<String>,
+}
+
+/// A blob store, as far as one actor reaches into it.
+pub struct BlobStoreLink {
+    /// Keeps the backend open.
+    pub provider: Arc<Provider>,
+    /// The store.
+    pub store: Arc<dyn BlobStore>,
+    /// The namespace and app whose containers it sees; `None` for those that all apps share.
+    pub scope: Option<(String, String)>,
+    /// The container that it gets whatever it asks for.
+    pub container: Option<String>,
 }
 
 /// A database.
@@ -203,6 +220,14 @@ impl LinkTable {
                     store: store.clone(),
                     scope,
                     bucket,
+                });
+            }
+            Backend::BlobStore(store) => {
+                self.blob_store = Some(BlobStoreLink {
+                    provider: provider.clone(),
+                    store: store.clone(),
+                    scope,
+                    container: bucket,
                 });
             }
             Backend::Sql(database) => {

@@ -5,6 +5,7 @@
 //! actors do; [`service`] is what this host does for the others, [`http`] how requests cross, [`group`] who runs what.
 
 mod artifacts;
+mod copies;
 mod details;
 pub mod group;
 pub mod http;
@@ -15,6 +16,7 @@ pub mod service;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -57,6 +59,8 @@ pub struct Mesh {
     members: ArcSwap<Vec<Member>>,
     /// The host that has the control store.
     controller: Mutex<Option<Arc<Group>>>,
+    /// Components that are deployed and on no second host, as far as this one knows.
+    single_copies: AtomicU64,
     /// Why there is no connection.
     fault: Mutex<Option<String>>,
     /// What takes part, between joining and running.
@@ -74,6 +78,7 @@ impl Mesh {
             joined: ArcSwapOption::empty(),
             members: ArcSwap::default(),
             controller: Mutex::default(),
+            single_copies: AtomicU64::new(0),
             fault: Mutex::default(),
             keeper: Mutex::default(),
         })
@@ -108,10 +113,31 @@ impl Mesh {
         self.members.load_full()
     }
 
-    /// Why there is no connection, if there is none.
+    /// What is wrong with who has the control store: exactly one host should.
+    fn control_fault(&self) -> Option<String> {
+        let members = self.members.load();
+        let mut others = members.iter().filter(|member| {
+            let host = &member.host;
+            host.controller && host.name != self.name.as_str() && member.standing != Standing::Leaving
+        });
+        match (self.settings.controller, others.next()) {
+            (true, Some(other)) => Some(format!(
+                "{} has a control store as this host does: of two, each takes some changes; stop one of them",
+                other.host.name
+            )),
+            (false, None) => Some(
+                "no host with the control store is seen: what was deployed is served, and nothing can be changed; start \
+                 the controller again"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+
+    /// Why this host takes no part as it should, if it does not.
     pub fn fault(&self) -> Option<String> {
         match self.joined.load_full() {
-            Some(joined) if joined.is_connected() => None,
+            Some(joined) if joined.is_connected() => self.control_fault(),
             Some(_) => Some("the connection to NATS is lost: it is tried again".to_owned()),
             None => Some(
                 self.fault

@@ -1,26 +1,54 @@
 //! Providers: named, configured backends, open on this host.
 //!
-//! Owns the opening of a backend by its record, and its closing: when the last snapshot that links to it has gone. It
-//! must not know who is linked to what.
+//! Owns the opening of a backend by its record, and its closing: when the last snapshot that links to it has gone. Each is
+//! supervised ([`health`]), and a key-value one can move to another backend ([`key_value`]). It must not know who is linked
+//! to what.
+
+mod blob_store;
+pub mod health;
+pub mod key_value;
+mod sql;
+
+mod nats;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_capabilities::{KeyValue, MemoryKeyValue, MemoryMessaging, Messaging, Sql};
-use weft_compose::capability::{LATTICE, OUTSIDE};
+use futures::FutureExt as _;
+use futures::future::{self, BoxFuture};
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+use weft_blob::{CloudBlobStore, CloudOptions, FsBlobStore, FsOptions, Service};
+use weft_capabilities::{
+    BlobError, BlobStore, Bucket, Container, KeyValue, MemoryBlobStore, MemoryKeyValue, MemoryMessaging,
+    Messaging, Sql,
+};
+use weft_compose::capability::{LATTICE, OUTSIDE, PINNED};
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
+use weft_nats::NatsKeyValue;
 use weft_postgres::{Isolation, PostgresOptions, PostgresSql};
 use weft_redb::RedbKeyValue;
 use weft_redis::{Deployment, RedisKeyValue, RedisOptions};
-use weft_remote::{Provided, RemoteKeyValue, RemoteSql};
+use weft_remote::{Provided, RemoteBlobStore, RemoteKeyValue, RemoteSql};
 use weft_sqlite::SqliteSql;
 
+use self::health::Health;
+use self::key_value::Gate;
 use crate::mesh::{Held, Mesh};
+use crate::secret::opened::Used;
 
 /// The backend that has no file.
 pub const MEMORY: &str = "memory";
+
+/// How often a server is asked whether it answers, if no call says so before. With hundreds of providers on each of many
+/// hosts that is still little beside what they are for.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// The same for what is reached over the lattice, whose members know of each other.
+const LOOK_ELSEWHERE_EVERY: Duration = Duration::from_secs(60);
+/// The bucket or container that is looked into, which has nothing.
+const LOOK_BUCKET: &str = "weft-health";
 
 /// An open backend.
 pub struct Provider {
@@ -30,10 +58,26 @@ pub struct Provider {
     pub revision: u64,
     /// What it serves.
     pub backend: Backend,
-    /// What other hosts reach it by, if it is here and they may.
+    /// The values that its configuration refers to.
+    pub secrets: Used,
+    /// What other hosts reach it by, if it is here and they may; those that used it before it moved still do.
     pub provided: Option<Provided>,
+    /// Whether it answers, and what can be done to it while it is used.
+    pub guard: Guard,
+    /// Asks whether it answers, at this pace.
+    watch: Option<Arc<AbortOnDropHandle<()>>>,
+    pace: Option<Duration>,
     /// Kept while it is used on another host.
     held: Option<Arc<Held>>,
+}
+
+/// What stands before a backend. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Whether it answers.
+    pub health: Arc<Health>,
+    /// Of key-value: what holds and notes writes.
+    pub gate: Option<Arc<Gate>>,
 }
 
 /// What a provider serves.
@@ -41,6 +85,8 @@ pub struct Provider {
 pub enum Backend {
     /// Keys and values.
     KeyValue(Arc<dyn KeyValue>),
+    /// Objects in containers.
+    BlobStore(Arc<dyn BlobStore>),
     /// Tables.
     Sql(Arc<dyn Sql>),
     /// Messages.
@@ -58,6 +104,15 @@ pub struct ProviderError {
 }
 
 impl ProviderError {
+    /// Of a provider whose configuration can't be used, for the reason that is told.
+    pub fn refused(record: &ProviderRecord, reason: String) -> Self {
+        Self {
+            name: record.name.clone(),
+            backend: record.backend.clone(),
+            source: reason.into(),
+        }
+    }
+
     /// Of a provider that is a process of its own, on a host without a lattice.
     pub fn no_lattice(record: &ProviderRecord) -> Self {
         Self {
@@ -81,13 +136,70 @@ impl Provider {
             source,
         };
         let backend = open(record, folder).map_err(failed)?;
-        Ok(Self {
-            name: record.name.clone(),
+        Ok(Self::around(record, backend))
+    }
+
+    /// A provider around an open backend. Called on a runtime, where what asks for its health lives.
+    pub fn around(record: &ProviderRecord, backend: Backend) -> Self {
+        let pace = match record.backend.as_str() {
+            // In this process: what there is to know, calls tell.
+            backend if PINNED.contains(&backend) => None,
+            _ => Some(LOOK_EVERY),
+        };
+        Self::guarded(record, backend, pace)
+    }
+
+    fn guarded(record: &ProviderRecord, backend: Backend, pace: Option<Duration>) -> Self {
+        let name = record.name.clone();
+        let health = Health::new(name.clone());
+        let (backend, gate, watch) = match backend {
+            Backend::KeyValue(store) => {
+                let gate = Gate::new(store, health.clone());
+                let watch = look_at(&name, &gate, &health, pace);
+                let guarded = Backend::KeyValue(Arc::new(key_value::Guarded(gate.clone())));
+                (guarded, Some(gate), watch)
+            }
+            Backend::Sql(database) => {
+                let asked = database.clone();
+                let look = move || {
+                    let database = asked.clone();
+                    async move { database.query("SELECT 1", Vec::new(), None).await.map(drop) }
+                };
+                let watch = health.clone().watch(pace, look).boxed();
+                let health = health.clone();
+                let guarded = Backend::Sql(Arc::new(sql::Guarded { database, health }));
+                (guarded, None, watch)
+            }
+            Backend::BlobStore(store) => {
+                let (asked, container) = (store.clone(), look_container(&name));
+                let look = move || {
+                    let (store, container) = (asked.clone(), container.clone());
+                    async move {
+                        match container {
+                            Some(container) => store.container_info(&container).await.map(drop),
+                            None => Ok(()),
+                        }
+                    }
+                };
+                let watch = health.clone().watch::<BlobError, _>(pace, look).boxed();
+                let health = health.clone();
+                let guarded = Backend::BlobStore(Arc::new(blob_store::Guarded { store, health }));
+                (guarded, None, watch)
+            }
+            // Its connections say themselves how they are.
+            Backend::Messaging(messaging) => (Backend::Messaging(messaging), None, future::ready(()).boxed()),
+        };
+        Self {
+            name,
             revision: record.revision,
             backend,
+            secrets: Used::new(),
             provided: None,
+            guard: Guard { health, gate },
+            watch: Some(spawned(watch)),
+            pace,
             held: None,
-        })
+        }
     }
 
     /// The provider of `record`, which another host has, or a process that is none.
@@ -105,6 +217,7 @@ impl Provider {
             })?;
         let backend = match record.capability {
             Capability::KeyValue => Backend::KeyValue(Arc::new(RemoteKeyValue::new(remote))),
+            Capability::BlobStore => Backend::BlobStore(Arc::new(RemoteBlobStore::new(remote))),
             Capability::Sql => Backend::Sql(Arc::new(RemoteSql::new(remote))),
             // Messages are never another host's, and no process outside serves them.
             Capability::Messaging => {
@@ -116,23 +229,19 @@ impl Provider {
             }
         };
         Ok(Self {
-            name: record.name.clone(),
-            revision: record.revision,
-            backend,
-            provided: None,
             held: Some(held),
+            ..Self::guarded(record, backend, Some(LOOK_ELSEWHERE_EVERY))
         })
     }
 
     /// The provider of `record`, which is the lattice itself.
     pub fn in_lattice(record: &ProviderRecord, mesh: &Arc<Mesh>) -> Self {
-        Self {
-            name: record.name.clone(),
-            revision: record.revision,
-            backend: Backend::Messaging(Arc::new(mesh.messaging(&record.name))),
-            provided: None,
-            held: None,
-        }
+        Self::around(record, Backend::Messaging(Arc::new(mesh.messaging(&record.name))))
+    }
+
+    /// Whether the backend is on another host, or a process that is none.
+    pub fn is_elsewhere(&self) -> bool {
+        self.held.is_some()
     }
 
     /// The same, and other hosts may use it.
@@ -140,6 +249,7 @@ impl Provider {
     pub fn served_to(mut self, mesh: &Mesh) -> Self {
         self.provided = Some(mesh.provided(match &self.backend {
             Backend::KeyValue(store) => weft_remote::Backend::KeyValue(store.clone()),
+            Backend::BlobStore(store) => weft_remote::Backend::BlobStore(store.clone()),
             Backend::Sql(database) => weft_remote::Backend::Sql(database.clone()),
             // Each host has its own way to it.
             Backend::Messaging(_) => return self,
@@ -153,8 +263,50 @@ impl Provider {
             name: self.name.clone(),
             revision,
             backend: self.backend.clone(),
+            secrets: self.secrets.clone(),
             provided: self.provided.clone(),
+            guard: self.guard.clone(),
+            watch: self.watch.clone(),
+            pace: self.pace,
             held: self.held.clone(),
+        }
+    }
+
+    /// The same to all who have it, on the backend of `target` from now on; and the old backend by itself, to be closed
+    /// when the reads that run on it have ended. `None` if either is no key-value store.
+    pub fn moved(&self, revision: u64, target: &Self) -> Option<(Self, Self)> {
+        let (gate, new) = (self.guard.gate.as_ref()?, target.guard.gate.as_ref()?);
+        let old = gate.replace(new.store());
+        let moved = Self {
+            watch: Some(spawned(look_at(
+                &self.name,
+                gate,
+                &self.guard.health,
+                target.pace,
+            ))),
+            pace: target.pace,
+            secrets: target.secrets.clone(),
+            held: target.held.clone(),
+            ..self.with_revision(revision)
+        };
+        let old = Self {
+            backend: Backend::KeyValue(old),
+            provided: None,
+            watch: None,
+            ..self.with_revision(self.revision)
+        };
+        Some((moved, old))
+    }
+
+    /// The open backend of a provider that was to be closed, for `record`, which wants it again.
+    pub fn again(&self, record: &ProviderRecord) -> Self {
+        match self.watch {
+            Some(_) => self.with_revision(record.revision),
+            // Left by a move, without what stands before it.
+            None => Self {
+                provided: self.provided.clone(),
+                ..Self::around(record, self.backend.clone())
+            },
         }
     }
 
@@ -162,6 +314,7 @@ impl Provider {
     pub fn is_used(&self) -> bool {
         let holders = match &self.backend {
             Backend::KeyValue(store) => Arc::strong_count(store),
+            Backend::BlobStore(store) => Arc::strong_count(store),
             Backend::Sql(database) => Arc::strong_count(database),
             Backend::Messaging(broker) => Arc::strong_count(broker),
         };
@@ -176,10 +329,36 @@ impl Provider {
         }
         match &self.backend {
             Backend::KeyValue(store) => store.close().await,
+            Backend::BlobStore(store) => store.close().await,
             Backend::Sql(database) => database.close().await,
             Backend::Messaging(broker) => broker.close().await,
         }
     }
+}
+
+/// The container that is looked for, which is not there: names of apps are shorter than those of containers.
+fn look_container(name: &ProviderName) -> Option<Container> {
+    Container::scoped(name.namespace(), name.app(), LOOK_BUCKET).ok()
+}
+
+/// Asks a key-value store for a key that is not there.
+fn look_at(
+    name: &ProviderName,
+    gate: &Arc<Gate>,
+    health: &Arc<Health>,
+    pace: Option<Duration>,
+) -> BoxFuture<'static, ()> {
+    let bucket = Arc::new(Bucket::scoped(name.namespace(), name.app(), LOOK_BUCKET));
+    let gate = gate.clone();
+    let look = move || {
+        let (store, bucket) = (gate.store(), bucket.clone());
+        async move { store.exists(&bucket, "health").await.map(drop) }
+    };
+    health.clone().watch(pace, look).boxed()
+}
+
+fn spawned(watch: BoxFuture<'static, ()>) -> Arc<AbortOnDropHandle<()>> {
+    Arc::new(AbortOnDropHandle::new(Handle::current().spawn(watch)))
 }
 
 fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::error::Error + Send + Sync>> {
@@ -195,6 +374,24 @@ fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::
         }
         (Capability::KeyValue, "redis") => {
             let store = RedisKeyValue::open(&redis_options(record)?)?;
+            Ok(Backend::KeyValue(Arc::new(store)))
+        }
+        (Capability::BlobStore, MEMORY) => Ok(Backend::BlobStore(Arc::new(MemoryBlobStore::default()))),
+        (Capability::BlobStore, "fs") => {
+            let mut options = FsOptions::default();
+            if let Some(bytes) = object_bytes(record)? {
+                options.object_size_max = bytes;
+            }
+            let store = FsBlobStore::open(&file(record, folder, "blobs")?, options)?;
+            Ok(Backend::BlobStore(Arc::new(store)))
+        }
+        (Capability::BlobStore, "s3" | "gcs" | "azure") => {
+            let folder = file(record, folder, "blobs")?;
+            let store = CloudBlobStore::open(&cloud_options(record)?, &folder)?;
+            Ok(Backend::BlobStore(Arc::new(store)))
+        }
+        (Capability::KeyValue, "nats") => {
+            let store = NatsKeyValue::open(&nats::options(record)?, nats::bucket(record)?)?;
             Ok(Backend::KeyValue(Arc::new(store)))
         }
         (Capability::Sql, "postgres") => {
@@ -264,6 +461,40 @@ fn postgres_options(record: &ProviderRecord) -> Result<PostgresOptions, String> 
         }
     };
     Ok(options)
+}
+
+fn cloud_options(record: &ProviderRecord) -> Result<CloudOptions, String> {
+    let owned = |key| text(record, key).map(str::to_owned);
+    let needed = |key| owned(key).ok_or_else(|| format!("{key} is missing: set it in the provider's config"));
+    let service = match record.backend.as_str() {
+        "gcs" => Service::Google {
+            key_file: owned("keyFile").map(PathBuf::from),
+        },
+        "azure" => Service::Azure {
+            account: needed("account")?,
+            access_key: owned("accessKey"),
+        },
+        _ => Service::S3 {
+            region: owned("region").unwrap_or_else(|| "us-east-1".to_owned()),
+            access: match owned("accessKeyId") {
+                Some(id) => Some((id, needed("secretAccessKey")?)),
+                None => None,
+            },
+        },
+    };
+    let mut options = CloudOptions::new(service, needed("bucket")?);
+    options.endpoint = owned("endpoint");
+    options.prefix = owned("prefix").unwrap_or_default();
+    options.ca_file = owned("caFile").map(PathBuf::from);
+    if let Some(bytes) = object_bytes(record)? {
+        options.object_size_max = bytes;
+    }
+    Ok(options)
+}
+
+fn object_bytes(record: &ProviderRecord) -> Result<Option<u64>, String> {
+    let mib = number(record, "objectMiB")?;
+    Ok(mib.map(|mib| mib.saturating_mul(1 << 20)))
 }
 
 fn text<'a>(record: &'a ProviderRecord, key: &str) -> Option<&'a str> {

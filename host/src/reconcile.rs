@@ -3,7 +3,10 @@
 //! Owns the open providers and the running actors, and is the one place that makes a snapshot ([`crate::state`]).
 //! It works by levels, not by events: each time the store has changed it looks at all that is wanted, keeps what is so
 //! already, and makes the rest; of the store it reads only what has changed. What can't be made is a condition, told with its reason and tried again; whatever is not
-//! touched by it is served.
+//! touched by it is served. [`moves`] is a host's part when a provider's data moves, [`conditions`] what is amiss now.
+
+mod conditions;
+mod moves;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -34,7 +37,9 @@ use crate::instance::KeptPlaces;
 use crate::link::{LinkTable, Targets};
 use crate::mesh::Mesh;
 use crate::mesh::group::RemoteActor;
-use crate::provider::{Backend, MEMORY, Provider, ProviderError};
+use crate::provider::{Backend, Guard, MEMORY, Provider, ProviderError};
+use crate::secret::Vault;
+use crate::secret::opened::{Expanded, Opened, Used, redacted};
 use crate::state::{ActorState, Callee, State, indices, remote_indices};
 
 /// The first wait before something that failed is tried again; it doubles up to [`RETRY_MAX`].
@@ -89,6 +94,10 @@ pub struct Progress {
     pub conditions: Vec<Condition>,
     /// Records that were read.
     pub desired: Arc<Desired>,
+    /// What stands before each provider that is open here.
+    pub guards: Arc<BTreeMap<ProviderName, Guard>>,
+    /// Where the data of providers goes that move.
+    pub targets: Arc<BTreeMap<ProviderName, Guard>>,
 }
 
 /// The reconciler of a host.
@@ -105,9 +114,14 @@ pub struct Reconciler {
     providers: HashMap<ProviderName, (ProviderRecord, Arc<Provider>)>,
     /// Those that are wanted no more, until their last invocation has ended: a file can't be opened twice.
     retiring: Vec<(ProviderRecord, Arc<Provider>)>,
+    /// Where data goes that moves.
+    targets: BTreeMap<ProviderName, (ProviderRecord, Arc<Provider>)>,
+    /// The pass of each move for which keys are noted.
+    passes: BTreeMap<ProviderName, u64>,
     actors: BTreeMap<ActorName, (Arc<ActorRecord>, Arc<Actor>)>,
     subscriptions: Subscriptions,
     mesh: Option<Arc<Mesh>>,
+    secrets: Opened,
 }
 
 /// What a reconciler is made of.
@@ -130,6 +144,8 @@ pub struct Parts {
     pub subscriptions: Subscriptions,
     /// The other hosts, if there may be any.
     pub mesh: Option<Arc<Mesh>>,
+    /// What opens secrets.
+    pub vault: Arc<Vault>,
 }
 
 impl Reconciler {
@@ -146,6 +162,7 @@ impl Reconciler {
             state,
             subscriptions,
             mesh,
+            vault,
         } = parts;
         let reconciler = Self {
             control,
@@ -159,9 +176,12 @@ impl Reconciler {
             progress,
             providers: HashMap::new(),
             retiring: Vec::new(),
+            targets: BTreeMap::new(),
+            passes: BTreeMap::new(),
             actors: BTreeMap::new(),
             subscriptions,
             mesh,
+            secrets: Opened::new(vault),
         };
         (reconciler, follow)
     }
@@ -192,7 +212,10 @@ impl Reconciler {
             };
             let wait = async {
                 match changed {
-                    Some(mut watch) if settled => drop(watch.next().await),
+                    Some(mut watch) if settled => tokio::select! {
+                        _ = watch.next() => {}
+                        () = self.secrets.moved() => {}
+                    },
                     Some(mut watch) => drop(tokio::time::timeout(retry, watch.next()).await),
                     None => tokio::time::sleep(retry).await,
                 }
@@ -204,7 +227,8 @@ impl Reconciler {
         }
         self.state.store(Arc::default());
         self.actors.clear();
-        for (_, provider) in self.providers.values().chain(&self.retiring) {
+        let open = self.providers.values().chain(&self.retiring);
+        for (_, provider) in open.chain(self.targets.values()) {
             provider.close().await;
         }
         self.http.close().await;
@@ -225,7 +249,9 @@ impl Reconciler {
                 reason: reason.clone(),
             });
         }
+        self.secrets.follow(&desired).await;
         self.open_providers(&desired, &mut found).await;
+        let moved_on = self.follow_moves(&desired, &mut found).await;
         self.serve_providers();
         let asked = desired.apps.iter().map(|(name, app)| (name.clone(), app.reserve));
         self.places.reserve(&asked.collect());
@@ -236,18 +262,29 @@ impl Reconciler {
         let gone = self
             .providers
             .extract_if(|name, _| !desired.providers.contains_key(name));
-        self.retiring.extend(gone.map(|(_, provider)| provider));
+        for (_, provider) in gone.collect::<Vec<_>>() {
+            self.retire(provider);
+        }
         self.close_unused().await;
 
         let whole = found.is_empty();
         let index = desired.index;
         let conditions = self.conditions(found);
-        let rounds = self.progress.borrow().rounds + 1;
+        let (rounds, before) = {
+            let progress = self.progress.borrow();
+            (progress.rounds + 1, progress.applied)
+        };
+        let guard = |(name, (_, open)): (&ProviderName, &(ProviderRecord, Arc<Provider>))| {
+            (name.clone(), open.guard.clone())
+        };
         self.progress.send_replace(Progress {
             rounds,
-            applied: index,
+            // Who moves data counts on what a host says that it has applied.
+            applied: if moved_on { index } else { before },
             conditions,
             desired,
+            guards: Arc::new(self.providers.iter().map(guard).collect()),
+            targets: Arc::new(self.targets.iter().map(guard).collect()),
         });
         Ok((index, whole))
     }
@@ -267,15 +304,26 @@ impl Reconciler {
     async fn open_providers(&mut self, desired: &Desired, found: &mut Vec<Found>) {
         for (name, record) in &desired.providers {
             let record = &**record;
+            let is_file = PINNED.contains(&record.backend.as_str());
             let same = |open: &ProviderRecord| {
                 (&open.name, open.capability, &open.backend) == (name, record.capability, &record.backend)
             };
-            if let Some((open, provider)) = self.providers.get_mut(name) {
-                if open == record {
+            let failed = |reason| Found::of(name.app_name(), format!("provider {name}"), reason);
+            let used = match self.secrets.of_provider(record) {
+                Ok(used) => used,
+                // What is open goes on with the values that it has.
+                Err(reason) => {
+                    found.push(failed(reason));
                     continue;
                 }
-                if same(open) {
-                    // Its file is open and can't be opened twice: what changed is taken at the next start.
+            };
+            if let Some((open, provider)) = self.providers.get_mut(name) {
+                let unchanged = provider.secrets == used;
+                if open == record && unchanged || moves::takes_over(desired, open, record, provider) {
+                    continue;
+                }
+                if same(open) && (is_file || open.config == record.config && unchanged) {
+                    // A file is open and can't be opened twice: what changed is taken at the next start.
                     *provider = Arc::new(provider.with_revision(record.revision));
                     *open = record.clone();
                     continue;
@@ -284,29 +332,43 @@ impl Reconciler {
             let retiring = self
                 .retiring
                 .iter()
-                .position(|(open, _)| same(open) && open.backend != MEMORY);
+                .position(|(open, _)| same(open) && is_file && open.backend != MEMORY);
             let opened = if let Some(at) = retiring {
                 let (_, provider) = self.retiring.swap_remove(at);
-                Ok(Ok(provider.with_revision(record.revision)))
+                Ok(Ok(provider.again(record)))
             } else {
-                self.open_provider(record).await
+                self.open_provider(record, &used).await
             };
-            let failed = |reason| Found::of(name.app_name(), format!("provider {name}"), reason);
             match opened {
-                Ok(Ok(provider)) => {
+                Ok(Ok(mut provider)) => {
+                    provider.secrets = used;
                     let open = (record.clone(), Arc::new(provider));
-                    self.retiring.extend(self.providers.insert(name.clone(), open));
+                    if let Some(before) = self.providers.insert(name.clone(), open) {
+                        // What runs ends on the one before, which is closed then.
+                        tracing::info!(provider = %name, revision = record.revision, "opened anew");
+                        self.retire(before);
+                    }
                 }
-                Ok(Err(error)) => found.push(failed(chain(&error))),
-                Err(error) => found.push(failed(chain(&error))),
+                Ok(Err(error)) => found.push(failed(redacted(chain(&error), &used))),
+                Err(error) => found.push(failed(redacted(chain(&error), &used))),
             }
         }
+    }
+
+    /// Keeps a provider that is wanted no more until its last invocation has ended.
+    fn retire(&mut self, (record, provider): (ProviderRecord, Arc<Provider>)) {
+        if let Some(gate) = &provider.guard.gate {
+            // What was moving it has been overtaken.
+            gate.end();
+        }
+        self.retiring.push((record, provider));
     }
 
     /// Opens a provider: its backend here, or the way to where that is.
     async fn open_provider(
         &self,
         record: &ProviderRecord,
+        used: &Used,
     ) -> Result<Result<Provider, ProviderError>, JoinError> {
         let pinned = PINNED.contains(&record.backend.as_str());
         match &self.mesh {
@@ -316,8 +378,13 @@ impl Reconciler {
                 Ok(Provider::elsewhere(record, mesh))
             }
             mesh => {
-                let (wanted, folder) = (record.clone(), self.provider_folder.clone());
-                let opened = tokio::task::spawn_blocking(move || Provider::open(&wanted, &folder)).await?;
+                let wanted = match Expanded::new(record, used) {
+                    Ok(wanted) => wanted,
+                    Err(reason) => return Ok(Err(ProviderError::refused(record, reason))),
+                };
+                let folder = self.provider_folder.clone();
+                let opened = tokio::task::spawn_blocking(move || Provider::open(wanted.record(), &folder));
+                let opened = opened.await?;
                 Ok(opened.map(|provider| match mesh {
                     Some(mesh) if pinned => provider.served_to(mesh),
                     _ => provider,
@@ -333,7 +400,12 @@ impl Reconciler {
             let provided = provider.provided.clone()?;
             Some((name.as_str().to_owned(), provided))
         });
-        mesh.serve_providers(open.collect());
+        let targets = self.targets.iter().filter_map(|(name, (_, provider))| {
+            let provided = provider.provided.clone()?;
+            Some((name.as_str().to_owned(), provided))
+        });
+        // While data moves to this host, the others reach its new place by the provider's name.
+        mesh.serve_providers(targets.chain(open).collect());
     }
 
     /// Closes the retiring providers whose last invocation has ended.
@@ -438,7 +510,7 @@ impl Reconciler {
         };
         let states = self.actors.iter().map(|(name, (record, actor))| {
             let links = desired.links_of(name);
-            let (links, faults) = LinkTable::resolve(
+            let (mut links, faults) = LinkTable::resolve(
                 name,
                 &actor.component.description,
                 record.config.clone(),
@@ -447,6 +519,11 @@ impl Reconciler {
             );
             let failed = |fault| Found::of(name.app_name(), format!("links of {name}"), fault);
             found.extend(faults.into_iter().map(failed));
+            links.secrets = self.secrets.of_actor(record);
+            let missing = links.secrets.values().filter_map(|value| value.as_ref().err());
+            let failed =
+                |fault: &String| Found::of(name.app_name(), format!("secrets of {name}"), fault.clone());
+            found.extend(missing.map(failed));
             ActorState {
                 actor: actor.clone(),
                 links,

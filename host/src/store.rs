@@ -27,6 +27,8 @@ const HOST_CALL_BYTES: std::ops::RangeInclusive<u64> = (32 << 20)..=(128 << 20);
 const HANDLES_MAX: usize = 1_024;
 /// Handles that an instance may keep from one invocation to the next: the standard streams, buckets. More are a leak.
 const KEPT_HANDLES_MAX: usize = 64;
+/// Bodies of objects that one instance reads and writes at once: each may hold a megabyte of the host's memory.
+const BLOB_BODIES_MAX: usize = 16;
 /// Bytes of one set of headers or trailers: what the host itself takes in a request's head.
 const FIELDS_LEN_MAX: usize = 64 << 10;
 /// Random bytes of one call.
@@ -39,8 +41,20 @@ pub struct InstanceState {
     wasi: Option<Wasi>,
     table: ResourceTable,
     http: WasiHttpCtx,
+    /// Counts the bodies of objects that are being read or written.
+    blob_bodies: Option<BlobBody>,
     /// Memory and tables of all instances in the store.
     pub memory: MemoryAccount,
+}
+
+/// A body of an object that is being read or written. Given back when it is dropped.
+#[derive(Debug, Clone, Default)]
+pub struct BlobBody(Arc<()>);
+
+impl BlobBody {
+    fn others(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
 }
 
 struct Wasi {
@@ -79,7 +93,18 @@ impl InstanceState {
             stdio.end();
         }
         self.hooks.end();
-        outlives && handles <= KEPT_HANDLES_MAX && !self.memory.refused
+        // The stream of an object can't be told from others, and holds a store open.
+        let reads_no_blob = self
+            .blob_bodies
+            .as_ref()
+            .is_none_or(|bodies| bodies.others() == 0);
+        outlives && reads_no_blob && handles <= KEPT_HANDLES_MAX && !self.memory.refused
+    }
+
+    /// Takes one of the places for bodies of objects that this instance has; `None` if all are taken.
+    pub fn blob_body(&mut self) -> Option<BlobBody> {
+        let bodies = self.blob_bodies.get_or_insert_with(BlobBody::default);
+        (bodies.others() < BLOB_BODIES_MAX).then(|| bodies.clone())
     }
 
     /// The resources that the instance holds handles of.
@@ -103,6 +128,7 @@ pub fn new_store(engine: &wasmtime::Engine, call: Arc<Call>) -> Store<InstanceSt
         wasi: None,
         table,
         http,
+        blob_bodies: None,
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.memory);

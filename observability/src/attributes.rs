@@ -51,7 +51,7 @@ pub const WEFT_REASON: &str = "weft.reason";
 pub const WEFT_CACHE_RESULT: &str = "weft.cache.result";
 /// Which way a call went: `local`, `zone`, `region` or `far`.
 pub const WEFT_CALL_PATH: &str = "weft.call.path";
-/// What kind of capability: `key-value`, `sql`, `messaging` or `http-client`.
+/// What kind of capability: `key-value`, `sql`, `blob-store`, `messaging` or `http-client`.
 pub const WEFT_CAPABILITY: &str = "weft.capability";
 /// What was asked of a capability.
 pub const WEFT_OPERATION: &str = "weft.operation";
@@ -67,6 +67,8 @@ pub const WEFT_CALL_KIND: &str = "weft.call.kind";
 pub const WEFT_PLACE_STATE: &str = "weft.place.state";
 /// What a connection to NATS is for: `control`, `calls` or `bulk`.
 pub const WEFT_LATTICE_CONNECTION: &str = "weft.lattice.connection";
+/// The provider, `namespace/app/name`.
+pub const WEFT_PROVIDER: &str = "weft.provider";
 /// How a host stands: `alive`, `suspect` or `leaving`.
 pub const WEFT_HOST_STANDING: &str = "weft.host.standing";
 /// The name that a certificate is served for.
@@ -126,6 +128,8 @@ pub const WEFT_ARTIFACT_DROPPED: &str = "weft.artifact.dropped";
 pub const WEFT_POOL_SLOTS: &str = "weft.pool.slots";
 /// Invocations that an instance served which had served others before.
 pub const WEFT_INSTANCE_REUSED: &str = "weft.instance.reused";
+/// Bytes that guests read from objects and write to them.
+pub const WEFT_CAPABILITY_IO: &str = "weft.capability.io";
 /// Memories of the pool that are kept resident for the next instance.
 pub const WEFT_POOL_MEMORIES_WARM: &str = "weft.pool.memories.warm";
 /// Bytes that those memories hold.
@@ -158,8 +162,22 @@ pub const WEFT_CONTROL_INDEX: &str = "weft.control.index";
 pub const WEFT_ACTOR_COUNT: &str = "weft.actor.count";
 /// Providers that this host runs.
 pub const WEFT_PROVIDER_COUNT: &str = "weft.provider.count";
+/// Whether a provider answers.
+pub const WEFT_PROVIDER_UP: &str = "weft.provider.up";
+/// Whether calls of a provider are refused at once.
+pub const WEFT_PROVIDER_CIRCUIT_OPEN: &str = "weft.provider.circuit.open";
+/// Times that a provider stopped to answer.
+pub const WEFT_PROVIDER_DOWNS: &str = "weft.provider.downs";
+/// Calls of a provider that were refused at once.
+pub const WEFT_PROVIDER_REFUSED: &str = "weft.provider.refused";
+/// Whether writes to a provider wait, as its data is moved.
+pub const WEFT_PROVIDER_HELD: &str = "weft.provider.held";
+/// Keys that were looked at by moves that are on.
+pub const WEFT_MOVE_KEYS: &str = "weft.move.keys";
 /// Links that this host applied.
 pub const WEFT_LINK_COUNT: &str = "weft.link.count";
+/// A gauge.
+pub const WEFT_SECRET_COUNT: &str = "weft.secret.count";
 /// Conditions: what this host could not bring about.
 pub const WEFT_CONDITION_COUNT: &str = "weft.condition.count";
 /// Connections to NATS that are there.
@@ -194,6 +212,8 @@ pub const WEFT_STREAM_RESETS: &str = "weft.stream.resets";
 pub const WEFT_ARTIFACT_FETCHES: &str = "weft.artifact.fetches";
 /// Bytes of components that were sent to other hosts.
 pub const WEFT_ARTIFACT_SENT: &str = "weft.artifact.sent";
+/// Components that no second host has.
+pub const WEFT_ARTIFACT_SINGLE: &str = "weft.artifact.single";
 
 /// Every metric. A test checks that each is emitted, and another that each is in README.md.
 pub const METRICS: &[&str] = &[
@@ -207,6 +227,7 @@ pub const METRICS: &[&str] = &[
     WEFT_CALL_COUNT,
     WEFT_MESSAGE_COUNT,
     WEFT_CAPABILITY_OPERATION_DURATION,
+    WEFT_CAPABILITY_IO,
     WEFT_INSTANCE_START_DURATION,
     WEFT_INSTANCE_MEMORY_PEAK,
     WEFT_INSTANCE_REUSED,
@@ -236,6 +257,12 @@ pub const METRICS: &[&str] = &[
     WEFT_CONTROL_INDEX,
     WEFT_ACTOR_COUNT,
     WEFT_PROVIDER_COUNT,
+    WEFT_PROVIDER_UP,
+    WEFT_PROVIDER_CIRCUIT_OPEN,
+    WEFT_PROVIDER_DOWNS,
+    WEFT_PROVIDER_REFUSED,
+    WEFT_PROVIDER_HELD,
+    WEFT_MOVE_KEYS,
     WEFT_LINK_COUNT,
     WEFT_CONDITION_COUNT,
     WEFT_LATTICE_CONNECTED,
@@ -254,4 +281,5 @@ pub const METRICS: &[&str] = &[
     WEFT_STREAM_RESETS,
     WEFT_ARTIFACT_FETCHES,
     WEFT_ARTIFACT_SENT,
+    WEFT_ARTIFACT_SINGLE,
 ];

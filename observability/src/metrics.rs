@@ -15,6 +15,7 @@ mod instrument;
 mod mesh;
 mod operation;
 mod outcome;
+mod provider;
 pub(crate) mod push;
 pub(crate) mod snapshot;
 
@@ -23,8 +24,9 @@ use std::time::Duration;
 pub use actor::{ActorMetrics, InvocationRecord};
 pub use host::{ACTORS_MAX, APPS_MAX, AppPlacesReport, HostMetrics, PoolState, StateReport};
 pub use mesh::{ConnectionReport, MeshReport};
-pub use operation::{CallPath, Operation, OperationOutcome};
+pub use operation::{CallPath, ObjectBytes, Operation, OperationOutcome};
 pub use outcome::{CacheResult, CompileOutcome, Eviction, MessageOutcome, Outcome, ShedReason};
+pub use provider::{PROVIDERS_MAX, ProviderReport};
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -66,6 +68,9 @@ mod tests {
             .into_iter()
             .for_each(|dropped| actor.log_lines(1, dropped));
         actor.instance_reused();
+        ObjectBytes::ALL
+            .into_iter()
+            .for_each(|way| actor.object_bytes(way, 64));
         MessageOutcome::ALL
             .into_iter()
             .for_each(|outcome| actor.messages(1, outcome));
@@ -105,6 +110,19 @@ mod tests {
                 nested_used: 0,
             }]
         });
+        metrics.observe_providers(
+            || {
+                vec![ProviderReport {
+                    provider: "default/shop/carts".into(),
+                    up: true,
+                    circuit_open: false,
+                    held: false,
+                    downs: 1,
+                    refused: 2,
+                }]
+            },
+            || 3,
+        );
         metrics.observe_tasks(|| 40);
         metrics.observe_connections(|| 12);
         metrics.observe_certificates(|each| {
@@ -120,6 +138,7 @@ mod tests {
             actors: 5,
             providers: 2,
             links: 6,
+            secrets: 3,
             conditions: 1,
         });
         metrics.observe_mesh(|| {

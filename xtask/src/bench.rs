@@ -53,6 +53,10 @@ enum Part {
     Calls,
     /// Reads of redb and SQLite by an actor
     Capabilities,
+    /// Reads of an object of 64 MiB by an actor, from a server of S3's protocol
+    Objects,
+    /// Redis and Postgres by an actor, beside bare clients
+    Servers,
     /// HTTP hello at 1, 32 and 128 connections
     Http,
     /// Start, memory
@@ -72,7 +76,10 @@ enum Part {
 impl Part {
     /// Measured by the program `weft-bench`, not on a server.
     fn in_process(self) -> bool {
-        matches!(self, Self::Invocation | Self::Calls | Self::Capabilities)
+        matches!(
+            self,
+            Self::Invocation | Self::Calls | Self::Capabilities | Self::Servers | Self::Objects
+        )
     }
 }
 
@@ -81,7 +88,7 @@ struct Subjects {
     weft: PathBuf,
     native: PathBuf,
     in_process: PathBuf,
-    /// The example `calls` of the lattice.
+    /// What measures calls between two native processes.
     calls: PathBuf,
     nats: Option<PathBuf>,
     guests: PathBuf,
@@ -130,6 +137,8 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
             Part::Invocation => in_process::invocation(&subjects, &mut rows),
             Part::Calls => in_process::calls(&subjects, &mut rows),
             Part::Capabilities => in_process::capabilities(&subjects, &mut rows),
+            Part::Servers => in_process::servers(&subjects, &mut rows),
+            Part::Objects => in_process::objects(&subjects, &mut rows),
             Part::Http => http::measure(&subjects, &mut rows),
             Part::Process => process::measure(&subjects, &mut rows),
             Part::Shop => shop::measure(&subjects, &mut rows),
@@ -156,29 +165,42 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
     let (tools, nats) = {
         let cache = Cache::open()?;
         let nats = far.then(|| setup::nats::ensure(&cache)).transpose()?;
+        if parts.contains(&Part::Objects) || parts.contains(&Part::Servers) {
+            setup::servers(&cache)?;
+        }
         (bench::ensure(&cache)?, nats)
     };
     let mut guests = vec![
-        "hello", "hostile", "reply", "bench", "callee", "caller", "echo", "fault", "logger",
+        "hello",
+        "hostile",
+        "reply",
+        "bench",
+        "bench-objects",
+        "callee",
+        "caller",
+        "echo",
+        "fault",
+        "logger",
     ];
     guests.extend(actors::SHOP);
     actors::run(project, &guests)?;
     let mut cargo = project.cargo();
-    cargo.args(["build", "--release", "--package", "weft-host", "--bin", "weft"]);
+    // The whole workspace, so that `cargo xtask up` builds the same: linking takes ten minutes.
+    cargo.args(["build", "--release", "--workspace", "--bin", "weft"]);
     if parts
         .iter()
         .any(|part| matches!(part, Part::Http | Part::Process))
     {
-        cargo.args(["--example", "native_hello"]);
+        cargo.args(["--bin", "native-hello"]);
     }
     if parts
         .iter()
         .any(|part| part.in_process() || *part == Part::Density)
     {
-        cargo.args(["--package", "weft-bench", "--bin", "weft-bench"]);
+        cargo.args(["--bin", "weft-bench"]);
     }
     if far {
-        cargo.args(["--package", "weft-lattice", "--example", "calls"]);
+        cargo.args(["--bin", "lattice-calls"]);
     }
     sh::run(
         "Building weft and its yardsticks (release)",
@@ -190,9 +212,9 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
     fs::create_dir_all(&scratch)?;
     Ok(Subjects {
         weft: release.join("weft"),
-        native: release.join("examples/native_hello"),
+        native: release.join("native-hello"),
         in_process: release.join("weft-bench"),
-        calls: release.join("examples/calls"),
+        calls: release.join("lattice-calls"),
         nats,
         guests: project.guests(),
         shop: project.shop(),

@@ -59,6 +59,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Run the tests of the lattice with more seeds, longer stops and longer silence
+    Faults {
+        /// How many seeds each simulation runs
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        /// Passed on to the test runner, such as a part of a test's name
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Measure weft against its yardsticks
     Bench(bench::Args),
     /// Put load on a host for minutes, and check what it leaves behind
@@ -83,6 +92,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Up { args } => return up::run(&project, &args),
         Command::Check => return test::check(&project),
         Command::Test { args } => return test::run(&project, &args),
+        Command::Faults { seeds, args } => return test::faults(&project, seeds, &args),
         Command::Bench(args) => bench::run(&project, &args)?,
         Command::Soak(args) => return soak::run(&project, &args),
     }

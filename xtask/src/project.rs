@@ -66,6 +66,15 @@ impl Project {
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.root);
+        // What `cargo run` says of xtask itself. Build scripts that look at it (ring's) would run again, and all that
+        // depends on them be compiled again, whenever cargo is called in another way.
+        for (name, _) in std::env::vars_os() {
+            let of_package =
+                |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+            if name.to_str().is_some_and(of_package) {
+                cargo.env_remove(name);
+            }
+        }
         cargo
     }
 

@@ -28,7 +28,7 @@ pub(crate) enum What {
     Nats,
     /// nats-py and cbor2, from PyPI, for the example of an outside provider in Python
     Provider,
-    /// Redis, Postgres and an OCI registry, which tests start
+    /// Redis, Postgres, an OCI registry and an S3 server, which tests start
     Servers,
     /// wasm, js and python
     Guests,
@@ -101,10 +101,11 @@ fn provider(project: &Project, cache: &Cache) -> anyhow::Result<()> {
 pub(crate) fn servers(cache: &Cache) -> anyhow::Result<()> {
     let servers = servers::ensure(cache)?;
     eprintln!(
-        "ready: {}, {}, {}",
+        "ready: {}, {}, {}, {}",
         servers.redis.display(),
         servers.postgres.display(),
-        servers.registry.display()
+        servers.registry.display(),
+        servers.s3.display()
     );
     Ok(())
 }

@@ -162,8 +162,15 @@ fn prepare(project: &Project, args: &Args) -> anyhow::Result<Subjects> {
             guests.extend(actors::SHOP);
             actors::run(project, &guests)?;
             let mut cargo = project.cargo();
-            cargo.args(["build", "--release", "--package", "weft-host", "--bin", "weft"]);
-            cargo.args(["--package", "weft-load"]);
+            cargo.args([
+                "build",
+                "--release",
+                "--workspace",
+                "--bin",
+                "weft",
+                "--bin",
+                "weft-load",
+            ]);
             sh::run("Building weft and its load (release)", BUILD_LIMIT, &mut cargo)?;
             project.target_dir()?.join("release")
         }

@@ -38,6 +38,26 @@ pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode
     Ok(sh::exit_code(failed.unwrap_or(tests)))
 }
 
+/// Runs the lattice's tests with `seeds` of each simulation, and their long forms. The code is the runner's own.
+pub(crate) fn faults(project: &Project, seeds: u64, args: &[String]) -> anyhow::Result<ExitCode> {
+    setup::nats::ensure(&Cache::open()?)?;
+    let mut cargo = project.cargo();
+    // The whole workspace, as then third parties have the features that they were compiled with before.
+    match sh::which("cargo-nextest") {
+        Some(_) => {
+            cargo.args(["nextest", "run", "--workspace", "--profile", "faults"]);
+            cargo.args(["-E", "package(weft-lattice)", "--success-output", "final"]);
+        }
+        None => {
+            cargo.args(["test", "-p", "weft-lattice"]);
+        }
+    }
+    cargo.args(args);
+    cargo.env("WEFT_SIM_SEEDS", seeds.to_string());
+    cargo.env("WEFT_FAULTS_LONG", "1");
+    Ok(sh::exit_code(sh::foreground(LIMIT, &mut cargo)?))
+}
+
 /// The tests within the shop's actors, which call nothing of the host and so run on this machine as they are.
 fn guest_tests(project: &Project) -> Command {
     let mut cargo = guest_cargo(project);

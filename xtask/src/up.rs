@@ -33,7 +33,7 @@ pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode
     let mut cargo = project.cargo();
     let built = sh::foreground(
         BUILD_LIMIT,
-        cargo.args(["build", "--release", "--package", "weft-host", "--bin", "weft"]),
+        cargo.args(["build", "--release", "--workspace", "--bin", "weft"]),
     )?;
     if !built.success() {
         return Ok(sh::exit_code(built));

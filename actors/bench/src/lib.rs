@@ -51,6 +51,16 @@ impl Guest for Bench {
         n
     }
 
+    fn fill_keys(n: u32) -> u32 {
+        let bucket = bucket();
+        for start in (0..n).step_by(BATCH_LEN as usize) {
+            let numbers = start..n.min(start + BATCH_LEN);
+            let pairs: Vec<_> = numbers.map(|row| (key(row), value(row).into_bytes())).collect();
+            batch::set_many(&bucket, &pairs).expect("the store takes a batch");
+        }
+        n
+    }
+
     fn gets(rows: Vec<u32>) -> u64 {
         let bucket = bucket();
         let keys: Vec<_> = rows.into_iter().map(key).collect();
@@ -58,6 +68,25 @@ impl Guest for Bench {
         for key in &keys {
             let value = bucket.get(key).expect("the store answers");
             assert_eq!(value.map(|value| value.len()), Some(VALUE_LEN), "{key}");
+        }
+        nanos(start, Instant::now())
+    }
+
+    fn sets(rows: Vec<u32>) -> u64 {
+        let bucket = bucket();
+        let pairs: Vec<_> = rows.into_iter().map(|row| (key(row), value(row).into_bytes())).collect();
+        let start = Instant::now();
+        for (key, value) in &pairs {
+            bucket.set(key, value).expect("the store takes a value");
+        }
+        nanos(start, Instant::now())
+    }
+
+    fn ones(n: u32) -> u64 {
+        let start = Instant::now();
+        for _ in 0..n {
+            let found = database::query("select 1", &[]).expect("the database answers").rows;
+            assert_eq!(found.len(), 1, "one row");
         }
         nanos(start, Instant::now())
     }

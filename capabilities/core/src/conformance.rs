@@ -7,10 +7,12 @@
     reason = "a suite that runs in tests, where a panic is a failed check"
 )]
 
+mod blob_store;
 mod key_value;
 mod messaging;
 mod sql;
 
-pub use key_value::key_value;
+pub use blob_store::blob_store;
+pub use key_value::{key_value, tells_its_buckets};
 pub use messaging::messaging;
 pub use sql::{SqlDialect, sql};

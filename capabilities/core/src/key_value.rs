@@ -22,6 +22,9 @@ pub const BATCH_LEN_MAX: usize = 1_000;
 /// Bytes of keys and values in one batch, at most: two of the largest values.
 pub const BATCH_BYTES_MAX: usize = 16 << 20;
 
+/// Buckets that a backend tells at once, at most: a megabyte or two of names.
+pub const BUCKETS_LEN_MAX: usize = 10_000;
+
 /// Ends each part of a stored key. No part but the last, the caller's key, holds one.
 const SEPARATOR: char = '\0';
 
@@ -249,8 +252,43 @@ pub trait KeyValue: Send + Sync + 'static {
         keys: &'a [String],
     ) -> BoxFuture<'a, Result<(), KeyValueError>>;
 
+    /// The buckets that have a key, in any order: those of one app (namespace and name), or with `None` the shared ones.
+    /// One that has its first or last key meanwhile may be told or not. At most [`BUCKETS_LEN_MAX`].
+    ///
+    /// For who copies a store; a backend may be unable to tell, and then is [`KeyValueError::Unavailable`].
+    fn buckets<'a>(
+        &'a self,
+        scope: Option<(&'a str, &'a str)>,
+    ) -> BoxFuture<'a, Result<Vec<Bucket>, KeyValueError>> {
+        let _ = scope;
+        let cannot = "this backend can't tell which buckets it has".to_owned();
+        Box::pin(std::future::ready(Err(KeyValueError::Unavailable(cannot))))
+    }
+
     /// Refuses what comes after, and ends when all that was accepted is durable. May be called twice.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What the prefixes of an app's buckets begin with, or of the shared ones.
+///
+/// # Errors
+/// [`KeyValueError::NoSuchStore`] if no app can be called so.
+pub fn scope_prefix(scope: Option<(&str, &str)>) -> Result<String, KeyValueError> {
+    let bucket = match scope {
+        Some((namespace, app)) => Bucket::scoped(namespace, app, ""),
+        None => Bucket::shared(""),
+    };
+    let prefix = bucket.prefix()?;
+    // Without the end of the name, which is empty.
+    Ok(prefix[..prefix.len() - 1].to_owned())
+}
+
+/// Counts buckets and refuses the one that goes over [`BUCKETS_LEN_MAX`].
+///
+/// # Errors
+/// [`KeyValueError::TooLarge`].
+pub fn check_buckets(len: usize) -> Result<(), KeyValueError> {
+    at_most("number of buckets", len, BUCKETS_LEN_MAX)
 }
 
 /// Why an operation on keys failed. Nothing was written unless the variant says so.

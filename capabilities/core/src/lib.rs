@@ -3,8 +3,9 @@
 //! Owns the traits, their limits and errors, and the conformance suites that every backend runs (feature
 //! `test-util`). It must not know guests' interfaces, manifests or links: the host adapts those to these traits.
 //!
-//! Read next: [`key_value`], [`sql`], [`messaging`], and [`ordered`], which makes a key-value backend out of any ordered map.
+//! Read next: [`key_value`], [`sql`], [`blob_store`], [`messaging`], and [`ordered`], which makes a key-value backend out of any ordered map.
 
+pub mod blob_store;
 #[cfg(feature = "test-util")]
 pub mod conformance;
 pub mod key_value;
@@ -13,8 +14,12 @@ pub mod messaging;
 pub mod ordered;
 pub mod sql;
 
+pub use blob_store::{
+    BlobError, BlobRead, BlobStore, BlobWriter, Container, ContainerInfo, Listing, Object, ObjectInfo,
+    ObjectPage,
+};
 pub use futures::future::BoxFuture;
 pub use key_value::{Bucket, KeyValue, KeyValueError, Page, Swap};
-pub use memory::MemoryKeyValue;
+pub use memory::{MemoryBlobStore, MemoryKeyValue};
 pub use messaging::{Delivery, Listen, MemoryMessaging, Message, Messaging, MessagingError, Scope};
 pub use sql::{Executed, Rows, Sql, SqlError, SqlTransaction, SqlValue};

@@ -1,4 +1,7 @@
-//! Key-value in this process's memory: for tests, caches, and what may be lost with the process.
+//! Key-value in this process's memory, and a blob store in `memory/`: for tests, caches, and what may be lost with the
+//! process.
+
+mod blob_store;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -11,6 +14,8 @@ use futures::future::{self, BoxFuture};
 
 use crate::key_value::KeyValueError;
 use crate::ordered::{Ordered, Table, Write, Written};
+
+pub use blob_store::MemoryBlobStore;
 
 /// Bytes that a store holds unless it is told otherwise: a part of a small machine, and room for tests.
 pub const BYTES_MAX_DEFAULT: usize = 256 << 20;
@@ -151,6 +156,7 @@ mod tests {
     #[tokio::test]
     async fn keeps_the_contract() {
         conformance::key_value(|| Arc::new(MemoryKeyValue::default())).await;
+        conformance::tells_its_buckets(&MemoryKeyValue::default()).await;
     }
 
     #[tokio::test]

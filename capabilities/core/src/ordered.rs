@@ -7,7 +7,10 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{self, BoxFuture};
 
-use crate::key_value::{BatchBytes, Bucket, KeyValue, KeyValueError, PAGE_LEN_MAX, Page, Swap, check_value};
+use crate::key_value::{
+    BatchBytes, Bucket, KeyValue, KeyValueError, PAGE_LEN_MAX, Page, Swap, check_buckets, check_value,
+    scope_prefix,
+};
 
 /// An ordered map that lives in this process. Whoever implements it has [`KeyValue`].
 pub trait Ordered: Send + Sync + 'static {
@@ -272,9 +275,48 @@ impl<T: Ordered> KeyValue for T {
         .boxed()
     }
 
+    fn buckets<'a>(
+        &'a self,
+        scope: Option<(&'a str, &'a str)>,
+    ) -> BoxFuture<'a, Result<Vec<Bucket>, KeyValueError>> {
+        future::lazy(move |_| buckets(self, scope)).boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Ordered::close(self)
     }
+}
+
+/// Looks at the first key of each bucket only.
+fn buckets(map: &impl Ordered, scope: Option<(&str, &str)>) -> Result<Vec<Bucket>, KeyValueError> {
+    let mut after = scope_prefix(scope)?.into_bytes();
+    let before = following(&after);
+    let mut buckets = Vec::new();
+    loop {
+        let mut first = None;
+        map.scan(&after, &before, &mut |stored| {
+            // The third of the parts ends it.
+            let end = stored.iter().enumerate().filter(|(_, byte)| **byte == 0).nth(2);
+            first = end.map(|(at, _)| stored[..=at].to_vec());
+            false
+        })?;
+        let Some(prefix) = first else {
+            return Ok(buckets);
+        };
+        let bucket = std::str::from_utf8(&prefix).ok().and_then(Bucket::from_prefix);
+        buckets.extend(bucket);
+        check_buckets(buckets.len())?;
+        after = following(&prefix);
+    }
+}
+
+/// What comes after all that begins with `prefix`, whose last byte is 0.
+fn following(prefix: &[u8]) -> Vec<u8> {
+    let mut following = prefix.to_vec();
+    if let Some(last) = following.last_mut() {
+        *last += 1;
+    }
+    following
 }
 
 fn page(
@@ -285,12 +327,9 @@ fn page(
 ) -> Result<Page, KeyValueError> {
     let prefix = bucket.prefix()?;
     let limit = limit.clamp(1, PAGE_LEN_MAX);
-    // No stored key is the bare prefix, so that "after" loses none. The last byte of a prefix is 0.
+    // No stored key is the bare prefix, so that "after" loses none.
     let after = format!("{prefix}{}", cursor.unwrap_or_default());
-    let mut before = prefix.as_bytes().to_vec();
-    if let Some(last) = before.last_mut() {
-        *last += 1;
-    }
+    let before = following(prefix.as_bytes());
     let mut page = Page::default();
     let mut broken = None;
     map.scan(after.as_bytes(), &before, &mut |stored| {

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use weft_capabilities::key_value::scope_prefix;
 use weft_capabilities::{Bucket, KeyValueError};
 
 /// The names of one bucket.
@@ -39,6 +40,55 @@ impl Names {
         bucket.key(key)?;
         Ok(format!("{}v:{key}", self.bucket).into_bytes())
     }
+}
+
+/// What `SCAN` finds the indices of an app's buckets by, or of the shared ones.
+///
+/// # Errors
+/// [`KeyValueError::NoSuchStore`].
+pub(crate) fn pattern(scope: Option<(&str, &str)>) -> Result<String, KeyValueError> {
+    let mut pattern = String::new();
+    for c in start(scope)?.chars() {
+        if "*?[]\\".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push_str("*}:k");
+    Ok(pattern)
+}
+
+/// The bucket whose index has a name; `None` if it is no index, or not of the scope.
+pub(crate) fn bucket_of(name: &[u8], scope: Option<(&str, &str)>) -> Option<Bucket> {
+    let name = std::str::from_utf8(name).ok()?;
+    let escaped = name.strip_prefix(&start(scope).ok()?)?.strip_suffix("}:k")?;
+    let name = unescape(escaped)?;
+    Some(match scope {
+        Some((namespace, app)) => Bucket::scoped(namespace, app, &name),
+        None => Bucket::shared(&name),
+    })
+}
+
+/// What the names of all buckets of a scope begin with.
+fn start(scope: Option<(&str, &str)>) -> Result<String, KeyValueError> {
+    let mut name = "weft:{".to_owned();
+    for part in scope_prefix(scope)?.split_terminator('\0') {
+        escape(part, &mut name);
+        name.push('/');
+    }
+    Ok(name)
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut whole = parts.next()?.to_owned();
+    for part in parts {
+        let (hex, rest) = part.split_at_checked(2)?;
+        whole.push(char::from(u8::from_str_radix(hex, 16).ok()?));
+        whole.push_str(rest);
+    }
+    // Between braces there is neither.
+    (!text.contains(['/', '{', '}'])).then_some(whole)
 }
 
 /// Braces would end what decides the slot, and a slash is between the parts.
@@ -88,6 +138,21 @@ mod tests {
             let shared_name = Names::of(&shared).unwrap().value(&shared, &a.3).unwrap();
             let scoped_name = name(&a).0.into_bytes();
             prop_assert_ne!(scoped_name, shared_name);
+        }
+
+        #[test]
+        fn a_bucket_is_found_again_by_the_name_of_its_index(
+            a in ("[ab]{1,2}", "[ab]{1,2}", "\\PC{0,6}"), b in ("[ab]{1,2}", "[ab]{1,2}"),
+        ) {
+            let (namespace, app, name) = (&*a.0, &*a.1, &*a.2);
+            let scope = Some((namespace, app));
+            let index = |bucket: &Bucket| Names::of(bucket).unwrap().index();
+            let (scoped, shared) = (Bucket::scoped(namespace, app, name), Bucket::shared(name));
+            prop_assert_eq!(bucket_of(&index(&scoped), scope), Some(scoped.clone()));
+            prop_assert_eq!(bucket_of(&index(&shared), None), Some(shared.clone()));
+            prop_assert_eq!(bucket_of(&index(&shared), scope), None);
+            let other = Some((&*b.0, &*b.1));
+            prop_assert_eq!(bucket_of(&index(&scoped), other).is_some(), other == scope);
         }
     }
 }

@@ -11,6 +11,7 @@ mod key;
 mod link;
 mod script;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use futures::future::BoxFuture;
 use redis::{Cmd, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
-use weft_capabilities::key_value::{BATCH_BYTES_MAX, BatchBytes, PAGE_LEN_MAX, check_value};
+use weft_capabilities::key_value::{BATCH_BYTES_MAX, BatchBytes, PAGE_LEN_MAX, check_buckets, check_value};
 use weft_capabilities::{Bucket, KeyValue, KeyValueError, Page, Swap};
 
 pub use crate::error::OpenError;
@@ -39,6 +40,9 @@ const IN_FLIGHT_KIB_MAX: u32 = 64 << 10;
 const OPERATION_KIB_MIN: u32 = 64;
 /// The largest value for which it is worth to ask first whether its key is there: what is larger is not sent twice.
 const VALUE_LEN_ASKED: usize = 16 << 10;
+
+/// Keys that the server looks at for one part of a listing of buckets: a millisecond of its time.
+const SCAN_LEN: usize = 1_000;
 
 /// How servers work together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,6 +101,7 @@ pub struct RedisKeyValue {
     link: Link,
     seats: Arc<Semaphore>,
     timeout: Duration,
+    is_cluster: bool,
 }
 
 impl RedisKeyValue {
@@ -111,6 +116,7 @@ impl RedisKeyValue {
             link: Link::start(options)?,
             seats: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
             timeout: options.timeout,
+            is_cluster: options.deployment == Deployment::Cluster,
         })
     }
 
@@ -255,6 +261,39 @@ impl RedisKeyValue {
                 .push(String::from_utf8(key).map_err(|error| KeyValueError::Backend(Box::new(error)))?);
         }
         Ok(page)
+    }
+
+    /// Walks over all keys of the server.
+    async fn buckets(&self, scope: Option<(&str, &str)>) -> Result<Vec<Bucket>, KeyValueError> {
+        if self.is_cluster {
+            let cannot = "a cluster can't tell its buckets, as each server knows its own keys only";
+            return Err(KeyValueError::Unavailable(cannot.to_owned()));
+        }
+        let pattern = key::pattern(scope)?;
+        let mut buckets = HashSet::new();
+        let mut cursor = b"0".to_vec();
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(&cursor).arg("MATCH").arg(&pattern);
+            scan.arg("COUNT").arg(SCAN_LEN).arg("TYPE").arg("zset");
+            let Value::Array(answer) = self.send(&scan, pattern.len()).await? else {
+                return Err(unexpected("SCAN"));
+            };
+            let [Value::BulkString(next), Value::Array(found)] = &answer[..] else {
+                return Err(unexpected("SCAN"));
+            };
+            for name in found {
+                let Value::BulkString(name) = name else {
+                    return Err(unexpected("SCAN"));
+                };
+                buckets.extend(key::bucket_of(name, scope));
+            }
+            check_buckets(buckets.len())?;
+            if next == b"0" {
+                return Ok(buckets.into_iter().collect());
+            }
+            cursor.clone_from(next);
+        }
     }
 
     async fn increment(&self, bucket: &Bucket, key: &str, delta: i64) -> Result<i64, KeyValueError> {
@@ -419,6 +458,13 @@ impl KeyValue for RedisKeyValue {
             self.delete_all(bucket, keys).await
         }
         .boxed()
+    }
+
+    fn buckets<'a>(
+        &'a self,
+        scope: Option<(&'a str, &'a str)>,
+    ) -> BoxFuture<'a, Result<Vec<Bucket>, KeyValueError>> {
+        self.buckets(scope).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

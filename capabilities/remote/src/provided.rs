@@ -3,6 +3,7 @@
 //! Owns which function does what, and what is kept for callers (`kept.rs`). Must not know how calls come: whoever serves
 //! a subject hands them to [`Provided::call`].
 
+mod blob_store;
 mod kept;
 mod key_value;
 mod parts;
@@ -17,7 +18,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use weft_capabilities::{KeyValue, Sql};
+use weft_capabilities::{BlobStore, KeyValue, Sql};
 use weft_lattice::envelope::{Failure, FailureKind};
 use weft_lattice::rpc::Invocation;
 use weft_lattice::subject::Address;
@@ -25,7 +26,7 @@ use weft_lattice::subject::Address;
 use self::kept::{Kept, Owner, What};
 use crate::cbor::{self, Read, encode};
 use crate::shape::{InParts, LongAnswer};
-use crate::{ENVELOPE_LEN_MAX, IDLE_MAX, KEY_VALUE, PARTS, SQL};
+use crate::{BLOB_STORE, ENVELOPE_LEN_MAX, IDLE_MAX, KEY_VALUE, PARTS, SQL};
 
 /// How often what is idle is looked for.
 const SWEEP_EACH: Duration = Duration::from_secs(1);
@@ -35,6 +36,8 @@ const SWEEP_EACH: Duration = Duration::from_secs(1);
 pub enum Backend {
     /// Keys and values.
     KeyValue(Arc<dyn KeyValue>),
+    /// Objects in containers.
+    BlobStore(Arc<dyn BlobStore>),
     /// Tables.
     Sql(Arc<dyn Sql>),
 }
@@ -67,6 +70,8 @@ pub struct ProvidedStats {
     pub in_parts: u64,
     /// Transactions that are open for callers.
     pub transactions: u64,
+    /// Objects that are read or written chunk by chunk.
+    pub objects: u64,
     /// Bytes that are reserved for what goes in parts.
     pub reserved: u64,
     /// What was let go of, as nothing was done with it for [`IDLE_MAX`].
@@ -174,6 +179,7 @@ impl Provided {
             calls: shared.calls.load(Relaxed),
             in_parts: shared.in_parts.load(Relaxed),
             transactions: kept.transactions,
+            objects: kept.objects,
             reserved: kept.reserved,
             expired: kept.expired,
         }
@@ -186,10 +192,12 @@ impl Shared {
         self.calls.fetch_add(1, Relaxed);
         match (&self.backend, interface) {
             (Backend::KeyValue(store), KEY_VALUE) => key_value::run(&**store, called).await,
+            (Backend::BlobStore(store), BLOB_STORE) => blob_store::run(self, &**store, called).await,
             (Backend::Sql(database), SQL) => sql::run(self, &**database, called).await,
             (backend, _) => {
                 let serves = match backend {
                     Backend::KeyValue(_) => KEY_VALUE,
+                    Backend::BlobStore(_) => BLOB_STORE,
                     Backend::Sql(_) => SQL,
                 };
                 let detail = format!("this provider serves `{serves}`, and not `{interface}`");

@@ -21,16 +21,16 @@ use weft_lattice::subject::{Address, SubjectError, Subjects};
 
 use crate::cbor::{Read, Reader, Unreadable, Write, decode, encode};
 use crate::shape::{Handle, InParts, LongAnswer, PartsError};
-use crate::{ENVELOPE_LEN_MAX, PARTS, PARTS_LEN_MAX, SQL};
+use crate::{ENVELOPE_LEN_MAX, PARTS, PARTS_LEN_MAX, chunk_len_max};
 
-/// How long a rollback that nobody waits for is tried. The provider rolls back by itself later.
-const ROLLBACK_WAIT: Duration = Duration::from_secs(5);
+/// How long an end that nobody waits for is tried. The provider lets go of what is idle by itself later.
+const END_WAIT: Duration = Duration::from_secs(5);
 
-/// Rollbacks that wait to be sent. One that finds no room is left to the provider.
-const ROLLBACKS_MAX: usize = 1_024;
+/// Ends that wait to be sent. One that finds no room is left to the provider.
+const ENDS_MAX: usize = 1_024;
 
-/// Rollbacks that are on their way at once.
-const ROLLBACKS_AT_ONCE: usize = 64;
+/// Ends that are on their way at once.
+const ENDS_AT_ONCE: usize = 64;
 
 /// A provider that is elsewhere. Clones are the same.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ pub struct Remote(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     at: ArcSwap<At>,
-    rollbacks: mpsc::Sender<(Run, Bytes)>,
+    ends: mpsc::Sender<End>,
     _task: Mutex<JoinSet<()>>,
 }
 
@@ -66,6 +66,14 @@ pub(crate) struct Run {
     targets: Arc<Targets>,
     /// For an outside provider whose runs share a subject.
     shared_on: Option<Subjects>,
+}
+
+/// What a run keeps, and the function that ends it.
+struct End {
+    run: Run,
+    interface: &'static str,
+    name: &'static str,
+    id: Bytes,
 }
 
 /// Numbers since the start, for metrics.
@@ -125,14 +133,14 @@ impl Remote {
             failed: AtomicU64::new(0),
             in_parts: AtomicU64::new(0),
         });
-        let (rollbacks, queue) = mpsc::channel(ROLLBACKS_MAX);
+        let (ends, queue) = mpsc::channel(ENDS_MAX);
         let mut task = JoinSet::new();
-        task.spawn(roll_back(shared.clone(), queue));
+        task.spawn(send_ends(shared.clone(), queue));
         let nowhere = At::Nowhere("no host is known to have it yet".to_owned());
         Self(Arc::new(Inner {
             shared,
             at: ArcSwap::from_pointee(nowhere),
-            rollbacks,
+            ends,
             _task: Mutex::new(task),
         }))
     }
@@ -217,27 +225,38 @@ impl Remote {
         })
     }
 
-    /// Ends a transaction that nobody waits for.
-    pub(crate) fn roll_back(&self, run: Run, id: Bytes) {
+    /// Bytes of a chunk that fits in a message with its place, as what goes chunk by chunk is sent.
+    pub(crate) fn chunk_len_max(&self) -> usize {
+        chunk_len_max(self.0.shared.body_len_max())
+    }
+
+    /// Ends by the function `name` what a run keeps, for nobody waits.
+    pub(crate) fn end(&self, run: Run, interface: &'static str, name: &'static str, id: Bytes) {
+        let end = End {
+            run,
+            interface,
+            name,
+            id,
+        };
         // Without room it ends when the provider finds it idle.
-        let _ = self.0.rollbacks.try_send((run, id));
+        let _ = self.0.ends.try_send(end);
     }
 }
 
-async fn roll_back(shared: Arc<Shared>, queue: mpsc::Receiver<(Run, Bytes)>) {
+async fn send_ends(shared: Arc<Shared>, queue: mpsc::Receiver<End>) {
     let queue = stream::unfold(queue, async |mut queue| Some((queue.recv().await?, queue)));
-    let sent = queue.for_each_concurrent(ROLLBACKS_AT_ONCE, async |(run, id)| {
+    let sent = queue.for_each_concurrent(ENDS_AT_ONCE, async |end| {
         let function = Function {
-            interface: SQL,
-            name: "rollback",
-            deadline: Instant::now() + ROLLBACK_WAIT,
+            interface: end.interface,
+            name: end.name,
+            deadline: Instant::now() + END_WAIT,
             reads: true,
-            args: encode(&(id,)).into(),
+            args: encode(&(end.id,)).into(),
         };
-        // What was not reached rolls back by itself.
+        // What was not reached ends by itself.
         let _ = shared
             .send(
-                &run,
+                &end.run,
                 &function,
                 function.interface,
                 function.name,

@@ -1,5 +1,7 @@
 //! What goes over the wire: the types of `wit/weft-provider.wit`, as the traits have them.
 
+mod blob_store;
+
 use std::error::Error;
 use std::fmt::Write as _;
 
@@ -7,6 +9,7 @@ use bytes::Bytes;
 use weft_capabilities::sql::ConstraintKind;
 use weft_capabilities::{Bucket, KeyValueError, Page, Rows, SqlError, SqlValue, Swap};
 
+pub(crate) use self::blob_store::Begun;
 use crate::cbor::{Read, Reader, Unreadable, Write, Writer, put, put_case, record};
 
 /// What a backend calls what was too large, and why it rolled back; another word is told as the last of them.
@@ -66,7 +69,8 @@ struct Limit {
     max: u64,
 }
 
-struct SqlLimit {
+/// A limit, where it does not matter by how much it is passed.
+struct Bound {
     what: String,
     max: u64,
 }
@@ -79,7 +83,7 @@ struct Violation {
 record!(Handle[2] { "id" id, "run" run });
 record!(LongAnswer[3] { "id" id, "len" len, "run" run });
 record!(Limit[3] { "len" len, "max" max, "what" what });
-record!(SqlLimit[2] { "max" max, "what" what });
+record!(Bound[2] { "max" max, "what" what });
 record!(Violation[2] { "kind" kind, "message" message });
 record!(Page[2] { "keys" keys, "cursor" cursor });
 record!(Rows[2] { "rows" rows, "columns" columns });
@@ -300,7 +304,7 @@ impl Write for SqlError {
             Self::Busy => put_case(out, "busy", &()),
             Self::DeadlineExceeded => put_case(out, "deadline-exceeded", &()),
             Self::TooLarge { what, len_max } => {
-                let limit = SqlLimit {
+                let limit = Bound {
                     what: (*what).to_owned(),
                     max: *len_max as u64,
                 };
@@ -328,7 +332,7 @@ impl Read for SqlError {
             }),
             "busy" => nothing(Self::Busy, from),
             "deadline-exceeded" => nothing(Self::DeadlineExceeded, from),
-            "too-large" => from.payload(len).map(|limit: SqlLimit| Self::TooLarge {
+            "too-large" => from.payload(len).map(|limit: Bound| Self::TooLarge {
                 what: word(&limit.what, WHATS),
                 len_max: size(limit.max),
             }),

@@ -218,7 +218,8 @@ impl RemoteTransaction {
     /// Rolls it back, if that is still to be done.
     fn end(&mut self) {
         if std::mem::take(&mut self.is_open) {
-            self.remote.roll_back(self.run.clone(), self.id.clone());
+            self.remote
+                .end(self.run.clone(), SQL, "rollback", self.id.clone());
         }
     }
 

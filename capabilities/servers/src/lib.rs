@@ -14,6 +14,7 @@ mod postgres;
 mod proxy;
 mod redis;
 mod registry;
+mod s3;
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -30,6 +31,7 @@ pub use crate::postgres::Postgres;
 pub use crate::proxy::Proxy;
 pub use crate::redis::Redis;
 pub use crate::registry::Registry;
+pub use crate::s3::{S3, S3At};
 
 /// The longest that a server may take to start or stop on a machine that does much else.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -23,7 +23,22 @@ impl Nats {
     /// # Panics
     /// If nats-server is missing, or does not start.
     pub fn start(config: &str) -> Self {
-        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+        Self::start_in(tempfile::tempdir().unwrap(), config)
+    }
+
+    /// The same with JetStream, which has over a restart what it had.
+    ///
+    /// # Panics
+    /// As [`Nats::start`].
+    pub fn start_with_jetstream(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("jetstream");
+        let jetstream = format!("jetstream {{ store_dir: \"{}\" }}\n{config}", store.display());
+        Self::start_in(folder, &jetstream)
+    }
+
+    fn start_in(folder: TempDir, config: &str) -> Self {
+        let port = free_port();
         let text = format!("listen: \"127.0.0.1:{port}\"\n{config}\n");
         fs::write(folder.path().join("nats.conf"), text).unwrap();
         let mut server = Self {
@@ -35,7 +50,7 @@ impl Nats {
         server
     }
 
-    /// Starts it at the same port; what it knew is lost.
+    /// Starts it at the same port; what it knew is lost, but what JetStream has.
     ///
     /// # Panics
     /// If it does not start.
@@ -60,6 +75,25 @@ impl Nats {
         if let Some(mut process) = self.process.take() {
             process.end(Signal::KILL);
         }
+    }
+
+    /// Stops it for a while: connections stay, and nothing answers.
+    pub fn freeze(&self) {
+        if let Some(process) = &self.process {
+            process.signal(Signal::STOP);
+        }
+    }
+
+    /// Goes on after [`Nats::freeze`].
+    pub fn thaw(&self) {
+        if let Some(process) = &self.process {
+            process.signal(Signal::CONT);
+        }
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where it is.

@@ -82,6 +82,8 @@ pub fn texts(text: &str) {
     reads_back::<ProviderName>(text);
     reads_back::<AppName>(text);
     reads_back::<InterfacePattern>(text);
+    reads_back::<weft_compose::SecretName>(text);
+    reads_back::<weft_compose::SecretSource>(text);
     reads_back::<AllowPattern>(text);
     if let Ok(pattern) = text.parse::<AllowPattern>() {
         pattern.names_private();
@@ -101,6 +103,8 @@ pub fn texts(text: &str) {
         Some(Key::Provider(name)) => assert_eq!(key::provider(&name), text),
         Some(Key::Link(actor, interface)) => assert_eq!(key::link(&actor, &interface), text),
         Some(Key::Placement(actor, host)) => assert_eq!(key::placement(&actor, &host), text),
+        Some(Key::Move(provider)) => assert_eq!(key::moved(&provider), text),
+        Some(Key::Secret(name)) => assert_eq!(key::secret(&name), text),
         Some(Key::Subscription(actor, provider, subject)) => {
             assert_eq!(key::subscription(&actor, &provider, &subject), text);
         }
@@ -114,6 +118,8 @@ pub fn texts(text: &str) {
     is_a_record::<RouteRecord>(text);
     is_a_record::<weft_compose::SubscriptionRecord>(text);
     is_a_record::<weft_compose::record::PlacementRecord>(text);
+    is_a_record::<weft_compose::MoveRecord>(text);
+    is_a_record::<weft_compose::SecretRecord>(text);
 }
 
 fn reads_back<T: FromStr<Err: Display> + Display + Debug + PartialEq>(text: &str) {

@@ -51,6 +51,11 @@ pub(super) fn actors(
                 .iter()
                 .map(|function| function.value.clone())
                 .collect(),
+            secrets: actor
+                .secrets
+                .iter()
+                .map(|(key, source)| (key.clone(), source.to_string()))
+                .collect(),
         };
         records.insert(key::actor(&name), record);
     }
@@ -159,6 +164,7 @@ impl Record for ActorRecord {
             ("config", self.config != before.config),
             ("limits", self.limits != before.limits),
             ("idempotent", self.idempotent != before.idempotent),
+            ("secrets", self.secrets != before.secrets),
         ])
     }
 }

@@ -61,6 +61,8 @@ pub(crate) enum Shape {
     Named(&'static Object),
     /// Interfaces and where they are linked to.
     Links,
+    /// Names, and sources of secrets.
+    Secrets,
     Object(&'static Object),
 }
 
@@ -167,6 +169,11 @@ pub(crate) static ACTOR: Object = Object {
             Shape::List(&Shape::Function),
         ),
         optional("links", "What the actor's imports resolve to.", Shape::Links),
+        optional(
+            "secrets",
+            "What the actor reads as its secrets: its own names, and where each comes from.",
+            Shape::Secrets,
+        ),
     ],
 };
 

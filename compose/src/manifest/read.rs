@@ -20,6 +20,7 @@ use crate::manifest::{API_VERSION, Actor, ComponentRef, Link, Manifest, Provider
 use crate::name::{ActorName, AppName, DEFAULT_NAMESPACE, ProviderName};
 use crate::record::LinkTarget;
 use crate::route::{self, METHODS};
+use crate::secret::{SecretSource, Template};
 use crate::subscription::{is_group, is_subject};
 
 /// Reads a manifest. `file_name` is what faults call it.
@@ -143,6 +144,7 @@ impl Reader {
         for entry in self.entries(fields.get("links")) {
             links.extend(self.link(entry));
         }
+        let secrets = self.secrets(fields.get("secrets"));
         Some(Actor {
             name: name?,
             component: component?,
@@ -150,6 +152,7 @@ impl Reader {
             limits,
             idempotent,
             links,
+            secrets,
         })
     }
 
@@ -193,6 +196,24 @@ impl Reader {
             }
         }
         config
+    }
+
+    fn secrets(&mut self, entry: Option<&Entry>) -> BTreeMap<String, SecretSource> {
+        let mut secrets = BTreeMap::new();
+        for entry in self.entries(entry) {
+            let source = self.text(&entry.key, &entry.node).map(str::parse::<SecretSource>);
+            if !self.fits("the key", &entry.key, keys::CONFIG_KEY_LEN_MAX, entry.key_span) {
+                continue;
+            }
+            match source {
+                Some(Ok(source)) => drop(secrets.insert(entry.key.clone(), source)),
+                Some(Err(error)) => self
+                    .faults
+                    .push(entry.node.span, || FaultKind::SecretSource(error.to_string())),
+                None => {}
+            }
+        }
+        secrets
     }
 
     fn limits(&mut self, entry: Option<&Entry>) -> Limits {
@@ -337,7 +358,7 @@ impl Reader {
                         OptionValue::Number { min, max } => {
                             self.count(entry, &(min..=max)).map(|number| number.to_string())
                         }
-                        OptionValue::Text => self.text(option.name, &entry.node).map(str::to_owned),
+                        OptionValue::Text => self.template(option.name, &entry.node),
                     };
                     config.extend(value.map(|value| (entry.key.clone(), value)));
                 }
@@ -354,6 +375,19 @@ impl Reader {
             backend: Spanned::new(text.to_owned(), chosen.node.span),
             config,
         })
+    }
+
+    /// A text that may refer to secrets, as it is written.
+    fn template(&mut self, what: &str, node: &Node) -> Option<String> {
+        let text = self.text(what, node)?;
+        match text.parse::<Template>() {
+            Ok(_) => Some(text.to_owned()),
+            Err(error) => {
+                self.faults
+                    .push(node.span, || FaultKind::SecretSource(error.to_string()));
+                None
+            }
+        }
     }
 
     fn capability(&mut self, entry: &Entry) -> Option<Capability> {

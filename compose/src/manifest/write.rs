@@ -80,6 +80,7 @@ fn of_actor(app: &AppName, actor: &Actor) -> Yaml {
         limits,
         idempotent,
         links,
+        secrets,
     } = actor;
     let mut keys = Keys::default();
     keys.text("component", &component.value.to_string());
@@ -94,6 +95,12 @@ fn of_actor(app: &AppName, actor: &Actor) -> Yaml {
         links
             .iter()
             .map(|(interface, link)| (interface.to_string(), of_target(app, &link.target.value))),
+    );
+    keys.map(
+        "secrets",
+        secrets
+            .iter()
+            .map(|(key, source)| (key.clone(), Text(source.to_string()))),
     );
     Map(keys.0)
 }

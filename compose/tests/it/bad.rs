@@ -9,7 +9,14 @@ use weft_compose::deploy::{Claims, CurrentApp, delete_link, plan};
 use weft_compose::{FaultKind, Faults, key, parse};
 
 /// Faults that no text of a few lines has.
-const MADE_HERE: &[&str] = &["text-too-long", "not-deployed", "not-placed", "unknown-link"];
+const MADE_HERE: &[&str] = &[
+    "text-too-long",
+    "not-deployed",
+    "not-placed",
+    "secret-version",
+    "unknown-link",
+    "unknown-secret",
+];
 
 fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bad"))

@@ -194,6 +194,10 @@ fn manifests() -> impl Strategy<Value = Manifest> {
                 "wasi:http/outgoing-handler".parse().unwrap(),
                 Link::new(LinkTarget::Http { allow }),
             );
+            if bits & 1 == 1 {
+                out.secrets
+                    .insert(actor.0.clone(), "secret:api-key".parse().unwrap());
+            }
             let (to_actor, actor_name) = (name.clone(), actor.0.clone());
             manifest.actors.insert(actor.0, out);
             let config = if bits & 4 == 0 {

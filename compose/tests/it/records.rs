@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use weft_compose::record::{VERSION, decode, encode};
 use weft_compose::{
     ActorRecord, AppRecord, Capability, Limits, LinkRecord, LinkTarget, ProviderRecord, RouteRecord,
-    SubscriptionRecord,
+    SecretRecord, SubscriptionRecord,
 };
 
 fn golden_file(name: &str) -> PathBuf {
@@ -104,6 +104,7 @@ fn an_actor_is_stored_as_ever() {
             config: [("currency".into(), "EUR".into())].into(),
             limits: Limits::default(),
             idempotent: vec!["shop:catalog/catalog.get".into()],
+            secrets: BTreeMap::new(),
         },
     );
 }
@@ -119,6 +120,22 @@ fn a_provider_is_stored_as_ever() {
             capability: Capability::KeyValue,
             backend: "redb".into(),
             config: [("cacheMiB".into(), "64".into())].into(),
+        },
+    );
+}
+
+#[test]
+fn a_secret_is_stored_as_ever() {
+    golden(
+        "secret",
+        &SecretRecord {
+            v: VERSION,
+            name: "default/shop/db-password".parse().unwrap(),
+            version: 3,
+            key: "0123456789abcdef".into(),
+            sealed: "c2VhbGVk".into(),
+            by: "uid:0".into(),
+            at: "2026-01-01T00:00:00Z".into(),
         },
     );
 }

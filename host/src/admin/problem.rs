@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use weft_compose::fault::Fault;
 use weft_compose::{FaultKind, Faults};
 use weft_lattice::control::{CommitError, ReadError};
+use weft_secrets::SealError;
 
 use super::body;
 use crate::artifact::ArtifactError;
@@ -47,7 +48,9 @@ impl Problem {
             | FaultKind::UnknownLink { .. }
             | FaultKind::NotPlaced { .. }
             | FaultKind::UnknownActor { .. }
-            | FaultKind::UnknownProvider { .. } => StatusCode::NOT_FOUND,
+            | FaultKind::UnknownProvider { .. }
+            | FaultKind::UnknownSecret(_) => StatusCode::NOT_FOUND,
+            FaultKind::SecretVersion { .. } => StatusCode::CONFLICT,
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self::new(status, kind.code(), kind.to_string())
@@ -73,6 +76,7 @@ impl Problem {
             DeployError::Faults(faults) => return Self::faults(faults, manifest),
             DeployError::Refused(kind) => return Self::refused(kind),
             DeployError::Artifact(error) => return error.into(),
+            DeployError::Seal(error) => return error.into(),
             DeployError::Commit(CommitError::Conflict { .. }) => (StatusCode::CONFLICT, "conflict"),
             DeployError::Commit(CommitError::TooLarge { .. } | CommitError::EmptyKey) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-large")
@@ -102,6 +106,12 @@ impl From<&ArtifactError> for Problem {
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "artifact"),
         };
         Self::new(status, code, chain(error))
+    }
+}
+
+impl From<&SealError> for Problem {
+    fn from(error: &SealError) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "seal", chain(error))
     }
 }
 

@@ -2,13 +2,16 @@
 //!
 //! Owns the answers to `GET`. All of one answer is of one moment: the records that the reconciler applied last.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Json;
 use axum::extract::{Query, State};
 use serde_json::{Value, json};
+use weft_compose::MoveRecord;
 use weft_compose::record::{LinkRecord, LinkTarget, RouteRecord};
+use weft_compose::secret::without_password;
 use weft_lattice::envelope::Standing;
 
 use super::Admin;
@@ -16,13 +19,15 @@ use super::names::complete;
 use super::problem::{Checked, Problem};
 use crate::link::{Linked, linked};
 use crate::mesh::{Details, Member};
-use crate::reconcile::subscription;
+use crate::moving::Report;
+use crate::provider::health::HealthState;
+use crate::reconcile::{Progress, subscription};
 use crate::state::{ActorState, State as Snapshot};
 
 #[derive(serde::Deserialize)]
 pub(super) struct Filter {
     /// Only what has this name, or is of the actor with it; a short one if it is unique.
-    name: Option<String>,
+    pub(super) name: Option<String>,
 }
 
 type Answer = Result<Json<Value>, Problem>;
@@ -36,10 +41,11 @@ pub(super) async fn hosts(State(admin): State<Admin>, Checked(Query(filter)): Wa
     let progress = admin.status.deployer.progress();
     let mut host = admin.status.to_json();
     host["applied_index"] = json!(progress.applied.0);
-    host["conditions"] = json!(progress.conditions.len());
+    host["conditions"] = json!(progress.all_conditions().len());
     host["standing"] = json!("alive");
     host["name"] = host["host"].clone();
     host["labels"] = host["lattice"]["labels"].clone();
+    host["controller"] = host["lattice"]["controller"].clone();
     let mut hosts = vec![host];
     if let Some(mesh) = &admin.status.mesh {
         let own = mesh.address();
@@ -93,8 +99,8 @@ pub(super) async fn conditions(State(admin): State<Admin>, Checked(Query(filter)
             .is_none_or(|name| subject.contains(name.as_str()))
     };
     let conditions: Vec<_> = progress
-        .conditions
-        .iter()
+        .all_conditions()
+        .into_iter()
         .filter(|condition| about(&condition.subject))
         .collect();
     Ok(Json(
@@ -114,7 +120,8 @@ pub(super) async fn apps(State(admin): State<Admin>, Checked(Query(filter)): Wan
     let actors = by_app(desired.actors.keys(), |actor| actor.app_name());
     let providers = by_app(desired.providers.keys(), |provider| provider.app_name());
     let routes = by_app(desired.routes.values(), |route| route.app.clone());
-    let conditions = by_app(progress.conditions.iter(), |condition| condition.app.clone());
+    let conditions = progress.all_conditions();
+    let conditions = by_app(conditions.iter(), |condition| condition.app.clone());
     let places = admin.status.places.report();
     let places: HashMap<_, _> = places.iter().map(|places| (&*places.app, places)).collect();
     let apps = apps.map(|(name, record)| {
@@ -168,6 +175,7 @@ pub(super) async fn actors(State(admin): State<Admin>, Checked(Query(filter)): W
             "limits": record.limits,
             "idempotent": record.idempotent,
             "config": record.config.keys().collect::<Vec<_>>(),
+            "secrets": record.secrets,
             "links": links.map(|link| json!({ "interface": link.interface, "target": link.target })).collect::<Vec<_>>(),
         })
     });
@@ -186,6 +194,12 @@ pub(super) async fn providers(State(admin): State<Admin>, Checked(Query(filter))
         .filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name));
     let providers = providers.map(|(name, record)| {
         let subject = format!("provider {name}");
+        let health = progress.guards.get(name).map(|guard| guard.health.standing());
+        let (since, reason) = match &health {
+            Some(HealthState::Up(since)) => (Some(since), None),
+            Some(HealthState::Down { since, reason, .. }) => (Some(since), Some(reason)),
+            Some(HealthState::Unknown) | None => (None, None),
+        };
         let links = desired.links.values().flat_map(|links| links.iter()).filter(
             |link| matches!(&link.target, LinkTarget::Provider { name: target, .. } if target == name),
         );
@@ -194,9 +208,14 @@ pub(super) async fn providers(State(admin): State<Admin>, Checked(Query(filter))
             "revision": record.revision,
             "capability": record.capability,
             "backend": record.backend,
-            "config": record.config,
+            // A password that the manifest has in clear is not told; a reference to one is.
+            "config": record.config.iter().map(|(key, text)| (key, without_password(text))).collect::<BTreeMap<_, _>>(),
             "open": !progress.conditions.iter().any(|condition| condition.subject == subject),
             "linked_by": links.map(|link| link.actor.as_str()).collect::<Vec<_>>(),
+            "state": health.as_ref().map(HealthState::as_str),
+            "since": since,
+            "reason": reason,
+            "move": desired.moves.get(name).map(|record| moving(record, admin.status.mover.moves.report(name))),
         })
     });
     Ok(Json(
@@ -223,12 +242,41 @@ pub(super) async fn links(State(admin): State<Admin>, Checked(Query(filter)): Wa
             "declared": link.declared,
             "drift": link.is_drift(),
             "served": served(&state, link, all),
+            "condition": down(&progress, link),
             "by": link.by,
         })
     });
     Ok(Json(
         json!({ "index": desired.index.0, "links": links.collect::<Vec<_>>() }),
     ))
+}
+
+/// A move, without what is set on the new backend: that may hold a password.
+fn moving(record: &MoveRecord, report: Option<Report>) -> Value {
+    let copied = report.as_ref().map(|report| &report.copied);
+    json!({
+        "step": record.step,
+        "to": record.to.backend,
+        "pass": record.pass,
+        "reason": record.reason,
+        "waiting": report.as_ref().and_then(|report| report.waiting.as_deref()),
+        "keys": copied.map(|copied| copied.keys.load(Relaxed)),
+        "changed": copied.map(|copied| copied.changed.load(Relaxed)),
+        "bytes": copied.map(|copied| copied.bytes.load(Relaxed)),
+        "by": record.by,
+        "at": record.at,
+    })
+}
+
+/// Why calls through a link fail now, if its provider does not answer.
+fn down(progress: &Progress, link: &LinkRecord) -> Option<String> {
+    let LinkTarget::Provider { name, .. } = &link.target else {
+        return None;
+    };
+    match progress.guards.get(name)?.health.standing() {
+        HealthState::Down { reason, .. } => Some(format!("{name} does not answer: {reason}")),
+        _ => None,
+    }
 }
 
 pub(super) async fn subscriptions(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
@@ -313,9 +361,10 @@ fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
     match &link.target {
         LinkTarget::Provider { name, .. } => {
             let key_value = links.key_value.as_ref().map(|link| &link.provider.name);
+            let blob_store = links.blob_store.as_ref().map(|link| &link.provider.name);
             let sql = links.sql.as_ref().map(|link| &link.provider.name);
             let messaging = links.messaging.as_ref().map(|link| &link.provider.name);
-            [key_value, sql, messaging].contains(&Some(name))
+            [key_value, blob_store, sql, messaging].contains(&Some(name))
         }
         LinkTarget::Actor { name } => {
             let target = state.callee(name);

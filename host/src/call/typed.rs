@@ -1,13 +1,16 @@
 //! Typed forms of functions that take and give bytes and texts, which reflection is slow for: 40 bytes of host memory
 //! for each byte of a `list<u8>`, and a copy one by one.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use wasmtime::Store;
 use wasmtime::component::{
     ComponentExportIndex, ComponentNamedList, Instance, Lift, LinkerInstance, Lower, types,
 };
+use weft_lattice::codec::{Type, Value};
 
 mod carried;
 
@@ -85,7 +88,19 @@ where
 
 type Blob = Vec<u8>;
 
-/// Adds `function` in typed form if it has one of the shapes below.
+/// Has a macro take the shapes that there is a typed form of.
+macro_rules! shapes {
+    ($each:ident) => {
+        $each! {
+            (String,) => [String, Blob, Result<String, String>, Result<Blob, String>, Option<Blob>];
+            (Blob,) => [String, Blob, Result<String, String>, Result<Blob, String>];
+            (String, Blob) => [Blob, Result<Blob, String>];
+            (Blob, u32) => [Result<Blob, String>];
+        }
+    };
+}
+
+/// Adds `function` in typed form if it has one of the shapes above.
 ///
 /// # Errors
 /// If the linker has it already.
@@ -96,15 +111,62 @@ pub(super) fn add(
     signature: &Arc<LazySignature>,
     types: &types::Component,
 ) -> wasmtime::Result<bool> {
-    macro_rules! shapes {
+    macro_rules! added {
         ($($params:ty => [$($result:ty),*]);* $(;)?) => {
             Ok($($(add_as::<$params, ($result,)>(instance, function, at, signature, types)?)||*)||*)
         };
     }
-    shapes! {
-        (String,) => [String, Blob, Result<String, String>, Result<Blob, String>, Option<Blob>];
-        (Blob,) => [String, Blob, Result<String, String>, Result<Blob, String>];
-        (String, Blob) => [Blob, Result<Blob, String>];
-        (Blob, u32) => [Result<Blob, String>];
+    shapes!(added)
+}
+
+/// Calls a function in typed form, with values that have its types.
+pub(super) type Run = for<'a> fn(
+    Vec<Value>,
+    &'a mut Store<InstanceState>,
+    &'a Instance,
+    &'a ComponentExportIndex,
+) -> BoxFuture<'a, wasmtime::Result<Vec<Value>>>;
+
+/// A shape, and how a function of it is called.
+struct Shape {
+    params: Vec<Type>,
+    result: Vec<Type>,
+    run: Run,
+}
+
+/// The typed form of a function of these types, if it has one of the shapes above.
+pub(super) fn run_of(types: &Signature) -> Option<Run> {
+    static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
+        macro_rules! listed {
+            ($($params:ty => [$($result:ty),*]);* $(;)?) => {
+                vec![$($(Shape {
+                    params: <$params>::types(),
+                    result: <($result,)>::types(),
+                    run: run_as::<$params, ($result,)>,
+                },)*)*]
+            };
+        }
+        shapes!(listed)
+    });
+    let fits = |shape: &&Shape| types.params() == shape.params && types.result() == shape.result.first();
+    SHAPES.iter().find(fits).map(|shape| shape.run)
+}
+
+fn run_as<'a, P, R>(
+    args: Vec<Value>,
+    store: &'a mut Store<InstanceState>,
+    instance: &'a Instance,
+    export: &'a ComponentExportIndex,
+) -> BoxFuture<'a, wasmtime::Result<Vec<Value>>>
+where
+    P: ComponentNamedList + Lower + Carried + Send + Sync + 'static,
+    R: ComponentNamedList + Lift + Carried + Send + Sync + 'static,
+{
+    async move {
+        let params = P::of_values(args).ok_or(ValueError::Mismatch)?;
+        let results = std::marker::PhantomData;
+        let output: R = Typed { params, results }.run(store, instance, export).await?;
+        Ok(output.to_values())
     }
+    .boxed()
 }

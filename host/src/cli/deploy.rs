@@ -13,7 +13,7 @@ use super::{app_files, push};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  weft deploy app.yaml\n  weft deploy app.yaml --dry-run        what would change\n\nComponents that the host lacks are sent first. A manifest that is deployed already changes nothing, and leaves\nlinks that were changed at run time; any other resets them. What can't be made so is listed as conditions; the app\nis deployed all the same, and the host tries again."
+    after_help = "Examples:\n  weft deploy app.yaml\n  weft deploy app.yaml --dry-run        what would change\n  weft deploy app.yaml --copy           take the data along to the backends that the file names\n\nComponents that the host lacks are sent first. A manifest that is deployed already changes nothing, and leaves\nlinks that were changed at run time; any other resets them. What can't be made so is listed as conditions; the app\nis deployed all the same, and the host tries again."
 )]
 pub(super) struct Deploy {
     /// The manifest.
@@ -22,6 +22,18 @@ pub(super) struct Deploy {
     /// Tell what would be written. Components are sent, as only they show whether links fit; nothing is deployed.
     #[arg(long)]
     dry_run: bool,
+    /// First move the data of each key-value provider whose backend or address changes, while it is used.
+    ///
+    /// Data is copied, writes wait for a moment, what was written meanwhile is copied, and the provider is switched; no
+    /// acknowledged write is lost. Interrupted, the host goes on with it: say the same again to wait for its end.
+    #[arg(long, conflicts_with = "dry_run")]
+    copy: bool,
+    /// With --copy: also to a backend that has keys of the app already, which are overwritten and deleted.
+    #[arg(long, requires = "copy")]
+    replace: bool,
+    /// With --copy: don't wait for hosts that took part and can't be seen. What they acknowledge meanwhile is lost.
+    #[arg(long, requires = "copy")]
+    force: bool,
     #[command(flatten)]
     registries: RegistryArgs,
     #[command(flatten)]
@@ -36,6 +48,13 @@ pub(super) fn run(deploy: &Deploy, output: Output) -> Result<(), Failure> {
     for (actor, component) in deployment.files {
         digests.insert(actor, component.digest);
         push::send(&client, component)?;
+    }
+    if deploy.copy {
+        let moved = super::provider::Moved {
+            replace: deploy.replace,
+            force: deploy.force,
+        };
+        super::provider::take_along(&client, &text, &deploy.file, &moved)?;
     }
     let body = json!({
         "manifest": text,

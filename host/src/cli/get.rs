@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::admin_client::{HostArgs, escaped};
+use super::provider::progress;
 use super::{Failure, Output, print, print_json};
 
 #[derive(Debug, clap::Args)]
@@ -40,9 +41,23 @@ enum Kind {
     /// Hosts.
     #[value(alias = "host")]
     Hosts,
+    /// Secrets: names, versions and who uses them, never values.
+    #[value(alias = "secret")]
+    Secrets,
     /// What is wanted and is not so, with reasons.
     #[value(alias = "condition")]
     Conditions,
+}
+
+impl Get {
+    /// `weft get secrets`.
+    pub(super) fn secrets(host: HostArgs) -> Self {
+        Self {
+            kind: Kind::Secrets,
+            name: None,
+            host,
+        }
+    }
 }
 
 pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
@@ -53,6 +68,7 @@ pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
         Kind::Links => "links",
         Kind::Subscriptions => "subscriptions",
         Kind::Hosts => "hosts",
+        Kind::Secrets => "secrets",
         Kind::Conditions => "conditions",
     };
     let name = get.name.as_ref().map(|name| format!("?name={}", escaped(name)));
@@ -64,6 +80,11 @@ pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
         return print_json(&answer);
     }
     let items = answer[kind].as_array().map_or(&[][..], Vec::as_slice);
+    for item in items {
+        if let Some(fault) = item["lattice"]["fault"].as_str() {
+            eprintln!("{}: {}", text(&item["host"]), text(&Value::from(fault)));
+        }
+    }
     if items.is_empty() {
         // Not on stdout, where a script counts lines.
         eprintln!("no {kind}");
@@ -92,6 +113,10 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("NAME", |actor| text(&actor["name"])),
             ("REVISION", |actor| text(&actor["revision"])),
             ("RUNS", |actor| text(&actor["applied_revision"])),
+            ("PLACED ON", |actor| match &actor["placed_on"] {
+                Value::Array(hosts) => joined(&Value::from(hosts.clone())),
+                _ => "all".to_owned(),
+            }),
             // As long as is needed to tell them apart.
             ("COMPONENT", |actor| {
                 text(&actor["component"])
@@ -108,7 +133,12 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("CAPABILITY", |provider| text(&provider["capability"])),
             ("BACKEND", |provider| text(&provider["backend"])),
             ("OPEN", |provider| text(&provider["open"])),
+            ("STATE", state),
             ("LINKED BY", |provider| joined(&provider["linked_by"])),
+            ("MOVE", |provider| match provider["move"].as_object() {
+                None => "-".to_owned(),
+                Some(_) => moving(&provider["move"]),
+            }),
         ],
         Kind::Links => &[
             ("ACTOR", |link| text(&link["actor"])),
@@ -116,6 +146,7 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("TARGET", |link| target(&link["target"])),
             ("REVISION", |link| text(&link["revision"])),
             ("SERVED", |link| text(&link["served"])),
+            ("CONDITION", |link| text(&link["condition"])),
             ("DRIFT", |link| match link["drift"].as_bool() {
                 Some(true) => format!("declared: {}", target(&link["declared"])),
                 _ => "-".to_owned(),
@@ -133,18 +164,30 @@ fn columns(kind: Kind) -> &'static [Column] {
         Kind::Hosts => &[
             ("HOST", |host| text(&host["host"])),
             ("VERSION", |host| text(&host["version"])),
-            ("STATE", |host| text(&host["state"])),
+            ("STATE", |host| match host["standing"].as_str() {
+                None | Some("alive") => text(&host["state"]),
+                Some(standing) => standing.to_owned(),
+            }),
+            ("CONTROLLER", |host| match host["controller"].as_bool() {
+                Some(true) => "yes".to_owned(),
+                _ => "-".to_owned(),
+            }),
+            ("LABELS", |host| labels(&host["labels"])),
+            ("APPLIED", |host| text(&host["applied_index"])),
             ("HTTP", |host| text(&host["http"])),
-            ("UPTIME", |host| format!("{} s", text(&host["uptime_s"]))),
-            ("INSTANCES", |host| text(&host["live_instances"])),
             ("CONDITIONS", |host| text(&host["conditions"])),
+        ],
+        Kind::Secrets => &[
+            ("NAME", |secret| text(&secret["name"])),
+            ("VERSION", |secret| text(&secret["version"])),
+            ("KEY", |secret| text(&secret["key"])),
+            ("USED BY", |secret| joined(&secret["used_by"])),
+            ("BY", |secret| text(&secret["by"])),
+            ("AT", |secret| text(&secret["at"])),
         ],
         Kind::Conditions => &[
             ("SINCE", |condition| {
-                let since = condition["since"].as_i64().map(jiff::Timestamp::from_second);
-                since
-                    .and_then(Result::ok)
-                    .map_or("-".to_owned(), |since| since.to_string())
+                moment(&condition["since"]).unwrap_or_else(|| "-".to_owned())
             }),
             ("SUBJECT", |condition| text(&condition["subject"])),
             ("REASON", |condition| text(&condition["reason"])),
@@ -206,6 +249,45 @@ fn joined(values: &Value) -> String {
         [] => "-".to_owned(),
         values => values.iter().map(text).collect::<Vec<_>>().join(", "),
     }
+}
+
+/// `key=value` for each.
+fn labels(labels: &Value) -> String {
+    let labels = labels.as_object().into_iter().flatten();
+    let labels: Vec<_> = labels
+        .map(|(key, value)| format!("{}={}", text(&Value::from(key.as_str())), text(value)))
+        .collect();
+    match labels.as_slice() {
+        [] => "-".to_owned(),
+        labels => labels.join(","),
+    }
+}
+
+/// How a provider stands, since when, and why.
+fn state(provider: &Value) -> String {
+    let since = moment(&provider["since"]).map(|since| format!(" since {since}"));
+    let reason = provider["reason"]
+        .as_str()
+        .map(|_| format!(": {}", text(&provider["reason"])));
+    let state = text(&provider["state"]);
+    format!(
+        "{state}{}{}",
+        since.unwrap_or_default(),
+        reason.unwrap_or_default()
+    )
+}
+
+/// How far a move is, without the provider's name.
+fn moving(moving: &Value) -> String {
+    match moving["reason"].as_str() {
+        Some(_) => format!("{}: {}", text(&moving["step"]), text(&moving["reason"])),
+        None => progress("", moving).trim_start().to_owned(),
+    }
+}
+
+fn moment(seconds: &Value) -> Option<String> {
+    let moment = jiff::Timestamp::from_second(seconds.as_i64()?).ok()?;
+    Some(moment.to_string())
 }
 
 /// Where a link goes, in one line.
@@ -283,16 +365,27 @@ mod tests {
                     "TARGET",
                     "REVISION",
                     "SERVED",
+                    "CONDITION",
                     "DRIFT",
                     "BY"
                 ],
-                [actor, "wasi:keyvalue", "removed", "3", "true", declared, "uid:0"],
+                [
+                    actor,
+                    "wasi:keyvalue",
+                    "removed",
+                    "3",
+                    "true",
+                    "-",
+                    declared,
+                    "uid:0"
+                ],
                 [
                     actor,
                     "a:b/c",
                     "default/shop/pricing",
                     "3",
                     "true",
+                    "-",
                     "declared: nothing",
                     "uid:0"
                 ],
@@ -302,6 +395,7 @@ mod tests {
                     "https://a, http://b",
                     "3",
                     "true",
+                    "-",
                     "-",
                     "uid:0"
                 ],

@@ -1,6 +1,7 @@
 //! `weft host`: a host that joins a lattice.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use weft_compose::{HostName, Limits};
 
@@ -15,9 +16,13 @@ const LABEL_LEN_MAX: usize = 63;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  weft host --nats nats://10.0.0.1:4222 --name eu-1 --controller --label region=eu --label zone=a\n  weft host --nats nats://10.0.0.1:4222 --name eu-2 --label region=eu --http 0.0.0.0:80\n  weft deploy app.yaml --nats nats://10.0.0.1:4222\n\nOne host of a lattice has the control store: start it with --controller. The others have a copy, and serve on when it or\nNATS is away. Every host serves every route; what an actor placed elsewhere answers is fetched from there.\nSIGTERM or Ctrl-C drains: the other hosts call elsewhere first, then the host leaves and exits 0."
+    after_help = "Examples:\n  weft host --nats nats://10.0.0.1:4222 --name eu-1 --controller --label region=eu --label zone=a\n  weft host --nats nats://10.0.0.1:4222 --name eu-2 --label region=eu --http 0.0.0.0:80\n  weft host --config /etc/weft/host.yaml\n  weft deploy app.yaml --nats nats://10.0.0.1:4222\n\nOne host of a lattice has the control store: start it with --controller. The others have a copy, and serve on when it or\nNATS is away. Every host serves every route; what an actor placed elsewhere answers is fetched from there.\nSIGTERM or Ctrl-C drains: the other hosts call elsewhere first, then the host leaves and exits 0."
 )]
 pub(super) struct HostCommand {
+    /// A file with flags of this command, in YAML: their names without the dashes, and their values. A flag wins over its
+    /// environment variable, and that over the file.
+    #[arg(long, value_name = "FILE", env = "WEFT_CONFIG")]
+    pub(super) config: Option<PathBuf>,
     #[command(flatten)]
     lattice: LatticeArgs,
     /// The host's name, a DNS label; by default one is made up. The data folder keeps it.

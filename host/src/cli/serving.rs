@@ -64,6 +64,13 @@ pub(super) struct Serving {
     /// The most that is kept of components that nothing deploys.
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = bytes)]
     artifact_bytes: u64,
+    /// The file of root keys, which open secrets; by default root.key in the data folder, which a host that is alone
+    /// makes. All hosts of a lattice have the same.
+    #[arg(long, value_name = "FILE", env = "WEFT_ROOT_KEY_FILE")]
+    root_key: Option<PathBuf>,
+    /// The folder whose files manifests may name as secrets, as file:NAME.
+    #[arg(long, value_name = "DIR", env = "WEFT_SECRET_FILES")]
+    secret_files: Option<PathBuf>,
     /// From the first byte of a request's head to the last; also how long an idle connection is kept.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     head_timeout: Duration,
@@ -116,6 +123,8 @@ impl Serving {
             unload_after: self.unload_after,
             components_loaded: self.loaded_components,
             artifact_bytes: self.artifact_bytes,
+            root_key: self.root_key,
+            secret_files: self.secret_files,
             drain_timeout: self.drain_timeout,
             lattice,
             name,

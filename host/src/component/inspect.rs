@@ -104,6 +104,9 @@ pub fn provision(name: &str) -> Provision {
         "wasi:keyvalue/store" | "wasi:keyvalue/atomics" | "wasi:keyvalue/batch" => {
             return served(front::key_value::VERSIONS.contains(&version), Provision::Link);
         }
+        "wasi:blobstore/blobstore" | "wasi:blobstore/container" | "wasi:blobstore/types" => {
+            return served(front::blob_store::VERSIONS.contains(&version), Provision::Link);
+        }
         "weft:sql/database" | "weft:sql/types" => {
             return served(front::sql::VERSIONS.contains(&version), Provision::Link);
         }
@@ -112,6 +115,9 @@ pub fn provision(name: &str) -> Provision {
         }
         front::messaging::TYPES => {
             return served(front::messaging::VERSIONS.contains(&version), Provision::Platform);
+        }
+        "wasmcloud:secrets/store" | "wasmcloud:secrets/reveal" => {
+            return served(front::secrets::VERSIONS.contains(&version), Provision::Platform);
         }
         _ => {}
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use weft_lattice::artifact::ArtifactDigest;
 use weft_lattice::envelope::Standing;
 use weft_lattice::subject::Address;
 
@@ -27,7 +28,7 @@ impl Fetch for FromOthers {
                 .joined
                 .load_full()
                 .ok_or("this host has not joined the lattice yet")?;
-            let sources = mesh.sources();
+            let sources = mesh.sources(NEAR_MAX);
             joined.artifacts().fetch(digest.into(), &sources).await?;
             Ok(())
         }
@@ -36,8 +37,8 @@ impl Fetch for FromOthers {
 }
 
 impl Mesh {
-    /// Other hosts that may have a component.
-    fn sources(&self) -> Vec<Address> {
+    /// Other hosts that may have a component: at most `near_max` that are near, and the controllers.
+    pub(super) fn sources(&self, near_max: usize) -> Vec<Address> {
         let (members, own, place) = (self.members(), self.address(), self.place());
         let others = members
             .iter()
@@ -53,7 +54,7 @@ impl Mesh {
         let near = near
             .iter()
             .filter(|member| !member.host.controller)
-            .take(NEAR_MAX);
+            .take(near_max);
         near.map(|member| member.host.address.clone())
             .chain(controllers)
             .collect()
@@ -65,14 +66,23 @@ impl Mesh {
     /// # Errors
     /// No other host took it, as text for people.
     pub async fn replicate(&self, digest: Digest) -> Result<Option<String>, String> {
+        let taken = self.copy(digest.into(), &self.sources(NEAR_MAX)).await?;
+        Ok(taken.map(|host| host.host().to_owned()))
+    }
+
+    /// Has the first of `others` take a component that can; `None` if there are none.
+    pub(super) async fn copy(
+        &self,
+        digest: ArtifactDigest,
+        others: &[Address],
+    ) -> Result<Option<Address>, String> {
         let Some(joined) = self.joined.load_full() else {
             return Err("this host has not joined the lattice yet".to_owned());
         };
-        let others = self.sources();
         let mut refused = Vec::new();
-        for other in &others {
-            match joined.artifacts().replicate(digest.into(), other).await {
-                Ok(()) => return Ok(Some(other.host().to_owned())),
+        for other in others {
+            match joined.artifacts().replicate(digest, other).await {
+                Ok(()) => return Ok(Some(other.clone())),
                 Err(error) => refused.push(error.to_string()),
             }
         }

@@ -1,8 +1,10 @@
 //! HTTP requests that go from one host to another, and their responses back.
 //!
-//! Owns what of a request and a response crosses, and how: a body that is short and complete goes with its head, so
-//! that a plain request is two messages; any other goes over the call's stream, piece by piece as the other side reads.
+//! Owns what of a request and a response crosses, and how: a body that is short and soon complete goes with its head,
+//! so that a plain request is two messages; any other goes over the call's stream, piece by piece as the other side reads.
 //! It must not know who answers.
+
+use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures::stream;
@@ -16,7 +18,7 @@ use weft_lattice::envelope::{
     encode_trailers,
 };
 use weft_lattice::rpc::Answer;
-use weft_lattice::stream::{Duplex, Reader, StreamError, Writer};
+use weft_lattice::stream::{Duplex, Offer, Reader, StreamError, Writer};
 
 use super::group::Reach;
 
@@ -31,6 +33,10 @@ const DATA: u8 = 0;
 const TRAILERS: u8 = 1;
 /// The longest piece, which is held until it is whole.
 const PIECE_LEN_MAX: usize = 1 << 20;
+
+/// How long a body may take to go with its head: a guest that has its answer has written it by then, and nobody notices
+/// that a head which is followed by a slow body came so much later.
+const SOON: Duration = Duration::from_millis(5);
 
 /// A body on its way between hosts.
 pub type HostBody = UnsyncBoxBody<Bytes, Error>;
@@ -54,16 +60,11 @@ where
     B: Body<Data = Bytes, Error = Error> + Send + Unpin + 'static,
 {
     let (head, body) = request.into_parts();
-    let inline = is_short(&body);
     let full = |error: StreamError| Failure::not_started(FailureKind::Overloaded, error.to_string());
     let (stream, binder) = reach.streams.prepare().map_err(full)?;
-    let (complete, rest) = match inline {
-        true => (
-            Some(collect(body).await.map_err(|error| cut_short(&error))?),
-            None,
-        ),
-        false => (None, Some(body)),
-    };
+    let mut begun = Begun::of(body).await.map_err(|error| cut_short(&error))?;
+    let complete = begun.take_whole();
+    let rest = complete.is_none().then_some(begun);
     let request = HttpRequest {
         method: head.method.as_str().to_owned(),
         uri: head.uri.to_string(),
@@ -116,15 +117,25 @@ where
     Ok((response.map(|()| body), answer))
 }
 
+/// A request that came with a call.
+pub struct Came {
+    /// The request.
+    pub request: Request<HostBody>,
+    /// Whether it came over TLS.
+    pub secure: bool,
+    /// What its response's body may be written to, if the request's is read from the same stream.
+    pub writer: Option<Writer>,
+    /// The stream for that, if nothing is read from it.
+    pub stream: Option<Offer>,
+}
+
 /// The request of a call, with its body.
 ///
 /// # Errors
-/// It is none.
-pub fn request_of(
-    bytes: &Bytes,
-    stream: &mut Option<Duplex>,
-) -> Result<(Request<HostBody>, bool, Option<Writer>), Failure> {
+/// It is none, or there is no room for another stream.
+pub fn request_of(bytes: &Bytes, stream: Option<Offer>) -> Result<Came, Failure> {
     let malformed = |detail: String| Failure::not_started(FailureKind::Denied, detail);
+    let full = |error: StreamError| Failure::not_started(FailureKind::Overloaded, error.to_string());
     let head = HttpRequest::decode(bytes).map_err(|error| malformed(error.to_string()))?;
     let mut request = Request::new(());
     *request.method_mut() =
@@ -134,20 +145,21 @@ pub fn request_of(
         .parse::<Uri>()
         .map_err(|error| malformed(error.to_string()))?;
     *request.headers_mut() = header_map(head.headers);
-    let (body, writer) = match (head.body, stream.take()) {
-        (Some(body), None) => (whole(body), None),
-        (None, Some(Duplex { reader, writer })) => (
-            received(reader, None, None::<std::future::Pending<()>>),
-            Some(writer),
-        ),
-        _ => return Err(malformed("the body is neither there nor on a stream".to_owned())),
+    let (body, writer, stream) = match (head.body, stream) {
+        (Some(body), stream) => (whole(body), None, stream),
+        (None, Some(offer)) => {
+            let Duplex { reader, writer } = offer.accept().map_err(full)?;
+            let body = received(reader, None, None::<std::future::Pending<()>>);
+            (body, Some(writer), None)
+        }
+        (None, None) => return Err(malformed("the body is neither there nor on a stream".to_owned())),
     };
-    Ok((request.map(|()| body), head.secure, writer))
-}
-
-/// Whether a request has its body with it, so that no stream is taken for it.
-pub fn has_body(bytes: &Bytes) -> bool {
-    HttpRequest::decode(bytes).is_ok_and(|head| head.body.is_some())
+    Ok(Came {
+        request: request.map(|()| body),
+        secure: head.secure,
+        writer,
+        stream,
+    })
 }
 
 /// The result of a call that gave `response`; its body follows over the stream without `body`.
@@ -160,21 +172,57 @@ pub fn response_of(head: &http::response::Parts, body: Option<Bytes>) -> Bytes {
     response.encode()
 }
 
-/// Whether a body is complete and short enough to go with its head.
-pub fn is_short<B: Body>(body: &B) -> bool {
-    let len = body.size_hint().exact();
-    body.is_end_stream() || len.is_some_and(|len| len <= INLINE_BODY_MAX as u64)
+/// A body of which has been read what was there soon.
+pub struct Begun<B> {
+    data: Bytes,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+    rest: B,
 }
 
-/// A body that is short, as one piece.
-///
-/// # Errors
-/// It broke off.
-pub async fn collect<B>(body: B) -> Result<Bytes, Error>
+impl<B> Begun<B>
 where
-    B: Body<Data = Bytes, Error = Error>,
+    B: Body<Data = Bytes, Error = Error> + Unpin,
 {
-    Ok(body.collect().await?.to_bytes())
+    /// Reads `body` for [`SOON`] at most, and not much more than what goes with a head.
+    ///
+    /// # Errors
+    /// It broke off.
+    pub async fn of(body: B) -> Result<Self, Error> {
+        let mut begun = Self {
+            data: Bytes::new(),
+            trailers: None,
+            ended: body.is_end_stream(),
+            rest: body,
+        };
+        match tokio::time::timeout(SOON, begun.fill()).await {
+            Ok(Err(error)) => Err(error),
+            // What does not come soon is sent as it comes.
+            Ok(Ok(())) | Err(_) => Ok(begun),
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), Error> {
+        while !self.ended && self.trailers.is_none() && self.data.len() <= INLINE_BODY_MAX {
+            match self.rest.frame().await.transpose()?.map(Frame::into_data) {
+                None => self.ended = true,
+                Some(Ok(data)) if self.data.is_empty() => self.data = data,
+                Some(Ok(data)) => {
+                    let mut joined = BytesMut::from(std::mem::take(&mut self.data));
+                    joined.extend_from_slice(&data);
+                    self.data = joined.freeze();
+                }
+                Some(Err(frame)) => self.trailers = frame.into_trailers().ok(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the body, if this is all of it and goes with its head.
+    pub fn take_whole(&mut self) -> Option<Bytes> {
+        let whole = self.ended && self.trailers.is_none() && self.data.len() <= INLINE_BODY_MAX;
+        whole.then(|| std::mem::take(&mut self.data))
+    }
 }
 
 fn cut_short(error: &Error) -> Failure {
@@ -185,38 +233,52 @@ fn cut_short(error: &Error) -> Failure {
 }
 
 /// Sends a body over a stream to its end; one that breaks off resets it, so that it is never taken for whole.
-pub async fn send_body<B>(mut writer: Writer, mut body: B)
+pub async fn send_body<B>(mut writer: Writer, mut body: Begun<B>)
 where
     B: Body<Data = Bytes, Error = Error> + Unpin,
 {
+    if send_piece(&mut writer, DATA, std::mem::take(&mut body.data))
+        .await
+        .is_err()
+    {
+        return;
+    }
     loop {
-        let (kind, data) = match body.frame().await {
-            None => {
-                // Who does not read any more has what it wanted.
-                let _ = writer.finish().await;
-                return;
-            }
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => (DATA, data),
-                Err(frame) => match frame.into_trailers() {
-                    Ok(trailers) => (TRAILERS, encode_trailers(&headers_of(&trailers))),
-                    Err(_) => continue,
-                },
+        let frame = match (body.trailers.take(), body.ended) {
+            (Some(trailers), _) => Frame::trailers(trailers),
+            (None, true) => break,
+            (None, false) => match body.rest.frame().await {
+                None => break,
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return writer.reset(&format!("the body broke off: {error}")),
             },
-            Some(Err(error)) => return writer.reset(&format!("the body broke off: {error}")),
         };
-        let mut data = data;
-        while data.has_remaining() {
-            let part = data.split_to(data.len().min(PIECE_LEN_MAX));
-            let mut piece = BytesMut::with_capacity(PIECE_HEAD_LEN + part.len());
-            piece.put_u8(kind);
-            piece.put_u32(u32::try_from(part.len()).unwrap_or(u32::MAX));
-            piece.extend_from_slice(&part);
-            if writer.write(piece.freeze()).await.is_err() {
-                return;
-            }
+        let (kind, data) = match frame.into_data() {
+            Ok(data) => (DATA, data),
+            Err(frame) => match frame.into_trailers() {
+                Ok(trailers) => (TRAILERS, encode_trailers(&headers_of(&trailers))),
+                Err(_) => continue,
+            },
+        };
+        if send_piece(&mut writer, kind, data).await.is_err() {
+            return;
         }
     }
+    // Who does not read any more has what it wanted.
+    let _ = writer.finish().await;
+}
+
+/// Sends what a body has next, in pieces.
+async fn send_piece(writer: &mut Writer, kind: u8, mut data: Bytes) -> Result<(), StreamError> {
+    while data.has_remaining() {
+        let part = data.split_to(data.len().min(PIECE_LEN_MAX));
+        let mut piece = BytesMut::with_capacity(PIECE_HEAD_LEN + part.len());
+        piece.put_u8(kind);
+        piece.put_u32(u32::try_from(part.len()).unwrap_or(u32::MAX));
+        piece.extend_from_slice(&part);
+        writer.write(piece.freeze()).await?;
+    }
+    Ok(())
 }
 
 /// What is on its way in.

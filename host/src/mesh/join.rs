@@ -3,6 +3,7 @@
 //! Owns the connections and their order: they are there before this host says that it lives, and it says that it
 //! leaves before they go. A connection that is lost is made again by the transport; what was joined stays joined.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -13,16 +14,18 @@ use weft_lattice::envelope::Standing;
 use weft_lattice::membership::{Membership, MembershipError};
 use weft_lattice::rpc::{Client, Server, Stamps};
 use weft_lattice::stream::Streams;
-use weft_lattice::subject::{Address, SubjectError};
+use weft_lattice::subject::{Address, Subject, SubjectError};
 use weft_lattice::transport::nats::{NatsError, NatsTransport, Role};
 use weft_lattice::transport::{Served as Serving, Transport, TransportError};
 use weft_observability::HostMetrics;
 use weft_observability::metrics::{ConnectionReport, MeshReport};
 
+use super::copies;
 use super::details::Details;
 use super::group::{Neighbour, View};
-use super::service::{HOST_NAMESPACE, HostService, Served};
+use super::service::{ADDRESS, HOST_NAMESPACE, HOST_TARGET, HostService, Served};
 use super::{Member, Mesh, place_of};
+use crate::admin;
 use crate::artifact::Components;
 use crate::cli::chain;
 use crate::reconcile::Progress;
@@ -31,6 +34,8 @@ use crate::reconcile::Progress;
 const RETRY_MIN: Duration = Duration::from_millis(500);
 /// A server that is back is found within this.
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long another controller has to say that it is there.
+const CONTROLLER_ANSWERS: Duration = Duration::from_secs(1);
 /// How often what this host says of itself is looked at again.
 const DETAILS_EACH: Duration = Duration::from_secs(1);
 
@@ -48,7 +53,7 @@ pub(super) struct Joined {
 
 impl Joined {
     /// What metrics tell of it.
-    fn report(&self) -> MeshReport {
+    fn report(&self, single_copies: u64) -> MeshReport {
         let connections = std::iter::zip(Role::ALL, &self.transports).map(|(role, transport)| {
             let stats = transport.stats();
             ConnectionReport {
@@ -87,6 +92,7 @@ impl Joined {
             stream_resets: streams.resets,
             fetched: [("ok", artifacts.fetched), ("failed", artifacts.failed)],
             artifact_bytes: artifacts.served_bytes,
+            single_copies,
         }
     }
 
@@ -189,6 +195,8 @@ impl Mesh {
             server.serve(&calls, &subjects, HOST_NAMESPACE).await?,
         ];
         if settings.controller {
+            self.refuse_second(&client, subjects.api_read(HOST_NAMESPACE)?)
+                .await?;
             for subject in [
                 subjects.api_read(HOST_NAMESPACE)?,
                 subjects.api_write(HOST_NAMESPACE)?,
@@ -215,9 +223,10 @@ impl Mesh {
             transports: [control, calls, bulk],
         });
         let mesh = Arc::downgrade(self);
-        links
-            .metrics
-            .observe_mesh(move || Some(mesh.upgrade()?.joined.load_full()?.report()));
+        links.metrics.observe_mesh(move || {
+            let mesh = mesh.upgrade()?;
+            Some(mesh.joined.load_full()?.report(mesh.single_copies.load(Relaxed)))
+        });
         self.joined.store(Some(joined.clone()));
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
         tracing::info!(
@@ -236,13 +245,37 @@ impl Mesh {
         Ok(())
     }
 
+    /// Asks whether another host answers as the one that has the control store: of two, each would take some changes.
+    /// Where nobody answers in time there is none; if it wakes later, both say so ([`Mesh::fault`]).
+    async fn refuse_second(&self, client: &Client, subject: Subject) -> Result<(), JoinError> {
+        let mut find = admin::lattice::call(HOST_TARGET, self.name.as_str());
+        find.interface = ADDRESS.to_owned();
+        find.deadline = tokio::time::Instant::now() + CONTROLLER_ANSWERS;
+        let Ok(found) = client.call(&client.at_subject(subject), find).await else {
+            return Ok(());
+        };
+        let address = String::from_utf8_lossy(&found.body).into_owned();
+        match Address::parse(&address) {
+            // A run of this host that is about to end.
+            Ok(address) if address.host() == self.name.as_str() => Ok(()),
+            _ => Err(JoinError::SecondController(address)),
+        }
+    }
+
     /// Takes part until `stop`: joins, if this host has not yet, for as long as it takes.
     pub async fn run(self: Arc<Self>, links: Links, stop: CancellationToken) {
         let mut retry = RETRY_MIN;
         loop {
             let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(keeper) = keeper {
-                return keeper.run(&links, &stop).await;
+                let members = keeper.joined.membership.changes();
+                let copies = async {
+                    if self.settings.controller {
+                        copies::keep(&self, members, links.progress.clone(), &stop).await;
+                    }
+                };
+                tokio::join!(keeper.run(&links, &stop), copies);
+                return;
             }
             match self.join(&links).await {
                 Ok(()) => continue,
@@ -276,7 +309,7 @@ impl Mesh {
             http: links.http.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             applied: progress.applied.0,
-            conditions: progress.conditions.len(),
+            conditions: progress.all_conditions().len(),
         }
     }
 }
@@ -380,7 +413,8 @@ impl Keeper {
         let same = before.len() == members.len()
             && std::iter::zip(before.iter(), &members)
                 .all(|(a, b)| a.host == b.host && a.standing == b.standing);
-        let changed = !same || std::mem::take(&mut self.is_new);
+        let is_new = std::mem::take(&mut self.is_new);
+        let changed = !same || is_new;
         if changed {
             let own = &self.joined.address;
             let others = members
@@ -406,6 +440,10 @@ impl Keeper {
         }
         self.mesh.members.store(Arc::new(members));
         if changed {
+            // At first it sees itself alone.
+            if let Some(fault) = self.mesh.control_fault().filter(|_| !is_new) {
+                tracing::warn!(fault, "not exactly one host has the control store");
+            }
             self.mesh.place_providers();
         }
     }

@@ -15,19 +15,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 use tracing::field::Empty;
-use wasmtime::component::Val;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use weft_compose::{ActorName, InterfacePattern};
 use weft_lattice::control::{ControlStore, replica};
 use weft_lattice::envelope::{Failure, FailureKind};
 use weft_lattice::rpc::{Invocation, Service};
-use weft_lattice::stream::Duplex;
 use weft_observability::{context_of, set_parent};
 
 use super::Mesh;
-use super::http::{HTTP, HostBody, collect, has_body, is_short, request_of, response_of, send_body};
+use super::http::{Begun, Came, HTTP, HostBody, request_of, response_of, send_body};
+use crate::call;
 use crate::call::remote::{failure_of, trace_of};
-use crate::call::{self, ByValue, values_of};
 use crate::component::description::Description;
 use crate::engine::Engine;
 use crate::ingress::IngressLimits;
@@ -35,9 +33,7 @@ use crate::ingress::body::RequestBody;
 use crate::ingress::invoke::{GuestTasks, invoke};
 use crate::invocation::{Call, FromAfar};
 use crate::state::{ActorIndex, State};
-use crate::value::val_of;
-use crate::value::wire::CrossError;
-use weft_remote::{KEY_VALUE, PARTS, SQL};
+use weft_remote::{BLOB_STORE, KEY_VALUE, PARTS, SQL};
 
 /// The namespace of what hosts say to each other: no label, and so no namespace of actors.
 pub const HOST_NAMESPACE: &str = "_host";
@@ -120,7 +116,7 @@ impl HostService {
             API => self.api(invocation).await,
             ADDRESS => self.address(),
             HTTP => self.http(invocation).await,
-            KEY_VALUE | SQL | PARTS => self.provider(invocation).await,
+            KEY_VALUE | SQL | BLOB_STORE | PARTS => self.provider(invocation).await,
             _ => self.actor(invocation).await,
         }
     }
@@ -162,9 +158,9 @@ impl HostService {
             let detail = "this host is still starting";
             return Err(Failure::not_started(FailureKind::Unavailable, detail));
         };
-        let (request, _, writer, stream) = taken(&invocation.body, invocation.stream)?;
-        let response = api(request, &invocation.caller).await;
-        self.respond(response, writer, stream).await
+        let came = request_of(&invocation.body, invocation.stream)?;
+        let response = api(came.request, &invocation.caller).await;
+        self.respond(response, came.writer, came.stream).await
     }
 
     /// Who is called; it has to run here.
@@ -180,7 +176,12 @@ impl HostService {
     async fn http(self: Arc<Self>, invocation: Invocation) -> Result<Bytes, Failure> {
         let state = self.state.load_full();
         let at = self.find(&state, &invocation.target)?;
-        let (request, secure, writer, stream) = taken(&invocation.body, invocation.stream)?;
+        let Came {
+            request,
+            secure,
+            writer,
+            stream,
+        } = request_of(&invocation.body, invocation.stream)?;
         let from = FromAfar {
             caller: invocation.caller,
             hops: invocation.hops,
@@ -202,7 +203,7 @@ impl HostService {
         self.respond(response, writer, stream).await
     }
 
-    /// Sends a response: its body with its head, if that is short, else over the stream.
+    /// Sends a response: its body with its head, if that is short and comes soon, else over the stream.
     async fn respond<B>(
         &self,
         response: Response<B>,
@@ -214,8 +215,8 @@ impl HostService {
     {
         let (head, body) = response.into_parts();
         let broken = |detail: String| Failure::started(FailureKind::Unavailable, detail);
-        if is_short(&body) {
-            let body = collect(body).await.map_err(|error| broken(error.to_string()))?;
+        let mut begun = Begun::of(body).await.map_err(|error| broken(error.to_string()))?;
+        if let Some(body) = begun.take_whole() {
             return Ok(response_of(&head, Some(body)));
         }
         let (reader, writer) = match (writer, stream) {
@@ -232,7 +233,7 @@ impl HostService {
         };
         let abort = self.tasks.abort.clone();
         let sent = async move {
-            send_body(writer, body).await;
+            send_body(writer, begun).await;
             if let Some(mut reader) = reader {
                 // The other side ends its direction when it has read this one.
                 while let Ok(Some(_)) = reader.read().await {}
@@ -281,9 +282,9 @@ impl HostService {
         let args = types
             .decode_args(&invocation.body)
             .map_err(|error| denied(&error))?;
-        let step = ByValue {
-            params: args.into_iter().map(val_of).collect(),
-            has_result: types.result().is_some(),
+        let step = call::FromAfar {
+            types: signature.clone(),
+            args,
         };
         let result = self
             .tasks
@@ -291,39 +292,9 @@ impl HostService {
             .instrument(span)
             .await
             .map_err(|error| failure_of(&error))?;
-        let result: Vec<Val> = result.into_iter().collect();
-        let result_types: Vec<_> = types.result().cloned().into_iter().collect();
-        let encoded = values_of(&result_types, &result)
-            .map_err(CrossError::from)
-            .and_then(|values| types.encode_result(&values));
+        let encoded = types.encode_result(&result);
         encoded.map_err(|error| Failure::started(FailureKind::Unavailable, error.to_string()))
     }
-}
-
-/// A request with its body, and what its answer may use.
-#[expect(clippy::type_complexity, reason = "it is taken apart where it is called")]
-fn taken(
-    body: &Bytes,
-    stream: Option<weft_lattice::stream::Offer>,
-) -> Result<
-    (
-        Request<HostBody>,
-        bool,
-        Option<weft_lattice::stream::Writer>,
-        Option<weft_lattice::stream::Offer>,
-    ),
-    Failure,
-> {
-    if has_body(body) {
-        let (request, secure, _) = request_of(body, &mut None)?;
-        return Ok((request, secure, None, stream));
-    }
-    let mut accepted: Option<Duplex> = stream
-        .map(|offer| offer.accept())
-        .transpose()
-        .map_err(|error| Failure::not_started(FailureKind::Overloaded, error.to_string()))?;
-    let (request, secure, writer) = request_of(body, &mut accepted)?;
-    Ok((request, secure, writer, None))
 }
 
 /// Where a function is among all that a component exports; an interface fits as where a link is made.

@@ -2,15 +2,19 @@
 //! serve.
 
 mod bare;
+mod blob_store;
 mod calls;
 mod crash;
 mod http_client;
 mod key_value;
 mod messages;
+mod moving;
 mod refused;
+pub(crate) mod secrets;
 mod servers;
 mod shop;
 mod sql;
+mod supervised;
 
 use std::cell::Cell;
 use std::sync::Arc;

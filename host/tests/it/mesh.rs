@@ -2,6 +2,9 @@
 
 mod faults;
 mod messages;
+mod moving;
+mod objects;
+mod secrets;
 
 use std::sync::Arc;
 
@@ -20,11 +23,21 @@ struct Lattice {
 impl Lattice {
     /// So many hosts, each of which sees all others.
     async fn of(hosts: usize) -> Self {
-        let nats = Nats::start("");
+        Self::of_with(hosts, "", &[]).await
+    }
+
+    /// The same on a server with more configuration, with more arguments for each host.
+    async fn of_with(hosts: usize, config: &str, more: &[&str]) -> Self {
+        let nats = Nats::start(config);
         let names: Vec<String> = (1..=hosts).map(|n| format!("h{n}")).collect();
         let hosts = names.iter().enumerate().map(|(at, name)| {
-            let args: &[&str] = if at == 0 { &["--controller"] } else { &[] };
-            Weft::host(&nats.url(), name, args, Arc::new(tempfile::tempdir().unwrap()))
+            let first: &[&str] = if at == 0 { &["--controller"] } else { &[] };
+            Weft::host(
+                &nats.url(),
+                name,
+                &[first, more].concat(),
+                Arc::new(tempfile::tempdir().unwrap()),
+            )
         });
         let hosts: Vec<Weft> = hosts.collect();
         let lattice = Self { nats, hosts };
@@ -319,4 +332,59 @@ async fn a_name_that_is_taken_by_the_data_folder_is_kept() {
     assert_eq!(output.status.code(), Some(4));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("`h1`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_second_controller_is_refused_and_told_which_is_the_first() {
+    let lattice = Lattice::of(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let (url, port) = (lattice.nats.url(), "127.0.0.1:0");
+    let output = weft(&[
+        "host",
+        "--nats",
+        &url,
+        "--name",
+        "h2",
+        "--controller",
+        "--data",
+        data,
+        "--http",
+        port,
+    ]);
+    assert_eq!(output.status.code(), Some(4));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("has a controller already, h1"), "{error}");
+    assert!(error.contains("without --controller"), "{error}");
+}
+
+#[tokio::test]
+async fn a_host_is_told_its_settings_by_a_file_and_a_flag_wins_over_it() {
+    let nats = Nats::start("");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host.yaml");
+    let text = "nats: URL\nname: h1\ncontroller: true\nlabel: { region: eu, zone: a }\nunload-after: 5m\n";
+    std::fs::write(&file, text.replace("URL", &nats.url())).unwrap();
+    let data = Arc::new(tempfile::tempdir().unwrap());
+    let host = Weft::host_by(&file, &["--label", "region=us"], data);
+    let told = &hosts_of(&host).await[0];
+    assert_eq!((&told["host"], &told["controller"]), (&"h1".into(), &true.into()));
+    assert_eq!(told["labels"], serde_json::json!({ "region": "us" }));
+
+    std::fs::write(
+        &file,
+        "nats: [nats://127.0.0.1:1]\nhttp: nowhere\nlabels: { region: eu }\n",
+    )
+    .unwrap();
+    let output = weft(&["host", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    for part in [
+        "host.yaml:2:7",
+        "'nowhere'",
+        "host.yaml:3:1",
+        "did you mean `label`?",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
 }

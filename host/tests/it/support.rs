@@ -24,6 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The guests that `cargo xtask actors` builds. A guest that no test runs is a dead constant, which does not compile.
 pub(crate) mod guests {
+    pub(crate) const BLOB: &str = "blob";
     pub(crate) const CALLEE: &str = "callee";
     pub(crate) const CALLER: &str = "caller";
     pub(crate) const CONFIG: &str = "config";
@@ -40,6 +41,7 @@ pub(crate) mod guests {
     pub(crate) const MEMO: &str = "memo";
     pub(crate) const MESSENGER: &str = "messenger";
     pub(crate) const REPLY: &str = "reply";
+    pub(crate) const SECRET: &str = "secret";
     pub(crate) const SQL: &str = "sql";
 }
 
@@ -135,6 +137,13 @@ impl Weft {
     pub(crate) fn host(nats: &str, name: &str, args: &[&str], data: Arc<TempDir>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
         command.args(["host", "--nats", nats, "--name", name]).args(args);
+        Self::spawn(command, data)
+    }
+
+    /// A host of a lattice that is told by a file which.
+    pub(crate) fn host_by(config: &Path, args: &[&str], data: Arc<TempDir>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        command.args(["host", "--config"]).arg(config).args(args);
         Self::spawn(command, data)
     }
 

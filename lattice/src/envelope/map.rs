@@ -50,8 +50,10 @@ impl<'b> Reader<'b> {
     pub(super) fn new(bytes: &'b Bytes) -> Result<Self, EnvelopeError> {
         let mut cbor = Decoder::new(bytes);
         let len = cbor.map().ok().flatten().filter(|len| *len <= FIELDS_MAX);
-        let mut fields = Vec::new();
-        for _ in 0..len.ok_or(EnvelopeError::Malformed)? {
+        let len = len.ok_or(EnvelopeError::Malformed)?;
+        // As many as it says, as that is few.
+        let mut fields = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
+        for _ in 0..len {
             let key = cbor.str().map_err(|_| EnvelopeError::Malformed)?;
             fields.push((key, cbor.position()));
             cbor.skip().map_err(|_| EnvelopeError::Malformed)?;

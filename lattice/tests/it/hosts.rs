@@ -17,7 +17,7 @@ use weft_lattice::stream::{Binder, Duplex, Streams};
 use weft_lattice::subject::{Address, Subjects};
 use weft_lattice::transport::{Served, Transport};
 
-/// Answers with what it was sent. `sleep` takes as long as the body says, `large` answers with as much as it says,
+/// Answers with what it was sent. `sleep` takes as long as the body says, `pause` a moment, `large` answers with as much as it says,
 /// `copy` sends back what comes on the stream.
 #[derive(Default)]
 pub(crate) struct Echo {
@@ -68,6 +68,11 @@ impl Service for Shared {
                 Ok(body)
             }
             .boxed(),
+            "pause" => async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                Ok(body)
+            }
+            .boxed(),
             "stamped" => {
                 let deadline = Duration::from_millis(number(&body));
                 if self.0.begin.is_some_and(|begin| begin.elapsed() > deadline) {
@@ -95,6 +100,7 @@ impl Service for Shared {
 
 pub(crate) struct Host {
     pub(crate) address: Address,
+    pub(crate) place: Place,
     pub(crate) client: Client,
     pub(crate) server: Server,
     pub(crate) streams: Streams,
@@ -107,14 +113,30 @@ impl Host {
         Self::start_with(transport, lattice, name, Echo::default()).await
     }
 
+    /// A host of the lattice `one` that is somewhere.
+    pub(crate) async fn start_in(transport: impl Transport + Clone, name: &str, place: Place) -> Self {
+        let address = Address::new(name, rand::random()).unwrap();
+        Self::start_at(transport, "one", address, place, Echo::default()).await
+    }
+
     pub(crate) async fn start_with(
         transport: impl Transport + Clone,
         lattice: &str,
         name: &str,
         echo: Echo,
     ) -> Self {
-        let subjects = Subjects::new(lattice).unwrap();
         let address = Address::new(name, rand::random()).unwrap();
+        Self::start_at(transport, lattice, address, Place::default(), echo).await
+    }
+
+    pub(crate) async fn start_at(
+        transport: impl Transport + Clone,
+        lattice: &str,
+        address: Address,
+        place: Place,
+        echo: Echo,
+    ) -> Self {
+        let subjects = Subjects::new(lattice).unwrap();
         let stamps = Stamps::starting_at(rand::random());
         let shared: Arc<dyn Transport> = Arc::new(transport.clone());
         let streams = Streams::start(shared.clone(), subjects.clone(), &address)
@@ -127,10 +149,17 @@ impl Host {
             server.serve(&transport, &subjects, "default").await.unwrap(),
             server.serve_control(&transport, &subjects).await.unwrap(),
         );
-        let place = Place::default();
-        let client = Client::new(shared, subjects, address.clone(), place, stamps, rand::random());
+        let client = Client::new(
+            shared,
+            subjects,
+            address.clone(),
+            place.clone(),
+            stamps,
+            rand::random(),
+        );
         Self {
             address,
+            place,
             client,
             server,
             streams,
@@ -145,11 +174,25 @@ impl Host {
             .iter()
             .map(|host| Candidate {
                 address: host.address.clone(),
-                place: Place::default(),
+                place: host.place.clone(),
                 revision: 1,
             })
             .collect();
         self.client.targets("default", &candidates, vec![(1, 1)]).unwrap()
+    }
+
+    /// Calls `host` until it answers: servers tell each other in their own time who serves what.
+    pub(crate) async fn until_answered_by(&self, host: &Host) {
+        let targets = self.targets(&[host]);
+        let mut last = None;
+        for _ in 0..600 {
+            match self.call(&targets, "echo", "ready", Duration::from_secs(1)).await {
+                Ok(_) => return,
+                Err(failure) => last = Some(failure),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{} does not answer {}: {last:?}", host.address, self.address);
     }
 
     pub(crate) async fn call(

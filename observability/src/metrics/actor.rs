@@ -11,7 +11,7 @@ use super::description::*;
 use super::http_series::HttpSeries;
 use super::instrument::{Counter, Histogram};
 use super::nanos;
-use super::operation::{CallPath, Operation, OperationOutcome};
+use super::operation::{CallPath, ObjectBytes, Operation, OperationOutcome};
 use super::outcome::{MessageOutcome, Outcome, ShedReason};
 use super::snapshot::{Attributes, Family, Point, PointValue, Value};
 use crate::attributes::*;
@@ -48,6 +48,7 @@ pub struct ActorMetrics {
     calls: [[Counter; Outcome::ALL.len()]; CallPath::ALL.len()],
     log_lines: [Counter; 2],
     reused: Counter,
+    object_bytes: [Counter; ObjectBytes::ALL.len()],
     messages: [Counter; MessageOutcome::ALL.len()],
     /// Taken at the first call; `None` if no place was left.
     own: OnceLock<Option<Box<Measures>>>,
@@ -87,6 +88,7 @@ impl ActorMetrics {
             calls: Default::default(),
             log_lines: Default::default(),
             reused: Default::default(),
+            object_bytes: Default::default(),
             messages: Default::default(),
             own: name.map_or_else(|| OnceLock::from(None), |_| OnceLock::new()),
             shared,
@@ -139,6 +141,11 @@ impl ActorMetrics {
     /// Counts an invocation that is served by an instance which has served others.
     pub fn instance_reused(&self) {
         self.reused.add(1);
+    }
+
+    /// Counts bytes of objects that this actor's guests read or wrote.
+    pub fn object_bytes(&self, way: ObjectBytes, bytes: usize) {
+        self.object_bytes[way as usize].add(bytes as u64);
     }
 
     /// Counts messages that this actor subscribed to.
@@ -352,6 +359,19 @@ pub(super) fn families(actors: &[Arc<ActorMetrics>]) -> Vec<Family> {
         family(&REUSED, &|actor| match actor.reused.value() {
             0 => vec![],
             reused => vec![actor.point(vec![], PointValue::Number(reused))],
+        }),
+        family(&CAPABILITY_IO, &|actor| {
+            let moved = ObjectBytes::ALL.into_iter().zip(&actor.object_bytes);
+            let moved = moved.filter(|(_, bytes)| bytes.value() > 0);
+            let point = |(way, bytes): (ObjectBytes, &Counter)| {
+                let operation = way.operation();
+                let attributes = vec![
+                    (WEFT_CAPABILITY, Value::Static(operation.capability())),
+                    (WEFT_OPERATION, Value::Static(operation.as_str())),
+                ];
+                actor.point(attributes, PointValue::Number(bytes.value()))
+            };
+            moved.map(point).collect()
         }),
         family(&GUEST_LOG_LINES, &|actor| {
             actor.counted(WEFT_LOG_DROPPED, [false, true].map(Value::Bool), &actor.log_lines)

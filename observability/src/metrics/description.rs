@@ -235,6 +235,12 @@ pub(super) static REUSED: Description = counter(
     "{invocation}",
     "Invocations served by an instance that had served before.",
 );
+pub(super) static CAPABILITY_IO: Description = Description {
+    name: WEFT_CAPABILITY_IO,
+    kind: Kind::Counter,
+    unit: Unit::Bytes,
+    help: "Bytes that guests read from objects and wrote to them.",
+};
 pub(super) static MEMORIES_WARM: Description = gauge(
     WEFT_POOL_MEMORIES_WARM,
     Unit::Count("{memory}"),
@@ -302,6 +308,11 @@ pub(super) static LINKS: Description = gauge(
     WEFT_LINK_COUNT,
     Unit::Count("{link}"),
     "Links that this host applied.",
+);
+pub(super) static SECRETS: Description = gauge(
+    WEFT_SECRET_COUNT,
+    Unit::Count("{secret}"),
+    "Sealed secrets of the lattice.",
 );
 pub(super) static CONDITIONS: Description = gauge(
     WEFT_CONDITION_COUNT,

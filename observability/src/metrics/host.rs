@@ -13,6 +13,7 @@ use super::instrument::{Counter, Histogram};
 use super::mesh::MeshReport;
 use super::nanos;
 use super::outcome::{CacheResult, CompileOutcome, Eviction};
+use super::provider::{self, ProviderReport};
 use super::snapshot::{Attributes, Family, Point, PointValue, Value};
 use crate::attributes::*;
 
@@ -66,6 +67,8 @@ pub struct StateReport {
     pub providers: u64,
     /// Links that it applied.
     pub links: u64,
+    /// Sealed secrets that there are.
+    pub secrets: u64,
     /// What it could not bring about, and tries again.
     pub conditions: u64,
 }
@@ -97,6 +100,7 @@ struct Host {
     components_loaded: Observer<dyn Fn() -> u64 + Send>,
     artifacts: Observer<dyn Fn() -> (u64, u64) + Send>,
     places: Observer<dyn Fn() -> Vec<AppPlacesReport> + Send>,
+    providers: Observer<dyn Fn() -> (Vec<ProviderReport>, u64) + Send>,
     tasks: Observer<dyn Fn() -> u64 + Send>,
     connections: Observer<dyn Fn() -> u64 + Send>,
     certificates: Observer<CertificatesFn>,
@@ -157,6 +161,7 @@ impl Default for HostMetrics {
             components_loaded: Observer::default(),
             artifacts: Observer::default(),
             places: Observer::default(),
+            providers: Observer::default(),
             tasks: Observer::default(),
             connections: Observer::default(),
             certificates: Observer::default(),
@@ -279,6 +284,16 @@ impl HostMetrics {
     /// Tells how to ask what each app has of the pool's places.
     pub fn observe_places(&self, f: impl Fn() -> Vec<AppPlacesReport> + Send + 'static) {
         self.0.places.set(Box::new(f));
+    }
+
+    /// Tells how to ask how each provider does, and how many keys the moves of providers have looked at.
+    pub fn observe_providers(
+        &self,
+        providers: impl Fn() -> Vec<ProviderReport> + Send + 'static,
+        moved_keys: impl Fn() -> u64 + Send + 'static,
+    ) {
+        let ask = move || (providers(), moved_keys());
+        self.0.providers.set(Box::new(ask));
     }
 
     /// Tells how to count the tasks that are alive.
@@ -488,7 +503,11 @@ impl HostMetrics {
         family(&ACTORS, of_state(|state| state.actors));
         family(&PROVIDERS, of_state(|state| state.providers));
         family(&LINKS, of_state(|state| state.links));
+        family(&SECRETS, of_state(|state| state.secrets));
         family(&CONDITIONS, of_state(|state| state.conditions));
+        if let Some((providers, moved_keys)) = host.providers.ask(|ask| ask()) {
+            families.extend(provider::families(&providers, moved_keys, point));
+        }
         if let Some(mesh) = host.mesh.ask(|ask| ask()).flatten() {
             families.extend(mesh.families(point));
         }

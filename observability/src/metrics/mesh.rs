@@ -51,6 +51,8 @@ pub struct MeshReport {
     pub fetched: [(&'static str, u64); 2],
     /// Bytes of components that were sent to others.
     pub artifact_bytes: u64,
+    /// Components that are deployed and that no second host has; on the controller.
+    pub single_copies: u64,
 }
 
 static CONNECTED: Description = gauge(
@@ -123,6 +125,11 @@ static ARTIFACT_BYTES: Description = Description {
     unit: Unit::Bytes,
     help: "Bytes of components that were sent to other hosts.",
 };
+static SINGLE_COPIES: Description = gauge(
+    WEFT_ARTIFACT_SINGLE,
+    Unit::Count("{artifact}"),
+    "Components that are deployed and that no second host has.",
+);
 
 impl MeshReport {
     /// As metrics; `point` adds the rest.
@@ -159,6 +166,7 @@ impl MeshReport {
             (&STREAM_RESETS, plain(self.stream_resets)),
             (&FETCHED, by(WEFT_OUTCOME, &self.fetched)),
             (&ARTIFACT_BYTES, plain(self.artifact_bytes)),
+            (&SINGLE_COPIES, plain(self.single_copies)),
         ];
         families
             .into_iter()

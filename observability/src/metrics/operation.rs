@@ -49,12 +49,25 @@ pub enum Operation {
     SqlCommit,
     SqlRollback,
     HttpRequest,
+    BlobCreateContainer,
+    BlobDeleteContainer,
+    BlobContainerInfo,
+    BlobListObjects,
+    BlobClear,
+    BlobObjectInfo,
+    BlobRead,
+    BlobWrite,
+    BlobDeleteObjects,
+    BlobCopyObject,
+    BlobMoveObject,
+    SecretsGet,
+    SecretsReveal,
     MessagingPublish,
     MessagingRequest,
 }
 
 impl Operation {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 31] = [
         Self::KeyValueGet,
         Self::KeyValueSet,
         Self::KeyValueDelete,
@@ -71,6 +84,19 @@ impl Operation {
         Self::SqlCommit,
         Self::SqlRollback,
         Self::HttpRequest,
+        Self::BlobCreateContainer,
+        Self::BlobDeleteContainer,
+        Self::BlobContainerInfo,
+        Self::BlobListObjects,
+        Self::BlobClear,
+        Self::BlobObjectInfo,
+        Self::BlobRead,
+        Self::BlobWrite,
+        Self::BlobDeleteObjects,
+        Self::BlobCopyObject,
+        Self::BlobMoveObject,
+        Self::SecretsGet,
+        Self::SecretsReveal,
         Self::MessagingPublish,
         Self::MessagingRequest,
     ];
@@ -103,8 +129,40 @@ impl Operation {
             Self::SqlCommit => ("sql", "commit"),
             Self::SqlRollback => ("sql", "rollback"),
             Self::HttpRequest => ("http-client", "request"),
+            Self::BlobCreateContainer => ("blob-store", "create-container"),
+            Self::BlobDeleteContainer => ("blob-store", "delete-container"),
+            Self::BlobContainerInfo => ("blob-store", "container-info"),
+            Self::BlobListObjects => ("blob-store", "list-objects"),
+            Self::BlobClear => ("blob-store", "clear"),
+            Self::BlobObjectInfo => ("blob-store", "object-info"),
+            Self::BlobRead => ("blob-store", "read"),
+            Self::BlobWrite => ("blob-store", "write"),
+            Self::BlobDeleteObjects => ("blob-store", "delete-objects"),
+            Self::BlobCopyObject => ("blob-store", "copy-object"),
+            Self::BlobMoveObject => ("blob-store", "move-object"),
+            Self::SecretsGet => ("secrets", "get"),
+            Self::SecretsReveal => ("secrets", "reveal"),
             Self::MessagingPublish => ("messaging", "publish"),
             Self::MessagingRequest => ("messaging", "request"),
+        }
+    }
+}
+
+/// Which way the bytes of an object went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectBytes {
+    Read,
+    Written,
+}
+
+impl ObjectBytes {
+    pub const ALL: [Self; 2] = [Self::Read, Self::Written];
+
+    /// The operation that began it.
+    pub const fn operation(self) -> Operation {
+        match self {
+            Self::Read => Operation::BlobRead,
+            Self::Written => Operation::BlobWrite,
         }
     }
 }

@@ -6,7 +6,7 @@ use http::HeaderValue;
 use weft_observability::attributes::{METRICS, WEFT_POOL_SLOTS, WEFT_TLS_RELOAD};
 use weft_observability::metrics::{
     AppPlacesReport, CacheResult, CallPath, CompileOutcome, ConnectionReport, Eviction, MeshReport,
-    MessageOutcome, Operation, OperationOutcome, PoolState, ShedReason, StateReport,
+    MessageOutcome, Operation, OperationOutcome, PoolState, ProviderReport, ShedReason, StateReport,
 };
 use weft_observability::test_collector::{SpanKind, TestCollector};
 use weft_observability::{InvocationRecord, LogFormat, Outcome, TraceContext, context_of, set_parent};
@@ -111,6 +111,19 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
             nested_used: 0,
         }]
     });
+    metrics.observe_providers(
+        || {
+            vec![ProviderReport {
+                provider: "default/shop/carts".into(),
+                up: true,
+                circuit_open: false,
+                held: false,
+                downs: 0,
+                refused: 0,
+            }]
+        },
+        || 0,
+    );
     metrics.observe_tasks(|| 5);
     metrics.observe_connections(|| 1);
     metrics.observe_certificates(|each| each("example.com", std::time::SystemTime::now()));

@@ -2,7 +2,6 @@
 //! on the bare crate, with what can be kept open kept open: redb's table, SQLite's prepared statement.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +19,7 @@ use weft_host::provider::Provider;
 use crate::rounds::{Pairs, round, us};
 use crate::weft::{Link, Providers, Target, Weft, provider_name};
 
-const INTERFACE: &str = "weft:bench/measure";
+pub(crate) const INTERFACE: &str = "weft:bench/measure";
 /// All of them fit into the stores' caches: what is measured is the way there and not the disk.
 const ROWS: u32 = 10_000;
 const READS: u32 = 100;
@@ -31,10 +30,13 @@ pub(crate) async fn measure(weft: &Weft, data: &Path, rounds: usize) -> Result<V
     let folder = data.join("bench");
     std::fs::create_dir_all(&folder)?;
     let providers = Providers::from([
-        open("keys", Capability::KeyValue, "redb", &folder)?,
-        open("rows", Capability::Sql, "sqlite", &folder)?,
+        open("keys", Capability::KeyValue, "redb", &[], &folder)?,
+        open("rows", Capability::Sql, "sqlite", &[], &folder)?,
     ]);
-    let links = [link("wasi:keyvalue", "keys")?, link("weft:sql", "rows")?];
+    let links = [
+        link("bench", "wasi:keyvalue", "keys")?,
+        link("bench", "weft:sql", "rows")?,
+    ];
     let guests = vec![("bench", weft.load("bench").await?)];
     let state = weft.state(guests, &links, &providers)?;
     let target = |name| Target::new(&state, "bench", (INTERFACE, name));
@@ -66,10 +68,11 @@ fn each(nanos: u64) -> Result<Vec<f64>> {
     Ok(vec![us(nanos) / f64::from(READS)])
 }
 
-fn open(
+pub(crate) fn open(
     name: &str,
     capability: Capability,
     backend: &str,
+    config: &[(&str, &str)],
     folder: &Path,
 ) -> Result<(weft_compose::ProviderName, Arc<Provider>)> {
     let record = ProviderRecord {
@@ -78,19 +81,22 @@ fn open(
         revision: 1,
         capability,
         backend: backend.to_owned(),
-        config: BTreeMap::new(),
+        config: config
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
     };
     let provider = Provider::open(&record, folder)?;
     Ok((record.name, Arc::new(provider)))
 }
 
-fn link(interface: &'static str, provider: &str) -> Result<Link<'static>> {
+pub(crate) fn link(guest: &'static str, interface: &'static str, provider: &str) -> Result<Link<'static>> {
     let target = LinkTarget::Provider {
         name: provider_name(provider)?,
         bucket: None,
         shared: false,
     };
-    Ok(("bench", interface, target))
+    Ok((guest, interface, target))
 }
 
 /// Row numbers without an order that a store could use.
@@ -190,6 +196,6 @@ impl Sqlite {
     }
 }
 
-fn nanos(since: Instant) -> Result<u64> {
+pub(crate) fn nanos(since: Instant) -> Result<u64> {
     u64::try_from(since.elapsed().as_nanos()).context("a round took centuries")
 }

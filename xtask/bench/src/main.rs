@@ -10,7 +10,9 @@ mod calls;
 mod capabilities;
 mod hold;
 mod invocation;
+mod objects;
 mod rounds;
+mod servers;
 mod weft;
 
 use std::path::PathBuf;
@@ -23,7 +25,7 @@ use crate::weft::Weft;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "usage: weft-bench invocation|calls|capabilities WEFT GUEST_FOLDER DATA_FOLDER ROUNDS\n       weft-bench hold ADDRESS/PATH REQUESTS";
+const USAGE: &str = "usage: weft-bench invocation|calls|capabilities|servers|objects WEFT GUEST_FOLDER DATA_FOLDER ROUNDS\n       weft-bench hold ADDRESS/PATH REQUESTS";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -48,6 +50,8 @@ fn main() -> Result<()> {
             "invocation" => invocation::measure(&weft, rounds).await,
             "calls" => calls::measure(&weft, rounds).await,
             "capabilities" => capabilities::measure(&weft, &data, rounds).await,
+            "servers" => servers::measure(&weft, &data, rounds).await,
+            "objects" => objects::measure(&weft, &data, rounds).await,
             _ => bail!("{USAGE}"),
         }
     })?;

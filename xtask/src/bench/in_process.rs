@@ -110,3 +110,51 @@ pub(super) fn capabilities(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::
     }
     Ok(result)
 }
+
+pub(super) fn servers(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
+    let result = run(subjects, "servers")?;
+    for (what, yardstick, name) in [
+        ("get from Redis by an actor", "bare redis", "redis_get"),
+        ("set in Redis by an actor", "bare redis", "redis_set"),
+        (
+            "select 1 of Postgres by an actor",
+            "bare tokio-postgres",
+            "postgres_one",
+        ),
+    ] {
+        let (alone, many) = (&result[name]["alone_us"], &result[name]["many_us"]);
+        let ratio = number(alone, "ratio");
+        rows.push(Row {
+            reach: "at most 1.3 times",
+            met: Some(ratio <= 1.3),
+            ..row(what.to_owned(), yardstick, alone)
+        });
+        let rate = |side| format!("{:.1}k/s", 16e3 / number(many, side));
+        let ratio = 1.0 / number(many, "ratio");
+        rows.push(Row {
+            what: "the same, 16 invocations at once".to_owned(),
+            weft: rate("weft"),
+            yardstick: format!("{yardstick} {}", rate("bare")),
+            ratio: Some(ratio),
+            reach: "at least 0.8 times",
+            met: Some(ratio >= 0.8),
+        });
+    }
+    Ok(result)
+}
+
+pub(super) fn objects(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
+    let result = run(subjects, "objects")?;
+    let times = &result["s3_read_ms"];
+    let mib_per_s = |side| format!("{:.0} MiB/s", 64e3 / number(times, side));
+    let ratio = 1.0 / number(times, "ratio");
+    rows.push(Row {
+        what: "read of 64 MiB from S3 by an actor".to_owned(),
+        weft: mib_per_s("weft"),
+        yardstick: format!("bare hyper {}", mib_per_s("bare")),
+        ratio: Some(ratio),
+        reach: "at least 0.8 times",
+        met: Some(ratio >= 0.8),
+    });
+    Ok(result)
+}

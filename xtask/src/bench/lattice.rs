@@ -1,7 +1,7 @@
 //! Two hosts and a nats-server on this machine: what a call, a request and a body cost that go to the other host.
 //!
-//! The yardsticks run beside it on the same server: bare request and reply of async-nats, in two processes too, by the
-//! example `calls` of the lattice; and the same request to the host that runs the actor.
+//! The yardsticks run beside it on the same server: bare request and reply of async-nats, in two processes too, by
+//! `lattice-calls`; and the same request to the host that runs the actor.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -91,6 +91,18 @@ impl Lattice {
         sh::read(COMMAND_LIMIT, &mut command)
     }
 
+    /// The address of a host's run.
+    fn address_of(&self, subjects: &Subjects, host: &str) -> anyhow::Result<String> {
+        let text = self.weft(subjects, &["get", "hosts", "--output", "json"])?;
+        let hosts: Value = serde_json::from_str(&text)?;
+        let hosts = hosts["hosts"].as_array().into_iter().flatten();
+        let mut found = hosts.filter(|seen| seen["name"] == host);
+        let address = found.next().and_then(|seen| seen["address"].as_str());
+        Ok(address
+            .with_context(|| format!("no address of {host} in {text}"))?
+            .to_owned())
+    }
+
     /// The caller on `h1`; all that it and clients call on `h2`.
     fn deploy(&self, subjects: &Subjects) -> anyhow::Result<()> {
         let guest = |name| subjects.guest(name).display().to_string();
@@ -104,7 +116,10 @@ actors:
     limits: {{ timeout: 2m, cpuTime: 1m }}
     links:
       test:call: {{ actor: callee }}
-  callee: {{ component: {} }}
+  callee:
+    component: {}
+    links:
+      test:call/echo: {{ actor: callee }}
   hello: {{ component: {} }}
   echo: {{ component: {} }}
 routes:
@@ -142,57 +157,67 @@ pub(super) fn measure(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Resul
     lattice.deploy(subjects)?;
     let rounds = subjects.rounds();
 
-    eprintln!("Measuring calls over NATS behind our transport, beside bare async-nats");
-    let mut example = Command::new(&subjects.calls);
-    let native = sh::read(EXAMPLE_LIMIT, example.arg(&lattice.url))?;
+    eprintln!("Measuring calls over NATS to native code and to an actor, beside bare async-nats");
+    let mut program = Command::new(&subjects.calls);
+    program.args([&lattice.url, "default", &lattice.address_of(subjects, "h2")?]);
+    let text = sh::read(EXAMPLE_LIMIT, &mut program)?;
     let mut raw = serde_json::Map::new();
     for len in LENS {
-        let [bare_p50, _, bare_rate] = figures(&native, len, "bare")?;
-        let [p50, _, rate] = figures(&native, len, "weft")?;
-        rows.push(Row {
-            what: format!("call over NATS, {len} B, native echo, p50"),
-            weft: format!("{p50:.0} us"),
-            yardstick: format!("bare async-nats {bare_p50:.0} us"),
-            ratio: Some(p50 / bare_p50),
-            reach: "at most 1.25 times",
-            met: Some(p50 / bare_p50 <= 1.25),
-        });
-        rows.push(Row {
-            what: "the same, calls a second".to_owned(),
-            weft: format!("{:.1}k/s", rate / 1e3),
-            yardstick: format!("bare async-nats {:.1}k/s", bare_rate / 1e3),
-            ratio: Some(rate / bare_rate),
-            reach: "at least 0.8 times",
-            met: Some(rate / bare_rate >= 0.8),
-        });
+        let bare = figures(&text, len, "bare")?;
+        let ways = [
+            ("weft", "native code", 0.8),
+            ("actor", "an actor, a fresh instance each", 0.5),
+        ];
+        for (way, what, share) in ways {
+            let Figures { p50, rate, ratios } = figures(&text, len, way)?;
+            rows.push(Row {
+                what: format!("call over NATS to {what}, {len} B, p50"),
+                weft: format!("{p50:.0} us"),
+                yardstick: format!("bare async-nats {:.0} us", bare.p50),
+                ratio: Some(ratios[0]),
+                reach: if way == "weft" { "at most 1.25 times" } else { "" },
+                met: (way == "weft").then_some(ratios[0] <= 1.25),
+            });
+            rows.push(Row {
+                what: "the same, calls a second".to_owned(),
+                weft: format!("{:.1}k/s", rate / 1e3),
+                yardstick: format!("bare async-nats {:.1}k/s", bare.rate / 1e3),
+                ratio: Some(ratios[1]),
+                reach: if way == "weft" {
+                    "at least 0.8 times"
+                } else {
+                    "at least 0.5 times"
+                },
+                met: Some(ratios[1] >= share),
+            });
+            raw.insert(
+                format!("{way}_{len}"),
+                json!({ "bare_p50_us": bare.p50, "p50_us": p50, "bare_rate": bare.rate, "rate": rate }),
+            );
+        }
         eprintln!("Measuring calls from actor to actor over NATS, {len} B, {rounds} rounds");
-        let path = format!(
-            "/caller/repeat?n={}&len={len}",
-            if len > 10_000 { CALLS / 10 } else { CALLS }
-        );
-        let calls = f64::from(if len > 10_000 { CALLS / 10 } else { CALLS });
+        let calls = if len > 10_000 { CALLS / 10 } else { CALLS };
         let mut times = Vec::new();
         for _ in 0..rounds {
-            let text = get_text(lattice.http[0], &path)?;
-            let nanos = text
+            let answer = get_text(lattice.http[0], &format!("/caller/repeat?n={calls}&len={len}"))?;
+            let nanos = answer
                 .lines()
                 .filter_map(|line| line.trim().parse::<f64>().ok())
                 .next_back();
-            times.push(nanos.with_context(|| format!("`{path}` answered {text}"))? / calls / 1e3);
+            times.push(
+                nanos.with_context(|| format!("the caller answered {answer}"))? / f64::from(calls) / 1e3,
+            );
         }
         let each = median(times);
         rows.push(Row {
-            what: format!("actor to actor over NATS, {len} B, a fresh instance each"),
+            what: format!("actor to actor over NATS, {len} B, one at a time"),
             weft: format!("{each:.0} us"),
-            yardstick: format!("bare async-nats {bare_p50:.0} us"),
-            ratio: Some(each / bare_p50),
-            reach: "p50 at most 1.25 times",
-            met: Some(each / bare_p50 <= 1.25),
+            yardstick: format!("bare async-nats {:.0} us", bare.p50),
+            ratio: Some(each / bare.p50),
+            reach: "",
+            met: None,
         });
-        raw.insert(
-            len.to_string(),
-            json!({ "bare_p50_us": bare_p50, "native_p50_us": p50, "actor_us": each }),
-        );
+        raw.insert(format!("pair_{len}"), json!({ "us": each }));
     }
 
     eprintln!("Measuring HTTP that is forwarded to the other host, {rounds} rounds");
@@ -251,18 +276,32 @@ pub(super) fn measure(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Resul
     Ok(Value::Object(raw))
 }
 
-/// p50 and p99 in us, and calls a second, of a line of the example.
-fn figures(text: &str, len: usize, way: &str) -> anyhow::Result<[f64; 3]> {
-    let begin = format!("{len:>6} B  {way}  ");
+/// What a line of `lattice-calls` says.
+struct Figures {
+    /// In us.
+    p50: f64,
+    /// Calls a second.
+    rate: f64,
+    /// Of both, to those of bare calls.
+    ratios: [f64; 2],
+}
+
+fn figures(text: &str, len: usize, way: &str) -> anyhow::Result<Figures> {
+    let begin = format!("{len:>6} B  {way:5}  ");
     let line = text.lines().find(|line| line.starts_with(&begin));
     let line = line.with_context(|| format!("no line for {len} B {way} in\n{text}"))?;
     let numbers: Vec<f64> = line[begin.len()..]
         .split_whitespace()
         .filter_map(|word| word.parse().ok())
         .collect();
-    numbers[..]
-        .try_into()
-        .with_context(|| format!("failed to read {line}"))
+    match numbers[..] {
+        [p50, _, rate, to_p50, _, to_rate] => Ok(Figures {
+            p50,
+            rate,
+            ratios: [to_p50, to_rate],
+        }),
+        _ => bail!("failed to read {line}"),
+    }
 }
 
 /// Bytes that come back of a body that is sent while it is read.

@@ -1,19 +1,27 @@
-//! What tests run against: Redis, Postgres and an OCI registry, from Debian's packages where the machine has none.
+//! What tests run against: Redis, Postgres and an OCI registry, from Debian's packages where the machine has none, and
+//! a server of S3's protocol, which Cargo compiles.
 //!
 //! `capabilities/servers` finds them again: there the places are listed in which it looks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::sh;
 
 use super::debian::{self, Packages};
 
 /// Where Debian keeps the programs of each version of Postgres.
 const POSTGRES_VERSIONS: &str = "usr/lib/postgresql";
+/// The server of S3's protocol. It is no dependency of the project, as it would ask other features of what wasmtime is
+/// compiled with.
+const S3: &str = "0.14.1";
+/// A slow machine compiles it in a quarter of an hour.
+const COMPILE_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The two programs that a test needs: one makes a data folder, the other serves it.
 const POSTGRES_PROGRAMS: [&str; 2] = ["initdb", "postgres"];
 
@@ -21,6 +29,7 @@ pub(crate) struct Servers {
     pub(crate) redis: PathBuf,
     pub(crate) postgres: PathBuf,
     pub(crate) registry: PathBuf,
+    pub(crate) s3: PathBuf,
 }
 
 pub(crate) fn ensure(cache: &Cache) -> anyhow::Result<Servers> {
@@ -30,7 +39,40 @@ pub(crate) fn ensure(cache: &Cache) -> anyhow::Result<Servers> {
             .context("Postgres is missing. Install it (Debian: apt-get install postgresql)")?,
         registry: registry(cache)
             .context("docker-registry is missing. Install it (Debian: apt-get install docker-registry)")?,
+        s3: s3(cache).context("s3s-fs is missing. Install it (cargo install s3s-fs --features binary)")?,
     })
+}
+
+fn s3(cache: &Cache) -> anyhow::Result<PathBuf> {
+    if let Some(program) = sh::which("s3s-fs") {
+        return Ok(program);
+    }
+    let root = cache.path(format!("tools/s3s-fs-{S3}"));
+    let program = root.join("bin/s3s-fs");
+    // Cargo moves the program there when it is complete, so this needs no entry of the cache.
+    if program.exists() {
+        return Ok(program);
+    }
+    // A build that was interrupted goes on from here. Not optimized, it takes a third of the time.
+    let build = cache.path("tools/s3s-fs-build");
+    let mut cargo = Command::new("cargo");
+    crate::actors::clear_cargo_env(&mut cargo);
+    cargo.args([
+        "install",
+        "s3s-fs",
+        "--version",
+        S3,
+        "--features",
+        "binary",
+        "--locked",
+        "--debug",
+    ]);
+    cargo.arg("--root").arg(&root);
+    // The project's own configuration of cargo is not for this.
+    cargo.env("CARGO_TARGET_DIR", &build).current_dir(cache.path(""));
+    sh::run(&format!("Compiling s3s-fs {S3}, once"), COMPILE_LIMIT, &mut cargo)?;
+    cache::remove(&build)?;
+    Ok(program)
 }
 
 fn redis(cache: &Cache) -> anyhow::Result<PathBuf> {

@@ -34,6 +34,48 @@ pub async fn key_value(open: impl Fn() -> Arc<dyn KeyValue>) {
     refuses_all_but_closing_once_closed(&*open()).await;
 }
 
+/// Runs the rule of backends that can tell their buckets, on an empty store.
+///
+/// # Panics
+/// If the backend breaks it.
+pub async fn tells_its_buckets(store: &dyn KeyValue) {
+    let shop = Some(("default", "shop"));
+    assert!(store.buckets(shop).await.unwrap().is_empty());
+    let own =
+        ["a", "a\u{1}", "a/b", "%2F*[}{?\\", "ä", ""].map(|name| Bucket::scoped("default", "shop", name));
+    let others = [
+        Bucket::scoped("default", "shop2", "a"),
+        Bucket::scoped("default", "sho", "a"),
+        Bucket::scoped("other", "shop", "a"),
+    ];
+    let shared = ["a", "shop"].map(Bucket::shared);
+    for bucket in own.iter().chain(&others).chain(&shared) {
+        for key in ["k", "l", "}:k", "\0"] {
+            store.set(bucket, key, "v".into()).await.unwrap();
+        }
+    }
+    let told = async |scope| {
+        let mut told = store.buckets(scope).await.unwrap();
+        told.sort_by_key(ToString::to_string);
+        told
+    };
+    let sorted = |buckets: &[Bucket]| {
+        let mut buckets = buckets.to_vec();
+        buckets.sort_by_key(ToString::to_string);
+        buckets
+    };
+    assert_eq!(told(shop).await, sorted(&own));
+    assert_eq!(told(None).await, sorted(&shared));
+    for key in ["k", "l", "}:k", "\0"] {
+        store.delete(&own[0], key).await.unwrap();
+    }
+    assert_eq!(
+        told(shop).await,
+        sorted(&own[1..]),
+        "a bucket without a key is told"
+    );
+}
+
 fn bucket() -> Bucket {
     Bucket::scoped("default", "shop", "items")
 }

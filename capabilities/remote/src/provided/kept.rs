@@ -1,6 +1,7 @@
-//! What a provider keeps for its callers: open transactions, and what comes or goes in parts.
+//! What a provider keeps for its callers: open transactions, objects that are read or written, and what comes or goes in
+//! parts.
 //!
-//! Owns the bounds on both, and when each is let go of: when it is used up, its owner has gone, or nothing was done with
+//! Owns the bounds on all, and when each is let go of: when it is used up, its owner has gone, or nothing was done with
 //! it for a while. An id is random, and only its owner gets at what it names.
 
 use std::collections::HashMap;
@@ -10,14 +11,18 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use weft_capabilities::SqlTransaction;
+use weft_capabilities::{BlobWriter, SqlTransaction};
 use weft_lattice::subject::Address;
 
+use super::blob_store::Reading;
 use crate::PARTS_LEN_MAX;
 use crate::shape::PartsError;
 
-/// Transactions and parts that are kept at once: more than a backend has connections.
+/// All that is kept at once: more than a backend has connections.
 const KEPT_MAX: usize = 1_024;
+
+/// Objects that are read or written at once; each may hold a megabyte, and a file.
+const OBJECTS_MAX: usize = 128;
 
 /// Bytes of all that is kept in parts: three of the longest.
 const KEPT_BYTES_MAX: usize = 3 * PARTS_LEN_MAX;
@@ -34,11 +39,41 @@ pub(super) struct Owner {
 pub(super) enum What {
     /// None while a statement runs in it.
     Transaction(Option<Box<dyn SqlTransaction>>),
+    /// None while a chunk is read.
+    Reading(Option<Reading>),
+    /// None while a chunk is written.
+    Writing(Option<Writing>),
     /// Arguments that come, and how long they will be.
     Incoming(BytesMut, usize),
     /// Results that are fetched.
     Outgoing(Bytes),
 }
+
+/// An object that is written, and how many bytes came.
+pub(super) struct Writing {
+    pub(super) writer: Box<dyn BlobWriter>,
+    pub(super) written: u64,
+}
+
+/// What one call at a time has, and its place while no call does.
+pub(super) trait Lent: Sized {
+    fn place(what: &mut What) -> Option<&mut Option<Self>>;
+}
+
+macro_rules! lent {
+    ($($ty:ty: $case:ident),*) => {
+        $(impl Lent for $ty {
+            fn place(what: &mut What) -> Option<&mut Option<Self>> {
+                match what {
+                    What::$case(place) => Some(place),
+                    _ => None,
+                }
+            }
+        })*
+    };
+}
+
+lent!(Box<dyn SqlTransaction>: Transaction, Reading: Reading, Writing: Writing);
 
 #[derive(Default)]
 pub(super) struct Kept {
@@ -62,19 +97,20 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct KeptStats {
     pub(super) transactions: u64,
+    pub(super) objects: u64,
     pub(super) reserved: u64,
     pub(super) expired: u64,
 }
 
-/// Why a transaction can't be had.
-pub(super) enum NoTransaction {
+/// Why what is kept can't be had.
+pub(super) enum NotTaken {
     Gone,
     Busy,
 }
 
-/// A transaction that a statement runs in. Dropped before [`Taken::give_back`], the transaction ends.
-pub(super) struct Taken<'k> {
-    pub(super) transaction: Option<Box<dyn SqlTransaction>>,
+/// What a call has. Dropped before [`Taken::give_back`], it ends.
+pub(super) struct Taken<'k, T: Lent> {
+    pub(super) lent: Option<T>,
     kept: &'k Kept,
     id: Id,
     given_back: bool,
@@ -83,10 +119,21 @@ pub(super) struct Taken<'k> {
 impl What {
     fn reserves(&self) -> usize {
         match self {
-            Self::Transaction(_) => 0,
+            Self::Transaction(_) | Self::Reading(_) | Self::Writing(_) => 0,
             Self::Incoming(_, len) => *len,
             Self::Outgoing(bytes) => bytes.len(),
         }
+    }
+
+    fn is_lent(&self) -> bool {
+        matches!(
+            self,
+            Self::Transaction(None) | Self::Reading(None) | Self::Writing(None)
+        )
+    }
+
+    fn is_object(&self) -> bool {
+        matches!(self, Self::Reading(_) | Self::Writing(_))
     }
 }
 
@@ -97,6 +144,11 @@ impl Table {
         let entry = self.entries.get_mut(id).filter(|entry| entry.owner == *owner)?;
         entry.touched = Instant::now();
         Some(entry)
+    }
+
+    fn objects(&self) -> usize {
+        let entries = self.entries.values();
+        entries.filter(|entry| entry.what.is_object()).count()
     }
 
     fn remove(&mut self, id: &Id) -> Option<What> {
@@ -132,7 +184,9 @@ impl Kept {
     pub(super) fn keep_as(&self, id: Id, owner: &Owner, what: What) -> bool {
         let mut table = self.table();
         let reserved = table.reserved.saturating_add(what.reserves());
-        let is_full = table.entries.len() >= KEPT_MAX || reserved > KEPT_BYTES_MAX;
+        let is_full = table.entries.len() >= KEPT_MAX
+            || reserved > KEPT_BYTES_MAX
+            || what.is_object() && table.objects() >= OBJECTS_MAX;
         if is_full || table.entries.contains_key(&id) {
             return false;
         }
@@ -146,16 +200,14 @@ impl Kept {
         true
     }
 
-    /// The transaction `id`, for one statement.
-    pub(super) fn take_transaction(&self, id: &[u8], owner: &Owner) -> Result<Taken<'_>, NoTransaction> {
+    /// What `id` names, for one call.
+    pub(super) fn take<T: Lent>(&self, id: &[u8], owner: &Owner) -> Result<Taken<'_, T>, NotTaken> {
         let mut table = self.table();
-        let Some(What::Transaction(transaction)) = table.of(id, owner).map(|entry| &mut entry.what) else {
-            return Err(NoTransaction::Gone);
-        };
+        let place = table.of(id, owner).and_then(|entry| T::place(&mut entry.what));
         Ok(Taken {
-            transaction: Some(transaction.take().ok_or(NoTransaction::Busy)?),
+            lent: Some(place.ok_or(NotTaken::Gone)?.take().ok_or(NotTaken::Busy)?),
             kept: self,
-            id: id.try_into().map_err(|_| NoTransaction::Gone)?,
+            id: id.try_into().map_err(|_| NotTaken::Gone)?,
             given_back: false,
         })
     }
@@ -220,10 +272,8 @@ impl Kept {
 
     pub(super) fn let_go_of_idle(&self, now: Instant, idle_max: Duration) {
         let mut table = self.table();
-        let is_idle = |entry: &Entry| {
-            let runs = matches!(entry.what, What::Transaction(None));
-            !runs && now.saturating_duration_since(entry.touched) >= idle_max
-        };
+        let is_idle =
+            |entry: &Entry| !entry.what.is_lent() && now.saturating_duration_since(entry.touched) >= idle_max;
         let gone = table.remove_if(is_idle);
         table.expired += gone.len() as u64;
         drop(table);
@@ -252,6 +302,7 @@ impl Kept {
         let is_transaction = |entry: &&Entry| matches!(entry.what, What::Transaction(_));
         KeptStats {
             transactions: table.entries.values().filter(is_transaction).count() as u64,
+            objects: table.objects() as u64,
             reserved: table.reserved as u64,
             expired: table.expired,
         }
@@ -264,24 +315,26 @@ impl Kept {
     }
 }
 
-impl Taken<'_> {
-    /// The statement has ended: the transaction waits for the next, if its owner did not end it meanwhile.
+impl<T: Lent> Taken<'_, T> {
+    /// The call has ended: what it had waits for the next, if its owner did not end it meanwhile.
     pub(super) fn give_back(mut self) {
         let mut table = self.kept.table();
         if let Some(entry) = table.entries.get_mut(&self.id) {
             entry.touched = Instant::now();
-            entry.what = What::Transaction(self.transaction.take());
+            if let Some(place) = T::place(&mut entry.what) {
+                *place = self.lent.take();
+            }
         }
         self.given_back = true;
     }
 
-    /// The transaction, for its end.
-    pub(super) fn into_inner(mut self) -> Option<Box<dyn SqlTransaction>> {
-        self.transaction.take()
+    /// What it has, for its end.
+    pub(super) fn into_inner(mut self) -> Option<T> {
+        self.lent.take()
     }
 }
 
-impl Drop for Taken<'_> {
+impl<T: Lent> Drop for Taken<'_, T> {
     fn drop(&mut self) {
         if self.given_back {
             return;

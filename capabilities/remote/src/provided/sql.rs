@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use weft_capabilities::{Sql, SqlError, SqlValue};
+use weft_capabilities::{Sql, SqlError, SqlTransaction, SqlValue};
 use weft_lattice::envelope::Failure;
 
-use super::kept::{NoTransaction, Taken, What};
+use super::kept::{NotTaken, Taken, What};
 use super::{Called, Shared};
 use crate::SQL;
 use crate::cbor::encode;
@@ -69,14 +69,15 @@ impl Called<'_> {
         })
     }
 
-    fn transaction<'k>(&self, shared: &'k Shared, id: &[u8]) -> Result<Taken<'k>, SqlError> {
-        shared
-            .kept
-            .take_transaction(id, self.owner)
-            .map_err(|error| match error {
-                NoTransaction::Gone => gone(),
-                NoTransaction::Busy => SqlError::Busy,
-            })
+    fn transaction<'k>(
+        &self,
+        shared: &'k Shared,
+        id: &[u8],
+    ) -> Result<Taken<'k, Box<dyn SqlTransaction>>, SqlError> {
+        shared.kept.take(id, self.owner).map_err(|error| match error {
+            NotTaken::Gone => gone(),
+            NotTaken::Busy => SqlError::Busy,
+        })
     }
 }
 
@@ -108,7 +109,7 @@ async fn query_in(
     params: Vec<SqlValue>,
 ) -> Result<weft_capabilities::Rows, SqlError> {
     let mut taken = called.transaction(shared, id)?;
-    let transaction = taken.transaction.as_mut().ok_or_else(gone)?;
+    let transaction = taken.lent.as_mut().ok_or_else(gone)?;
     let rows = transaction.query(statement, params).await;
     taken.give_back();
     rows
@@ -122,7 +123,7 @@ async fn execute_in(
     params: Vec<SqlValue>,
 ) -> Result<u64, SqlError> {
     let mut taken = called.transaction(shared, id)?;
-    let transaction = taken.transaction.as_mut().ok_or_else(gone)?;
+    let transaction = taken.lent.as_mut().ok_or_else(gone)?;
     let done = transaction.execute(statement, params).await;
     taken.give_back();
     done.map(|done| done.rows_affected)

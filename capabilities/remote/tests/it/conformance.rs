@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use weft_blob::{FsBlobStore, FsOptions};
 use weft_capabilities::conformance::{self, SqlDialect};
-use weft_capabilities::{KeyValue, MemoryKeyValue};
+use weft_capabilities::{KeyValue, MemoryBlobStore, MemoryKeyValue};
 use weft_redb::{RedbKeyValue, RedbOptions};
 use weft_sqlite::{SqliteOptions, SqliteSql};
 
@@ -43,6 +44,19 @@ async fn sqlite_conforms(pair: Pair) {
     conformance::sql(open, SQLITE).await;
 }
 
+async fn files_conform(pair: Pair) {
+    let folder = tempfile::tempdir().unwrap();
+    let count = AtomicU32::new(0);
+    let open = || {
+        let folder = folder
+            .path()
+            .join(count.fetch_add(1, Ordering::Relaxed).to_string());
+        let store = FsBlobStore::open(&folder, FsOptions::default()).unwrap();
+        pair.blob_store(Arc::new(store))
+    };
+    conformance::blob_store(open, usize::MAX).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn key_value_in_memory_keeps_the_contract_within_a_process() {
     let pair = Pair::in_memory().await;
@@ -68,4 +82,24 @@ async fn sqlite_keeps_the_contract_within_a_process() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_keeps_the_contract_over_nats() {
     sqlite_conforms(Pair::on_nats("").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blob_store_in_memory_keeps_the_contract_within_a_process() {
+    let pair = Pair::in_memory().await;
+    conformance::blob_store(
+        || pair.blob_store(Arc::new(MemoryBlobStore::default())),
+        usize::MAX,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_keep_the_contract_over_nats() {
+    files_conform(Pair::on_nats("").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_keep_the_contract_over_nats_with_small_messages() {
+    files_conform(Pair::on_nats("max_payload: 65536").await).await;
 }

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use weft_capabilities::{KeyValue, Sql};
+use weft_capabilities::{BlobStore, KeyValue, Sql};
 use weft_lattice::envelope::{Failure, FailureKind};
 use weft_lattice::rpc::{Client, Invocation, Place, Server, Service, Stamps};
 use weft_lattice::subject::{Address, Subjects};
 use weft_lattice::transport::nats::{NatsSettings, NatsTransport, Role};
 use weft_lattice::transport::{Served, Transport};
-use weft_remote::{Backend, Provided, Remote, RemoteKeyValue, RemoteSql};
+use weft_remote::{Backend, Provided, Remote, RemoteBlobStore, RemoteKeyValue, RemoteSql};
 use weft_servers::Nats;
 
 #[derive(Default)]
@@ -152,6 +152,10 @@ impl Pair {
 
     pub(crate) fn key_value(&self, store: Arc<dyn KeyValue>) -> Arc<dyn KeyValue> {
         Arc::new(RemoteKeyValue::new(self.provide(Backend::KeyValue(store)).0))
+    }
+
+    pub(crate) fn blob_store(&self, store: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
+        Arc::new(RemoteBlobStore::new(self.provide(Backend::BlobStore(store)).0))
     }
 
     pub(crate) fn sql(&self, database: Arc<dyn Sql>) -> Arc<dyn Sql> {

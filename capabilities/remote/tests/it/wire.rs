@@ -24,15 +24,15 @@ use wit_parser::{FunctionKind, Resolve, TypeDefKind, UnresolvedPackageGroup};
 
 use crate::hosts::User;
 
-fn root(below: &str) -> std::path::PathBuf {
+pub(crate) fn root(below: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(below)
 }
 
 /// The package, as WIT has it.
-struct Wit(Resolve);
+pub(crate) struct Wit(Resolve);
 
 impl Wit {
-    fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let path = root("wit/deps/weft-provider.wit");
         let text = fs::read_to_string(&path).unwrap();
         let mut resolve = Resolve::default();
@@ -42,7 +42,7 @@ impl Wit {
     }
 
     /// The types of the arguments and of the results.
-    fn function(&self, interface: &str, function: &str) -> (Vec<Type>, Vec<Type>) {
+    pub(crate) fn function(&self, interface: &str, function: &str) -> (Vec<Type>, Vec<Type>) {
         let name = interface.split(['/', '@']).nth(1).unwrap();
         let found = self
             .0
@@ -95,7 +95,7 @@ impl Wit {
 }
 
 /// What was said: interface, function, arguments, results.
-type Said = Arc<Mutex<Vec<(String, String, Bytes, Bytes)>>>;
+pub(crate) type Said = Arc<Mutex<Vec<(String, String, Bytes, Bytes)>>>;
 
 /// A provider, of which all that is said is written down.
 struct Overheard(Provided, Said);
@@ -121,7 +121,10 @@ impl Service for Overheard {
     }
 }
 
-async fn overheard<T>(backend: Backend, talk: impl AsyncFnOnce(weft_remote::Remote) -> T) -> (T, Said) {
+pub(crate) async fn overheard<T>(
+    backend: Backend,
+    talk: impl AsyncFnOnce(weft_remote::Remote) -> T,
+) -> (T, Said) {
     let (hub, said) = (Hub::new(), Said::default());
     let (subjects, address) = (Subjects::new("one").unwrap(), Address::new("h", 1).unwrap());
     // Messages are small, so that some things go in parts.
@@ -135,7 +138,7 @@ async fn overheard<T>(backend: Backend, talk: impl AsyncFnOnce(weft_remote::Remo
     (talk(remote).await, said)
 }
 
-fn agree_with_the_wit(said: &Said, wit: &Wit) -> Vec<String> {
+pub(crate) fn agree_with_the_wit(said: &Said, wit: &Wit) -> Vec<String> {
     let said = said.lock().unwrap();
     for (interface, function, args, results) in said.iter() {
         let types = wit.function(interface, function);
@@ -279,7 +282,7 @@ async fn what_is_said_is_what_the_wit_says() {
     );
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{}{byte:02x}", if text.is_empty() { "" } else { " " }).unwrap();
         text
@@ -369,7 +372,7 @@ async fn the_document_shows_each_function_as_it_goes() {
     assert!(doc.contains(&all), "docs/wire.md should have the rows\n{all}\n");
 }
 
-fn invocation(interface: &str, function: &str, body: Bytes) -> Invocation {
+pub(crate) fn invocation(interface: &str, function: &str, body: Bytes) -> Invocation {
     Invocation {
         id: InvocationId::random(),
         target: "default/test/p".to_owned(),
@@ -455,7 +458,7 @@ proptest! {
 }
 
 /// Answers everything with the same bytes.
-struct Always(Bytes);
+pub(crate) struct Always(pub(crate) Bytes);
 
 impl Service for Always {
     fn call(&self, _: Invocation) -> BoxFuture<'static, Result<Bytes, Failure>> {

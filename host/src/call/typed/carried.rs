@@ -1,9 +1,11 @@
 //! The values of typed functions as the lattice carries them: the few shapes that there are.
 
-use weft_lattice::codec::Value;
+use weft_lattice::codec::{Type, Value};
 
 /// Arguments or results that can be told by a list of values.
 pub(super) trait Carried: Sized {
+    /// Their types.
+    fn types() -> Vec<Type>;
     /// As values.
     fn to_values(&self) -> Vec<Value>;
     /// Of values, if they have its types.
@@ -12,11 +14,16 @@ pub(super) trait Carried: Sized {
 
 /// One of them.
 trait One: Sized {
+    fn ty() -> Type;
     fn to_value(&self) -> Value;
     fn of_value(value: Value) -> Option<Self>;
 }
 
 impl<A: One> Carried for (A,) {
+    fn types() -> Vec<Type> {
+        vec![A::ty()]
+    }
+
     fn to_values(&self) -> Vec<Value> {
         vec![self.0.to_value()]
     }
@@ -28,6 +35,10 @@ impl<A: One> Carried for (A,) {
 }
 
 impl<A: One, B: One> Carried for (A, B) {
+    fn types() -> Vec<Type> {
+        vec![A::ty(), B::ty()]
+    }
+
     fn to_values(&self) -> Vec<Value> {
         vec![self.0.to_value(), self.1.to_value()]
     }
@@ -39,6 +50,10 @@ impl<A: One, B: One> Carried for (A, B) {
 }
 
 impl One for String {
+    fn ty() -> Type {
+        Type::String
+    }
+
     fn to_value(&self) -> Value {
         Value::String(self.clone())
     }
@@ -52,6 +67,10 @@ impl One for String {
 }
 
 impl One for Vec<u8> {
+    fn ty() -> Type {
+        Type::Bytes
+    }
+
     fn to_value(&self) -> Value {
         Value::Bytes(self.clone())
     }
@@ -65,6 +84,10 @@ impl One for Vec<u8> {
 }
 
 impl One for u32 {
+    fn ty() -> Type {
+        Type::U32
+    }
+
     fn to_value(&self) -> Value {
         Value::U32(*self)
     }
@@ -78,6 +101,10 @@ impl One for u32 {
 }
 
 impl<T: One> One for Option<T> {
+    fn ty() -> Type {
+        Type::Option(Box::new(T::ty()))
+    }
+
     fn to_value(&self) -> Value {
         Value::Option(self.as_ref().map(|some| Box::new(some.to_value())))
     }
@@ -92,6 +119,11 @@ impl<T: One> One for Option<T> {
 }
 
 impl<T: One, E: One> One for Result<T, E> {
+    fn ty() -> Type {
+        let (ok, err) = (Some(Box::new(T::ty())), Some(Box::new(E::ty())));
+        Type::Result { ok, err }
+    }
+
     fn to_value(&self) -> Value {
         Value::Result(match self {
             Ok(ok) => Ok(Some(Box::new(ok.to_value()))),

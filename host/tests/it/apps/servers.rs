@@ -1,13 +1,13 @@
-//! Actors on Redis and Postgres: servers of their own, started here.
+//! Actors on Redis, NATS and Postgres: servers of their own, started here.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
-use weft_servers::{Postgres, Redis};
+use weft_servers::{Nats, Postgres, Redis, S3};
 
 use super::{component, kv_app, shop};
-use crate::support::guests::SQL;
+use crate::support::guests::{BLOB, SQL};
 use crate::support::{AppFile, Weft};
 
 fn on_redis(server: &Redis) -> String {
@@ -41,6 +41,36 @@ async fn a_store_on_redis_outlives_its_host() {
         "6"
     );
     assert_eq!(server.cli(&["get", "weft:{default/store/one}:v:a"]).trim(), "1");
+}
+
+#[tokio::test]
+async fn a_store_on_nats_outlives_its_host_and_its_server() {
+    let mut server = Nats::start_with_jetstream("authorization { user: weft, password: secret }");
+    let port = server.port();
+    let app = kv_app(&format!(
+        "nats, config: {{ url: \"nats://weft:secret@127.0.0.1:{port}\", bucket: carts, timeoutMs: 10000 }}"
+    ));
+    let weft = Weft::app(&app, &[]);
+    assert_eq!(weft.send("PUT", "/one/a", "1").await.status, 200);
+    assert_eq!(
+        weft.send("POST", "/incr/n?by=5&bucket=one", "")
+            .await
+            .text()
+            .trim(),
+        "5"
+    );
+    drop(weft);
+    server.kill();
+    server.restart();
+    let weft = Weft::app(&app, &[]);
+    assert_eq!(weft.get("/one/a").await.text(), "1");
+    assert_eq!(
+        weft.send("POST", "/incr/n?by=1&bucket=one", "")
+            .await
+            .text()
+            .trim(),
+        "6"
+    );
 }
 
 #[tokio::test]
@@ -87,6 +117,64 @@ routes:
     let weft = Weft::app(&app, &[]);
     let rows = post(&weft, "/query", "SELECT n, at FROM t").await["rows"].clone();
     assert_eq!(rows, json!([["1.50", "2024-02-29 10:00:00+00"]]));
+}
+
+#[tokio::test]
+async fn objects_on_s3_outlive_their_host_and_pass_through_it_in_bounded_memory() {
+    let server = S3::start();
+    let blob = component(BLOB);
+    let app = AppFile::new(&format!(
+        "
+apiVersion: weft/v1
+name: objects
+actors:
+  blob:
+    component: {blob}
+    links:
+      wasi:blobstore: {{ provider: objects }}
+providers:
+  objects:
+    capability: blob-store
+    backend: s3
+    config: {{ bucket: {}, endpoint: \"{}\", accessKeyId: {}, secretAccessKey: {} }}
+routes:
+  - actor: blob
+",
+        S3::BUCKET,
+        server.url(),
+        S3::ID,
+        S3::KEY
+    ));
+    let ok = async |weft: &Weft, method: &str, path: &str, body: &'static str| {
+        let reply = weft.send(method, path, body).await;
+        assert_eq!(reply.status, 200, "{method} {path}: {}", reply.text());
+        reply.text().to_owned()
+    };
+    let weft = Weft::app(&app, &[]);
+    ok(&weft, "POST", "/container?container=c", "").await;
+    ok(&weft, "PUT", "/object?container=c&name=o&order=late", "kept").await;
+    ok(&weft, "POST", "/fill?container=c&name=small&mib=1", "").await;
+    ok(&weft, "GET", "/check?container=c&name=small&mib=1", "").await;
+    let before = weft.memory_kib("VmHWM");
+    ok(&weft, "POST", "/fill?container=c&name=large&mib=64", "").await;
+    ok(&weft, "GET", "/check?container=c&name=large&mib=64", "").await;
+    let grown = weft.memory_kib("VmHWM") - before;
+    assert!(grown < 48 << 10, "the host grew by {grown} KiB");
+    drop(weft);
+
+    let weft = Weft::app(&app, &[]);
+    assert_eq!(weft.get("/object?container=c&name=o").await.text(), "kept");
+    assert_eq!(
+        weft.get("/object?container=c&name=large&start=250&end=252")
+            .await
+            .body,
+        [250, 0, 1].as_slice()
+    );
+    let key = server
+        .folder()
+        .join(S3::BUCKET)
+        .join("apps/default/objects/c/o/o");
+    assert_eq!(std::fs::read_to_string(key).unwrap(), "kept");
 }
 
 /// The example's own manifest; what it says of backends alone is changed.

@@ -63,6 +63,27 @@ async fn a_host_that_starts_without_the_others_serves_what_it_served_before() {
 }
 
 #[tokio::test]
+async fn hosts_whose_controller_is_gone_serve_on_and_say_so() {
+    let mut lattice = Lattice::of(2).await;
+    lattice.deploy(&one("hello", HELLO)).await;
+    lattice.hosts.remove(0).kill();
+    let second = &lattice.hosts[0];
+    let mut told = String::new();
+    for _ in 0..200 {
+        told = String::from_utf8(second.try_cli(&["get", "hosts"]).await.stderr).unwrap();
+        if told.contains("nothing can be changed") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(
+        told.contains("h2: no host with the control store is seen"),
+        "{told}"
+    );
+    assert_eq!(second.get("/").await.status, 200);
+}
+
+#[tokio::test]
 async fn each_call_to_a_host_that_is_killed_is_answered_or_fails_in_time() {
     let mut lattice = Lattice::of(3).await;
     lattice.deploy(&calls()).await;
@@ -113,4 +134,31 @@ async fn a_host_that_is_gone_for_good_is_replaced_by_one_of_the_same_name() {
     for host in &lattice.hosts {
         assert_eq!(host.get("/").await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn what_is_deployed_is_on_a_second_host_again_when_the_one_that_had_it_is_gone() {
+    let mut lattice = Lattice::of(2).await;
+    lattice.deploy(&one("hello", HELLO)).await;
+    lattice.place("hello", "h1").await;
+    // It does not run there, so that it is not fetched by itself.
+    let data = Arc::new(tempfile::tempdir().unwrap());
+    let third = Weft::host(&lattice.nats.url(), "h3", &[], data);
+    let has = async |host: &Weft| {
+        let kept = host.cli(&["artifacts", "--output", "json"]).await;
+        let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+        !kept["artifacts"].as_array().unwrap().is_empty()
+    };
+    lattice.hosts.push(third);
+    lattice.wait_for_members(3).await;
+    lattice.settle().await;
+    assert!(has(&lattice.hosts[1]).await && !has(&lattice.hosts[2]).await);
+    lattice.hosts.remove(1).kill();
+    for _ in 0..300 {
+        if has(&lattice.hosts[1]).await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("nobody took it: {}", lattice.hosts[0].log());
 }

@@ -1,5 +1,6 @@
 //! A real nats-server, and a proxy in front of it that can lose what goes through it.
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -19,7 +20,14 @@ pub(super) struct Server {
     program: PathBuf,
     pub(super) folder: TempDir,
     pub(super) port: u16,
+    monitor: u16,
     process: Option<Child>,
+}
+
+/// Ports that are free now; whoever takes one before its server does makes the test fail, not lie.
+pub(super) fn free_ports<const N: usize>() -> [u16; N] {
+    let taken = [(); N].map(|()| StdListener::bind("127.0.0.1:0").unwrap());
+    taken.map(|listener| listener.local_addr().unwrap().port())
 }
 
 fn program() -> PathBuf {
@@ -42,19 +50,15 @@ impl Server {
     /// Starts a server with `config` beside its address.
     pub(super) fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // Free now; whoever takes it before the server does makes the test fail, not lie.
-        let port = StdListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let [port, monitor] = free_ports();
         let config = config.replace("FOLDER", &folder.path().display().to_string());
-        let text = format!("listen: \"127.0.0.1:{port}\"\n{config}\n");
+        let text = format!("listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\n{config}\n");
         std::fs::write(folder.path().join("nats.conf"), text).unwrap();
         let mut server = Self {
             program: program(),
             folder,
             port,
+            monitor,
             process: None,
         };
         server.restart();
@@ -94,6 +98,26 @@ impl Server {
         }
     }
 
+    /// What its monitoring says at `path`, such as `/varz`.
+    pub(super) fn says(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.monitor)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// Waits until its monitoring says `part` at `path`.
+    pub(super) async fn until_it_says(&self, path: &str, part: &str) {
+        for _ in 0..600 {
+            if self.says(path).contains(part) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no {part} in {path}: {}\n{}", self.says(path), self.log());
+    }
+
     pub(super) fn settings(&self, host: &str) -> NatsSettings {
         NatsSettings::new(vec![format!("nats://127.0.0.1:{}", self.port)], host, Role::Calls)
     }
@@ -101,6 +125,15 @@ impl Server {
     pub(super) async fn join(&self, host: &str) -> NatsTransport {
         NatsTransport::connect(&self.settings(host)).await.unwrap()
     }
+}
+
+/// The number of `field` in what a server's monitoring says, the first if there are several.
+pub(super) fn number(text: &str, field: &str) -> u64 {
+    let (_, rest) = text
+        .split_once(&format!("\"{field}\": "))
+        .unwrap_or_else(|| panic!("no {field} in {text}"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
 }
 
 impl Drop for Server {

@@ -1,9 +1,9 @@
 //! What a call over NATS costs beside bare request and reply of async-nats on the same server.
 //!
-//! `cargo run --release -p weft-lattice --example calls -- nats://127.0.0.1:4222` starts this program again as the
-//! callee, which echoes in native code, and measures both in turns: one call at a time, and 256 at once (32 of
-//! 64 KiB). A line for each
-//! length and way: p50 and p99 in us, and calls a second; then the ratios of the medians of all rounds.
+//! `lattice-calls nats://127.0.0.1:4222 LATTICE ADDRESS` starts this program again as a callee, which echoes in native
+//! code, bare and behind our transport, and measures both beside the actor `default/far/callee` on the host ADDRESS, in
+//! turns: one call at a time, and 256 at once (32 of 64 KiB). A line for each length and way: p50 and p99 in us, calls a
+//! second, and the medians of the ratios to bare calls of all rounds.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -14,11 +14,16 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use tokio::task::JoinSet;
+use weft_lattice::codec::{Type, Value, encode_all};
 use weft_lattice::envelope::Failure;
 use weft_lattice::rpc::{Call, Candidate, Client, Invocation, Place, Server, Service, Stamps, Targets};
 use weft_lattice::subject::{Address, Subjects};
 use weft_lattice::transport::Transport;
 use weft_lattice::transport::nats::{NatsSettings, NatsTransport, Role};
+
+// As a host has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BARE: &str = "weft.bench.bare";
 const LENS: [usize; 3] = [16, 1 << 10, 64 << 10];
@@ -65,11 +70,18 @@ async fn join(url: &str, host: &str) -> anyhow::Result<NatsTransport> {
     Ok(NatsTransport::connect(&settings).await?)
 }
 
-/// One of the two ways to call.
+/// One of the ways to call.
 #[derive(Clone)]
 enum Way {
     Bare(async_nats::Client),
-    Weft(Client, Arc<Targets>),
+    /// To a callee in native code, or to an actor, whose values are encoded.
+    Weft(Client, Arc<Targets>, Callee),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Callee {
+    Native,
+    Actor,
 }
 
 impl Way {
@@ -77,11 +89,21 @@ impl Way {
         let len = body.len();
         let replied = match self {
             Self::Bare(client) => client.request(BARE, body).await?.payload,
-            Self::Weft(client, targets) => {
+            Self::Weft(client, targets, callee) => {
+                let (target, interface, function) = match callee {
+                    Callee::Native => ("default/bench/echo", "bench:echo/echo@1.0.0", "echo"),
+                    Callee::Actor => ("default/far/callee", "test:call/echo", "bytes"),
+                };
+                let body = match callee {
+                    Callee::Native => body,
+                    Callee::Actor => {
+                        encode_all("args", &[Type::Bytes], &[Value::Bytes(body.to_vec())])?.into()
+                    }
+                };
                 let call = Call {
-                    target: "default/bench/echo".to_owned(),
-                    interface: "bench:echo/echo@1.0.0".to_owned(),
-                    function: "echo".to_owned(),
+                    target: target.to_owned(),
+                    interface: interface.to_owned(),
+                    function: function.to_owned(),
                     body,
                     deadline: tokio::time::Instant::now() + Duration::from_secs(10),
                     hops: 0,
@@ -93,7 +115,7 @@ impl Way {
                 client.call(targets, call).await?.body
             }
         };
-        anyhow::ensure!(replied.len() == len, "another length came back");
+        anyhow::ensure!(replied.len() >= len, "another length came back");
         Ok(())
     }
 
@@ -138,33 +160,43 @@ fn median(mut numbers: Vec<f64>) -> f64 {
     numbers[numbers.len() / 2]
 }
 
-#[expect(clippy::print_stdout, reason = "it is what the program is for")]
-async fn measure(url: &str) -> anyhow::Result<()> {
+/// What calls `callee` in a lattice.
+async fn caller(url: &str, lattice: &str, callee: Address) -> anyhow::Result<(Client, Arc<Targets>)> {
     let transport: Arc<dyn Transport> = Arc::new(join(url, "caller").await?);
-    let (place, stamps) = (Place::default(), Stamps::starting_at(0));
+    let (subjects, stamps) = (Subjects::new(lattice)?, Stamps::starting_at(0));
     let client = Client::new(
         transport,
-        Subjects::new("bench")?,
+        subjects,
         address("caller")?,
-        place.clone(),
+        Place::default(),
         stamps,
         1,
     );
     let candidate = Candidate {
-        address: address("callee")?,
-        place,
+        address: callee,
+        place: Place::default(),
         revision: 1,
     };
-    let targets = Arc::new(client.targets("default", &[candidate], vec![(1, 1)])?);
+    let targets = client.targets("default", &[candidate], vec![(1, 1)])?;
+    Ok((client, Arc::new(targets)))
+}
+
+#[expect(clippy::print_stdout, reason = "it is what the program is for")]
+async fn measure(url: &str, lattice: &str, actor: &str) -> anyhow::Result<()> {
+    let (native, to_native) = caller(url, "bench", address("callee")?).await?;
+    let (far, to_actor) = caller(url, lattice, Address::parse(actor)?).await?;
     let ways = [
         ("bare", Way::Bare(async_nats::connect(url).await?)),
-        ("weft", Way::Weft(client, targets)),
+        ("weft", Way::Weft(native, to_native, Callee::Native)),
+        ("actor", Way::Weft(far, to_actor, Callee::Actor)),
     ];
-    let mut tries = 0;
-    while ways[0].1.call(Bytes::new()).await.is_err() || ways[1].1.call(Bytes::new()).await.is_err() {
-        tries += 1;
-        anyhow::ensure!(tries < 100, "the callee does not answer");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    for (name, way) in &ways {
+        let mut tries = 0;
+        while let Err(error) = way.call(Bytes::new()).await {
+            tries += 1;
+            anyhow::ensure!(tries < 100, "{name}: the callee does not answer: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
     for len in LENS {
         let body = Bytes::from(vec![7; len]);
@@ -173,7 +205,7 @@ async fn measure(url: &str) -> anyhow::Result<()> {
         } else {
             (2_000, 40_000)
         };
-        let mut all = [[const { Vec::new() }; 3], [const { Vec::new() }; 3]];
+        let mut all = [const { [const { Vec::new() }; 3] }; 3];
         for _ in 0..ROUNDS {
             for ((_, way), numbers) in ways.iter().zip(&mut all) {
                 let [p50, p99] = way.latency(&body, calls).await?;
@@ -182,27 +214,27 @@ async fn measure(url: &str) -> anyhow::Result<()> {
                 numbers[2].push(way.throughput(&body, many).await?);
             }
         }
-        let ratio = |at: usize| {
-            let pairs = all[1][at].iter().zip(&all[0][at]);
-            median(pairs.map(|(weft, bare)| weft / bare).collect())
-        };
-        let ratios = [ratio(0), ratio(1), ratio(2)];
         for ((name, _), numbers) in ways.iter().zip(&all) {
             let [p50, p99, rate] = numbers.each_ref().map(|numbers| median(numbers.clone()));
-            println!("{len:>6} B  {name}  p50 {p50:7.1} us  p99 {p99:7.1} us  {rate:8.0} calls/s");
+            let ratio = |at: usize| {
+                let pairs = std::iter::zip(&numbers[at], &all[0][at]);
+                median(pairs.map(|(own, bare)| own / bare).collect())
+            };
+            println!(
+                "{len:>6} B  {name:5}  p50 {p50:7.1} us  p99 {p99:7.1} us  {rate:8.0} calls/s  ratios {:.2} {:.2} {:.2}",
+                ratio(0),
+                ratio(1),
+                ratio(2)
+            );
         }
-        println!(
-            "{len:>6} B  ratio p50 {:.2}  p99 {:.2}  calls/s {:.2}",
-            ratios[0], ratios[1], ratios[2]
-        );
     }
     Ok(())
 }
 
 /// A process that ends with this one.
-struct Callee(Child);
+struct Process(Child);
 
-impl Drop for Callee {
+impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.0.kill();
@@ -215,13 +247,13 @@ async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["callee", url] => callee(url).await,
-        [url] => {
+        [url, lattice, actor] => {
             let mut command = Command::new(std::env::current_exe()?);
-            let callee = Callee(command.args(["callee", url]).stdin(Stdio::null()).spawn()?);
-            let measured = measure(url).await;
+            let callee = Process(command.args(["callee", url]).stdin(Stdio::null()).spawn()?);
+            let measured = measure(url, lattice, actor).await;
             drop(callee);
             measured
         }
-        _ => anyhow::bail!("usage: calls NATS-URL"),
+        _ => anyhow::bail!("usage: lattice-calls NATS-URL LATTICE ADDRESS"),
     }
 }

@@ -1,0 +1,222 @@
+//! What JetStream is asked, and what it answers: the messages of its API that the backends use.
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use weft_capabilities::KeyValueError;
+
+use crate::error::{OpenError, Reason, Unanswered};
+use crate::link::Connection;
+
+/// What the subjects of the API begin with.
+pub(crate) const API: &str = "$JS.API";
+
+/// What went wrong, by JetStream's numbers.
+pub(crate) mod code {
+    pub(crate) const NO_MESSAGE: u32 = 10_037;
+    pub(crate) const STREAM_NOT_FOUND: u32 = 10_059;
+    pub(crate) const STORE_FAILED: u32 = 10_077;
+    const WRONG_SEQUENCE: u32 = 10_071;
+    /// Another write of the subject is on its way to the replicas.
+    const SEQUENCE_NOT_READY: u32 = 10_163;
+    const WRONG_SEQUENCE_CONSTANT: u32 = 10_164;
+
+    /// Whether the subject has another last message than was expected.
+    pub(crate) fn is_conflict(code: u32) -> bool {
+        matches!(
+            code,
+            WRONG_SEQUENCE | SEQUENCE_NOT_READY | WRONG_SEQUENCE_CONSTANT
+        )
+    }
+}
+
+/// What JetStream refuses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, thiserror::Error)]
+#[serde(default)]
+#[error("JetStream refuses it: {description} ({err_code})")]
+pub(crate) struct Refusal {
+    /// As HTTP's.
+    pub(crate) code: u16,
+    pub(crate) err_code: u32,
+    pub(crate) description: String,
+}
+
+/// Why a request did nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{}", .0.text())]
+    Unanswered(Unanswered),
+    #[error(transparent)]
+    Refused(Refusal),
+    #[error("the stream is full: {bytes_max} bytes")]
+    Full { bytes_max: usize },
+    #[error("JetStream gave an answer of another shape")]
+    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<Failure> for KeyValueError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unanswered(unanswered) => unanswered.into(),
+            Failure::Full { bytes_max } => Self::Full { bytes_max },
+            // As HTTP has it: what may be better in a while.
+            Failure::Refused(refusal) if refusal.code >= 500 => Self::Unavailable(refusal.to_string()),
+            other => Self::Backend(Box::new(other)),
+        }
+    }
+}
+
+impl From<Unanswered> for Failure {
+    fn from(unanswered: Unanswered) -> Self {
+        Self::Unanswered(unanswered)
+    }
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    error: Refusal,
+}
+
+/// Reads an answer. A refusal has none of the fields that `T` must have.
+pub(crate) fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(payload).map_err(|error| match serde_json::from_slice(payload) {
+        Ok(Refused { error }) => Failure::Refused(error),
+        Err(_) => Failure::Unreadable(Box::new(error)),
+    })
+}
+
+/// Why a stream that is needed is not there.
+pub(crate) fn reason(failure: Failure) -> Reason {
+    match failure {
+        Failure::Unanswered(Unanswered::NoResponders) => {
+            Reason::away("JetStream is off at this server: turn it on there, and for the user's account")
+        }
+        Failure::Unanswered(Unanswered::Denied) => Reason::Denied,
+        failure => Reason::away(failure.to_string()),
+    }
+}
+
+/// The longest name of a bucket or stream, in bytes: with it, the longest key still fits in a line of the protocol.
+pub(crate) const NAME_LEN_MAX: usize = 64;
+
+/// Whether a bucket or stream can be called this.
+pub(crate) fn check_name(name: &str) -> Result<(), OpenError> {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    match (1..=NAME_LEN_MAX).contains(&name.len()) && name.chars().all(is_legal) {
+        true => Ok(()),
+        false => Err(OpenError::Name(name.to_owned())),
+    }
+}
+
+/// Where a stream's messages are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// In files.
+    #[default]
+    File,
+    /// In the server's memory.
+    Memory,
+}
+
+impl Storage {
+    /// As JetStream calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// Asks the API.
+pub(crate) async fn ask<T: DeserializeOwned>(
+    connection: &Connection,
+    subject: &str,
+    question: &impl Serialize,
+) -> Result<T, Failure> {
+    let question = serde_json::to_vec(question).map_err(|error| Failure::Unreadable(Box::new(error)))?;
+    let answer = connection
+        .request(format!("{API}.{subject}"), None, question.into())
+        .await?;
+    read(&answer.payload)
+}
+
+/// What a stream is, as far as it matters here.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StreamInfo {
+    pub(crate) config: StreamConfig,
+    #[serde(default)]
+    pub(crate) state: StreamState,
+    /// Subjects that the question was for, of which the answer has some.
+    #[serde(default)]
+    pub(crate) total: usize,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct StreamConfig {
+    #[serde(default)]
+    pub(crate) subjects: Vec<String>,
+    #[serde(default)]
+    pub(crate) max_msgs_per_subject: i64,
+    #[serde(default)]
+    pub(crate) max_bytes: i64,
+    #[serde(default)]
+    pub(crate) num_replicas: usize,
+    #[serde(default)]
+    pub(crate) allow_direct: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct StreamState {
+    /// Subjects, and how many messages each has.
+    #[serde(default)]
+    pub(crate) subjects: std::collections::HashMap<String, u64>,
+}
+
+/// Writes a message into the stream that has its subject, and gives its sequence.
+pub(crate) async fn publish(
+    connection: &Connection,
+    subject: String,
+    headers: Option<HeaderMap>,
+    payload: Bytes,
+) -> Result<u64, Failure> {
+    let answer = connection.request(subject, headers, payload).await?;
+    read_ack(&answer.payload)
+}
+
+/// Unlike others, a refusal of a write has what an acknowledgement has.
+fn read_ack(payload: &[u8]) -> Result<u64, Failure> {
+    #[derive(Deserialize)]
+    struct Ack {
+        seq: u64,
+        error: Option<Refusal>,
+    }
+    let Ack { seq, error } = read(payload)?;
+    match error {
+        None => Ok(seq),
+        Some(refusal) => Err(Failure::Refused(refusal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_a_refusal_from_an_answer_and_from_what_is_none() {
+        let info: StreamInfo = read(br#"{"config":{"num_replicas":3},"state":{"messages":1}}"#).unwrap();
+        assert_eq!(info.config.num_replicas, 3);
+        let refused =
+            br#"{"error":{"code":404,"err_code":10059,"description":"stream not found"},"total":0}"#;
+        let error = read::<StreamInfo>(refused).unwrap_err();
+        assert!(matches!(error, Failure::Refused(refusal) if refusal.err_code == code::STREAM_NOT_FOUND));
+        assert_eq!(read_ack(br#"{"stream":"KV_weft","seq":7}"#).unwrap(), 7);
+        let refused = br#"{"error":{"code":400,"err_code":10071},"stream":"KV_weft","seq":0}"#;
+        let error = read_ack(refused).unwrap_err();
+        assert!(matches!(error, Failure::Refused(refusal) if code::is_conflict(refusal.err_code)));
+        for other in [&b"{}"[..], b"", b"[]", b"\xff"] {
+            assert!(matches!(read::<StreamInfo>(other), Err(Failure::Unreadable(_))));
+        }
+    }
+}

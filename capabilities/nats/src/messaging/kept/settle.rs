@@ -1,0 +1,181 @@
+//! A delivery's end: the word to the server that it was handled or not, and what it is told while neither is known.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::{Message, Subject};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use weft_capabilities::MessagingError;
+use weft_capabilities::messaging::Settle;
+
+use super::super::{Broker, wire};
+use super::{DEAD, StreamOptions, nanos};
+use crate::jetstream;
+use crate::link::Connection;
+
+/// Bytes of the reason in a dead letter.
+const REASON_LEN_MAX: usize = 1_024;
+/// What a dead letter says beside what its message did.
+const REASON: &str = "Weft-Reason";
+const ATTEMPTS: &str = "Weft-Attempts";
+const CONSUMER: &str = "Weft-Consumer";
+
+/// The deliveries of one subscription that are not settled, by the subjects on which the server hears of them.
+#[derive(Clone, Default)]
+pub(super) struct Held(Arc<Mutex<HashSet<String>>>);
+
+impl Held {
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Tells the server of each that its time has to begin anew.
+    pub(super) async fn prolong(&self, connection: &Connection) {
+        let held: Vec<_> = self.lock().iter().cloned().collect();
+        for acks in held {
+            // A server that does not hear it delivers again.
+            drop(connection.publish(acks.into(), None, None, "+WPI".into()).await);
+        }
+    }
+}
+
+/// One delivery, until it is settled.
+pub(super) struct Kept {
+    broker: Arc<Broker>,
+    options: Arc<StreamOptions>,
+    consumer: Arc<str>,
+    held: Held,
+    acks: Subject,
+    /// As the stream has it.
+    message: Message,
+    /// How often it was delivered by now.
+    pub(super) attempt: u32,
+}
+
+impl Kept {
+    /// Holds a message that a consumer gave. `None` if it is not from one.
+    pub(super) fn hold(
+        broker: &Arc<Broker>,
+        options: &Arc<StreamOptions>,
+        consumer: &Arc<str>,
+        held: &Held,
+        message: &Message,
+    ) -> Option<Self> {
+        let acks = message.reply.clone()?;
+        let attempt = attempt(&acks)?;
+        held.lock().insert(acks.to_string());
+        Some(Self {
+            broker: broker.clone(),
+            options: options.clone(),
+            consumer: consumer.clone(),
+            held: held.clone(),
+            acks,
+            message: message.clone(),
+            attempt,
+        })
+    }
+
+    /// Gives it back, for whoever is next of the group.
+    pub(super) async fn release(self) {
+        // Otherwise it comes again when its time is over.
+        drop(self.tell("-NAK".to_owned()).await);
+    }
+
+    /// Puts it among the dead letters, and takes it from the stream after that.
+    pub(super) async fn bury(&self, reason: &str) -> Result<(), MessagingError> {
+        let mut headers = self.message.headers.clone().unwrap_or_default();
+        let reason: String = reason.chars().filter(|c| !c.is_control()).collect();
+        headers.insert(REASON, &reason[..reason.floor_char_boundary(REASON_LEN_MAX)]);
+        headers.insert(ATTEMPTS, self.attempt.to_string());
+        headers.insert(CONSUMER, &*self.consumer);
+        let subject = format!("{DEAD}.{}", self.message.subject);
+        tracing::warn!(
+            subject = %self.message.subject,
+            consumer = %self.consumer,
+            attempts = self.attempt,
+            reason,
+            "a message is a dead letter"
+        );
+        let buried = async {
+            let (connection, ()) = self.broker.link.connection().await?;
+            jetstream::publish(&connection, subject, Some(headers), self.message.payload.clone()).await
+        };
+        let buried = self.broker.link.within(self.broker.link.deadline(), buried).await;
+        buried.map_err(|failure| wire::error(failure, &self.message.subject))?;
+        self.tell("+TERM".to_owned()).await
+    }
+
+    /// Says a word of it, and waits until the server has heard it.
+    async fn tell(&self, word: String) -> Result<(), MessagingError> {
+        let told = async {
+            let (connection, ()) = self.broker.link.connection().await?;
+            Ok(connection.request(self.acks.clone(), None, word.into()).await?)
+        };
+        let told = self.broker.link.within(self.broker.link.deadline(), told).await;
+        told.map(drop)
+            .map_err(|failure| wire::error(failure, &self.message.subject))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.held.lock().remove(self.acks.as_str());
+    }
+}
+
+impl Settle for Kept {
+    fn ack(self: Box<Self>) -> BoxFuture<'static, Result<(), MessagingError>> {
+        async move { self.tell("+ACK".to_owned()).await }.boxed()
+    }
+
+    fn nak(
+        self: Box<Self>,
+        delay: Duration,
+        reason: String,
+    ) -> BoxFuture<'static, Result<(), MessagingError>> {
+        async move {
+            if self.attempt >= self.options.deliveries_max {
+                return self.bury(&reason).await;
+            }
+            self.tell(format!("-NAK {{\"delay\": {}}}", nanos(delay))).await
+        }
+        .boxed()
+    }
+}
+
+/// How often a message was delivered, by the subject on which its consumer hears of it:
+/// `$JS.ACK.[DOMAIN.ACCOUNT.]STREAM.CONSUMER.DELIVERED.SEQUENCE.SEQUENCE.TIME.PENDING`, and what may follow the long form.
+fn attempt(acks: &str) -> Option<u32> {
+    let tokens: Vec<_> = acks.split('.').collect();
+    match tokens[..] {
+        ["$JS", "ACK", _, _, delivered, _, _, _, _] => delivered,
+        ["$JS", "ACK", _, _, _, _, delivered, _, _, _, _, ..] => delivered,
+        _ => return None,
+    }
+    .parse()
+    .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_often_it_came_is_told_by_where_it_is_settled() {
+        for (acks, delivered) in [
+            ("$JS.ACK.weft.mailer.3.10.4.1700000000.0", Some(3)),
+            ("$JS.ACK.hub.ACCOUNT.weft.mailer.2.10.4.1700000000.0", Some(2)),
+            ("$JS.ACK._.ACCOUNT.weft.mailer.2.10.4.1700000000.0.token", Some(2)),
+            ("$JS.ACK.weft.mailer.x.10.4.1700000000.0", None),
+            ("_INBOX.a.1", None),
+        ] {
+            assert_eq!(attempt(acks), delivered, "{acks}");
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Moves of providers' data to other backends: what drives them.
+//!
+//! Owns a task for each move, on the host that has the control store. It looks at how far every host is, asks the rules
+//! (weft_compose::moving) what is next, and does it: copies, or writes the record. What a host does by the record is
+//! [`crate::reconcile`]'s. Nothing of a move is only in memory but what a new pass makes again, so that the host may be
+//! killed at any moment: the next run of it goes on.
+
+mod begin;
+pub mod copy;
+mod hosts;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use weft_capabilities::KeyValue;
+use weft_compose::capability::PINNED;
+use weft_compose::moving::{MoveRecord, Next, Place, Seen, Step, next};
+use weft_compose::record::{AppRecord, LinkTarget, ProviderRecord, decode, encode};
+use weft_compose::{HostName, ProviderName, key};
+use weft_lattice::control::{CommitError, ControlStore, Expected, ReadError, Transaction};
+use weft_lattice::envelope::Standing;
+
+pub use self::begin::BeginError;
+use self::copy::{Copied, Scope, copy_all, copy_keys, first_in_use};
+use crate::cli::chain;
+use crate::mesh::Mesh;
+use crate::reconcile::Progress;
+
+/// How often the other hosts are looked at while a move waits for them.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long writes are held in one try: less than a write waits in a hold, so that none has to fail.
+const HOLD_TRY: Duration = Duration::from_secs(8);
+/// The pause after something failed, which doubles with each, up to the maximum.
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+/// How long a new backend may take to answer before it is not moved to.
+const CHECK_WAIT: Duration = Duration::from_secs(15);
+/// Keys that are few enough to copy while writes are held: some milliseconds.
+const FEW_KEYS: usize = 200;
+/// Rounds of copying what was written meanwhile, before writes are held whatever is left.
+const ROUNDS_MAX: usize = 20;
+
+/// What is known of the moves that this host drives, for who looks at them.
+#[derive(Debug, Default)]
+pub struct Moves(Mutex<BTreeMap<ProviderName, Report>>);
+
+/// How one move goes.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// What it waits for, if it does.
+    pub waiting: Option<String>,
+    /// How much was copied.
+    pub copied: Arc<Copied>,
+}
+
+impl Moves {
+    /// How a provider's move goes, if this host drives it.
+    pub fn report(&self, provider: &ProviderName) -> Option<Report> {
+        self.all(|all| all.get(provider).cloned())
+    }
+
+    /// Keys that were copied, of all moves that are on.
+    pub fn keys(&self) -> u64 {
+        self.all(|all| all.values().map(|report| report.copied.keys.load(Relaxed)).sum())
+    }
+
+    fn all<T>(&self, look: impl FnOnce(&mut BTreeMap<ProviderName, Report>) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn waits(&self, provider: &ProviderName, reason: Option<String>) {
+        self.all(|all| {
+            let report = all.entry(provider.clone()).or_default();
+            if report.waiting != reason {
+                if let Some(reason) = &reason {
+                    tracing::info!(provider = provider.as_str(), reason, "the move waits");
+                }
+                report.waiting = reason;
+            }
+        });
+    }
+}
+
+/// What drives moves.
+#[derive(Clone)]
+pub struct Mover {
+    /// Where moves are written.
+    pub control: Arc<dyn ControlStore>,
+    /// How far this host is.
+    pub progress: watch::Receiver<Progress>,
+    /// The other hosts, if there may be any.
+    pub mesh: Option<Arc<Mesh>>,
+    /// For who looks.
+    pub moves: Arc<Moves>,
+}
+
+/// Why a move did not go on; it is tried again.
+#[derive(Debug, thiserror::Error)]
+enum DriveError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Record(#[from] weft_compose::record::RecordError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error("failed to copy")]
+    Copy(#[from] weft_capabilities::KeyValueError),
+    #[error("{0}")]
+    NotYet(&'static str),
+}
+
+/// What a run of a move remembers of its pass.
+#[derive(Default)]
+struct Pass {
+    /// Which, and the runs of hosts that it began with.
+    began: Option<(u64, Runs)>,
+    copied: bool,
+    checked: Option<Result<(), String>>,
+    held_since: Option<Instant>,
+    /// Hosts that left in peace: what they acknowledged was noted by a pass that was ended for it.
+    left: BTreeSet<HostName>,
+}
+
+/// Hosts that write to the old backend by themselves, as names and addresses.
+type Runs = BTreeSet<(String, String)>;
+
+impl Mover {
+    /// Drives all moves until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut driven = JoinSet::new();
+        let mut active: HashSet<ProviderName> = HashSet::new();
+        loop {
+            let desired = self.progress.borrow_and_update().desired.clone();
+            for (name, record) in &desired.moves {
+                if record.is_on() && active.insert(name.clone()) {
+                    let (mover, name) = (self.clone(), name.clone());
+                    driven.spawn(async move {
+                        mover.drive(&name).await;
+                        name
+                    });
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.progress.changed() => if changed.is_err() { return },
+                Some(ended) = driven.join_next() => if let Ok(name) = ended {
+                    self.moves.all(|all| all.remove(&name));
+                    active.remove(&name);
+                },
+            }
+        }
+    }
+
+    /// Drives one move to its end.
+    async fn drive(mut self, name: &ProviderName) {
+        let (mut pass, mut pause) = (Pass::default(), BACKOFF_MIN);
+        loop {
+            match self.drive_once(name, &mut pass).await {
+                Ok(false) => return,
+                Ok(true) => pause = BACKOFF_MIN,
+                // Another change came between.
+                Err(DriveError::Commit(CommitError::Conflict { .. })) => {}
+                Err(error) => {
+                    self.moves.waits(name, Some(chain(&error)));
+                    sleep(pause).await;
+                    pause = (pause * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
+    /// One step. `false` if the move is over.
+    async fn drive_once(&mut self, name: &ProviderName, pass: &mut Pass) -> Result<bool, DriveError> {
+        let move_key = key::moved(name);
+        let Some(entry) = self.control.get(&move_key).await? else {
+            return Ok(false);
+        };
+        let record: MoveRecord = decode(&move_key, &entry.value)?;
+        if !record.is_on() {
+            return Ok(false);
+        }
+        let provider_key = key::provider(name);
+        let stored = self.control.get(&provider_key).await?;
+        let provider: Option<ProviderRecord> = match &stored {
+            Some(stored) => Some(decode(&provider_key, &stored.value)?),
+            None => None,
+        };
+        let runs = self.runs(&record, &mut pass.left);
+        let held = matches!(record.step, Step::Holding | Step::Draining | Step::Switched);
+        let held_since = *pass.held_since.get_or_insert_with(Instant::now);
+        if !held {
+            pass.held_since = None;
+        }
+        let is_there = |host: &&HostName| {
+            !runs.iter().any(|(name, _)| name == host.as_str()) && !pass.left.contains(*host)
+        };
+        let seen = Seen {
+            provider: provider.as_ref().map(Place::of),
+            same_runs: pass.began.as_ref() == Some(&(record.pass, runs.clone())),
+            missing: record.hosts.iter().filter(is_there).cloned().collect(),
+            applied: self.is_applied(entry.modified).await,
+            checked: pass.checked.clone(),
+            copied: pass.copied,
+            held_too_long: held && held_since.elapsed() > HOLD_TRY,
+        };
+        let mut write =
+            Transaction::by(record.by.clone()).expect(&move_key, Expected::Modified(entry.modified));
+        let put = match next(&record, &seen) {
+            Next::Wait(reason) => {
+                // What takes no time is not worth a word.
+                let reason = (!held).then_some(reason);
+                self.moves.waits(name, reason);
+                let _ = timeout(LOOK_EVERY, self.progress.changed()).await;
+                return Ok(true);
+            }
+            Next::Check => {
+                pass.checked = Some(self.check(&record).await);
+                return Ok(true);
+            }
+            Next::Copy => {
+                self.moves.waits(name, None);
+                self.copy(&record, pass).await?;
+                return Ok(true);
+            }
+            Next::End => {
+                self.control.commit(write.delete(&move_key)).await?;
+                let moved = seen.provider.as_ref() == Some(&record.to);
+                tracing::info!(provider = name.as_str(), moved, "the move is over");
+                return Ok(false);
+            }
+            Next::Put(mut put) => {
+                if put.pass != record.pass {
+                    let names = runs.iter().filter_map(|(name, _)| name.parse().ok());
+                    put.hosts.extend(names);
+                    put.hosts.retain(|host| !pass.left.contains(host));
+                }
+                put
+            }
+            Next::Switch(put) => {
+                let (Some(stored), Some(provider)) = (&stored, provider) else {
+                    return Ok(true);
+                };
+                let moved = ProviderRecord {
+                    revision: provider.revision + 1,
+                    backend: put.to.backend.clone(),
+                    config: put.to.config.clone(),
+                    ..provider
+                };
+                // As each change of an app does: of two at the same moment one goes through.
+                let app_key = key::app(&name.app_name());
+                let app = self
+                    .control
+                    .get(&app_key)
+                    .await?
+                    .ok_or(DriveError::NotYet("its app is gone"))?;
+                decode::<AppRecord>(&app_key, &app.value)?;
+                write = write
+                    .expect(&app_key, Expected::Modified(app.modified))
+                    .put(&app_key, app.value)
+                    .expect(&provider_key, Expected::Modified(stored.modified))
+                    .put(&provider_key, encode(&moved));
+                put
+            }
+        };
+        let begins = put.pass != record.pass;
+        if begins && record.step != Step::Checking {
+            // Not at once again where the reason may last.
+            sleep(BACKOFF_MIN).await;
+        }
+        self.control.commit(write.put(&move_key, encode(&put))).await?;
+        tracing::info!(provider = name.as_str(), step = %put.step, pass = put.pass, reason = put.reason, "the move goes on");
+        if begins {
+            *pass = Pass {
+                began: Some((put.pass, runs)),
+                left: std::mem::take(&mut pass.left),
+                ..Pass::default()
+            };
+        }
+        if put.step == Step::Switched {
+            pass.held_since = None;
+        }
+        Ok(true)
+    }
+
+    /// The hosts that write to the old backend by themselves, but for this one, which drives the move and so lives as long
+    /// as the pass. `left` gains those that say that they leave.
+    fn runs(&self, record: &MoveRecord, left: &mut BTreeSet<HostName>) -> Runs {
+        let Some(mesh) = self
+            .mesh
+            .as_ref()
+            .filter(|_| !PINNED.contains(&record.from.backend.as_str()))
+        else {
+            return Runs::new();
+        };
+        let own = mesh.address();
+        let members = mesh.members();
+        let others = members.iter().filter(|member| {
+            Some(member.host.address.as_str()) != own.as_deref() && member.standing != Standing::Gone
+        });
+        for member in others.clone() {
+            if let Ok(name) = member.host.name.parse::<HostName>() {
+                match member.standing {
+                    Standing::Leaving => left.insert(name),
+                    _ => left.remove(&name),
+                };
+            }
+        }
+        others
+            .map(|member| (member.host.name.clone(), member.host.address.to_string()))
+            .collect()
+    }
+
+    /// The old store and the new one, as this host has them open.
+    fn stores(
+        &self,
+        name: &ProviderName,
+    ) -> Option<(Arc<crate::provider::key_value::Gate>, Arc<dyn KeyValue>)> {
+        let progress = self.progress.borrow();
+        let from = progress.guards.get(name)?.gate.clone()?;
+        let to = progress.targets.get(name)?.gate.as_ref()?.store();
+        Some((from, to))
+    }
+
+    /// Whose keys the provider has: those of its own app, and of those that are linked to it.
+    fn scopes(&self, name: &ProviderName) -> Vec<Scope> {
+        let desired = self.progress.borrow().desired.clone();
+        let links = desired.links.values().flat_map(|links| links.iter());
+        let linked = links.filter_map(|link| match &link.target {
+            LinkTarget::Provider {
+                name: target, shared, ..
+            } if target == name => {
+                let (namespace, app) = (link.actor.namespace().to_owned(), link.actor.app().to_owned());
+                Some((!shared).then_some((namespace, app)))
+            }
+            _ => None,
+        });
+        let own = Some((name.namespace().to_owned(), name.app().to_owned()));
+        let scopes: BTreeSet<Scope> = linked.chain([own]).collect();
+        scopes.into_iter().collect()
+    }
+
+    /// Whether the new backend is there, and empty as far as it matters.
+    async fn check(&self, record: &MoveRecord) -> Result<(), String> {
+        let begun = Instant::now();
+        loop {
+            let looked = async {
+                let (from, to) = self.stores(&record.provider).ok_or_else(|| {
+                    "the new backend could not be opened: `weft get conditions` says why".to_owned()
+                })?;
+                let used = first_in_use(&*from.store(), &*to, &self.scopes(&record.provider)).await;
+                used.map_err(|error| format!("it can't be looked into: {}", chain(&error)))
+            };
+            match looked.await {
+                Ok(Some(bucket)) if !record.replace => {
+                    return Err(format!(
+                        "the new backend has keys in the bucket {bucket} already: delete them, or move with --replace"
+                    ));
+                }
+                Ok(_) => return Ok(()),
+                Err(reason) if begun.elapsed() > CHECK_WAIT => return Err(reason),
+                Err(reason) => {
+                    self.moves.waits(&record.provider, Some(reason));
+                    sleep(BACKOFF_MIN).await;
+                }
+            }
+        }
+    }
+
+    /// Copies all, and then what was written meanwhile for as long as that gets less: where this host alone writes, what is
+    /// left for the hold is little.
+    async fn copy(&self, record: &MoveRecord, pass: &mut Pass) -> Result<(), DriveError> {
+        let name = &record.provider;
+        let (from, to) = self
+            .stores(name)
+            .ok_or(DriveError::NotYet("a backend is not open"))?;
+        let report = self.moves.report(name).unwrap_or_default();
+        let old = from.store();
+        copy_all(&*old, &*to, &self.scopes(name), &report.copied).await?;
+        let is_alone = pass.began.as_ref().is_some_and(|(_, runs)| runs.is_empty());
+        for _ in 0..ROUNDS_MAX {
+            if !is_alone {
+                break;
+            }
+            let notes = from.take_notes();
+            let is_little = notes.keys.len() <= FEW_KEYS;
+            let copied = match notes.overflow {
+                true => copy_all(&*old, &*to, &self.scopes(name), &report.copied).await,
+                false => copy_keys(&*old, &*to, &notes).await.map(drop),
+            };
+            if let Err(error) = copied {
+                from.give_back(notes);
+                return Err(error.into());
+            }
+            if is_little && !notes.overflow {
+                break;
+            }
+        }
+        pass.copied = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! What a record says of a provider on NATS.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use weft_compose::record::ProviderRecord;
+use weft_nats::{Auth, BucketOptions, NatsOptions, Storage};
+
+use super::{number, text, url};
+
+/// Where it is, and as whom to connect.
+pub(super) fn options(record: &ProviderRecord) -> Result<NatsOptions, String> {
+    let mut options = NatsOptions::new("");
+    options.urls = url(record)?.split_whitespace().map(str::to_owned).collect();
+    options.auth = match ["creds", "nkey", "token"].map(|key| text(record, key)) {
+        [None, None, None] => Auth::Address,
+        [Some(path), None, None] => Auth::Credentials(PathBuf::from(path)),
+        [None, Some(seed), None] => Auth::Nkey(seed.to_owned()),
+        [None, None, Some(token)] => Auth::Token(token.to_owned()),
+        _ => return Err("creds, nkey and token are each a way to log in: set one of them".to_owned()),
+    };
+    options.ca_file = text(record, "caFile").map(PathBuf::from);
+    if let Some(ms) = number(record, "timeoutMs")? {
+        options.timeout = Duration::from_millis(ms);
+    }
+    Ok(options)
+}
+
+/// The bucket of key-value.
+pub(super) fn bucket(record: &ProviderRecord) -> Result<BucketOptions, String> {
+    let mut bucket = BucketOptions::default();
+    if let Some(name) = text(record, "bucket") {
+        bucket.name = name.to_owned();
+    }
+    if let Some(replicas) = number(record, "replicas")? {
+        bucket.replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
+    }
+    bucket.storage = storage(record)?;
+    Ok(bucket)
+}
+
+fn storage(record: &ProviderRecord) -> Result<Storage, String> {
+    match text(record, "storage") {
+        None | Some("file") => Ok(Storage::File),
+        Some("memory") => Ok(Storage::Memory),
+        Some(other) => Err(format!("storage is `{other}`, expected file or memory")),
+    }
+}

@@ -1,0 +1,52 @@
+//! What is amiss now: what the reconciler could not make so, and which backends do not answer.
+
+use weft_compose::record::LinkTarget;
+use weft_observability::metrics::ProviderReport;
+
+use super::{Condition, Progress};
+use crate::provider::health::HealthState;
+
+impl Progress {
+    /// All conditions of this host. A provider that does not answer is one, and so is each link to it.
+    pub fn all_conditions(&self) -> Vec<Condition> {
+        let mut conditions = self.conditions.clone();
+        for (name, guard) in &*self.guards {
+            let HealthState::Down { reason, since, .. } = guard.health.standing() else {
+                continue;
+            };
+            conditions.push(Condition {
+                app: Some(name.app_name()),
+                subject: format!("provider {name}"),
+                reason: format!("it does not answer: {reason}"),
+                since,
+            });
+            let links = self.desired.links.values().flat_map(|links| links.iter());
+            let to_it = links.filter(
+                |link| matches!(&link.target, LinkTarget::Provider { name: target, .. } if target == name),
+            );
+            conditions.extend(to_it.map(|link| Condition {
+                app: Some(link.actor.app_name()),
+                subject: format!("link {} {}", link.actor, link.interface),
+                reason: format!("the provider {name} does not answer: {reason}"),
+                since,
+            }));
+        }
+        conditions
+    }
+
+    /// The numbers of each provider that is open here.
+    pub fn provider_reports(&self) -> Vec<ProviderReport> {
+        let reports = self.guards.iter().map(|(name, guard)| {
+            let stats = guard.health.stats();
+            ProviderReport {
+                provider: name.as_str().into(),
+                up: guard.health.standing().as_str() != "down",
+                circuit_open: guard.health.is_open(),
+                held: guard.gate.as_ref().is_some_and(|gate| gate.is_held()),
+                downs: stats.downs,
+                refused: stats.refused,
+            }
+        });
+        reports.collect()
+    }
+}

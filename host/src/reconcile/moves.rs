@@ -1,0 +1,202 @@
+//! A host's part when a provider's data moves to another backend.
+//!
+//! Owns the taking over of a move's record (weft_compose::moving) by what stands before the provider here: noting, holding,
+//! copying what was noted, switching. What it reports as applied is what who drives the move goes by, so nothing is reported
+//! before it is so. Who writes over the lattice to a store of another host leaves all but the switch to that host.
+
+use std::sync::Arc;
+
+use weft_compose::ProviderName;
+use weft_compose::moving::{MoveRecord, Place, Step};
+use weft_compose::record::ProviderRecord;
+
+use super::{Found, MEMORY, Reconciler};
+use crate::cli::chain;
+use crate::desired::Desired;
+use crate::moving::copy::copy_keys;
+use crate::provider::Provider;
+use crate::secret::opened::redacted;
+
+/// Whether a provider's new record is one that its move switched to, which goes another way than a plain change.
+pub(super) fn takes_over(
+    desired: &Desired,
+    open: &ProviderRecord,
+    record: &ProviderRecord,
+    provider: &Provider,
+) -> bool {
+    let is_it = |moving: &Arc<MoveRecord>| {
+        moving.step == Step::Switched && moving.from == Place::of(open) && moving.to == Place::of(record)
+    };
+    !provider.is_elsewhere()
+        && provider.guard.gate.is_some()
+        && desired.moves.get(&record.name).is_some_and(is_it)
+}
+
+impl Reconciler {
+    /// Takes over how far each move is. `false` if one is not so here yet.
+    pub(super) async fn follow_moves(&mut self, desired: &Desired, found: &mut Vec<Found>) -> bool {
+        let mut all = true;
+        for (name, record) in desired.moves.iter().filter(|(_, record)| record.is_on()) {
+            if let Err(reason) = self.follow_move(desired, name, record).await {
+                found.push(Found::of(name.app_name(), format!("move of {name}"), reason));
+                all = false;
+            }
+        }
+        let is_on = |name: &ProviderName| desired.moves.get(name).is_some_and(|record| record.is_on());
+        for (name, (_, provider)) in self.providers.iter().filter(|(name, _)| !is_on(name)) {
+            if let Some(gate) = provider.guard.gate.as_ref().filter(|gate| gate.is_moving()) {
+                gate.end();
+            }
+            self.passes.remove(name);
+        }
+        let over: Vec<_> = self.targets.keys().filter(|name| !is_on(name)).cloned().collect();
+        for name in &over {
+            if let Some(target) = self.targets.remove(name) {
+                self.retire(target);
+            }
+        }
+        all
+    }
+
+    async fn follow_move(
+        &mut self,
+        desired: &Desired,
+        name: &ProviderName,
+        record: &MoveRecord,
+    ) -> Result<(), String> {
+        let Some((open, provider)) = self.providers.get(name) else {
+            // Nobody writes to it here.
+            return Ok(());
+        };
+        let (open, provider) = (open.clone(), provider.clone());
+        let Some(gate) = &provider.guard.gate else {
+            return Err("only a key-value store can be moved".to_owned());
+        };
+        let running = || "writes that run have not ended yet".to_owned();
+        let writes_here = !provider.is_elsewhere();
+        match record.step {
+            Step::Failed => {}
+            Step::Checking => self.open_target(&open, record).await.map(drop)?,
+            Step::Copying => {
+                self.open_target(&open, record).await?;
+                if writes_here && self.passes.get(name) != Some(&record.pass) {
+                    if !gate.note().await {
+                        return Err(running());
+                    }
+                    self.passes.insert(name.clone(), record.pass);
+                }
+                gate.release();
+            }
+            Step::Holding | Step::Draining if !writes_here => {}
+            Step::Holding => {
+                if !gate.hold().await {
+                    return Err(running());
+                }
+            }
+            Step::Draining => {
+                let target = self.open_target(&open, record).await?;
+                let Some(target) = &target.guard.gate else {
+                    return Err("the new backend is no key-value store".to_owned());
+                };
+                if !gate.hold().await {
+                    return Err(running());
+                }
+                let notes = gate.take_notes();
+                if notes.overflow {
+                    gate.give_back(notes);
+                    return Err("more was written than could be noted".to_owned());
+                }
+                if let Err(error) = copy_keys(&*gate.store(), &*target.store(), &notes).await {
+                    gate.give_back(notes);
+                    return Err(chain(&error));
+                }
+            }
+            Step::Switched => {
+                if !gate.hold().await {
+                    return Err(running());
+                }
+                if let Some(wanted) = desired.providers.get(name)
+                    && takes_over(desired, &open, wanted, &provider)
+                {
+                    self.switch(&open, wanted, record).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The backend that data goes to, open.
+    async fn open_target(
+        &mut self,
+        open: &ProviderRecord,
+        moving: &MoveRecord,
+    ) -> Result<Arc<Provider>, String> {
+        let name = &open.name;
+        let wanted = ProviderRecord {
+            backend: moving.to.backend.clone(),
+            config: moving.to.config.clone(),
+            ..open.clone()
+        };
+        match self.targets.get(name) {
+            Some((record, target)) if Place::of(record) == moving.to => return Ok(target.clone()),
+            Some(_) => {
+                if let Some(before) = self.targets.remove(name) {
+                    self.retire(before);
+                }
+            }
+            None => {}
+        }
+        let is_it = |(record, _): &(ProviderRecord, _)| {
+            record.name == *name && Place::of(record) == moving.to && record.backend != MEMORY
+        };
+        let retiring = self.retiring.iter().position(is_it);
+        let target = match retiring {
+            // From an earlier move: a file can't be opened twice.
+            Some(at) => self.retiring.swap_remove(at).1.again(&wanted),
+            None => {
+                let used = self.secrets.of_provider(&wanted)?;
+                let opened = self.open_provider(&wanted, &used).await;
+                let opened = opened.map_err(|error| redacted(chain(&error), &used))?;
+                let mut opened = opened.map_err(|error| redacted(chain(&error), &used))?;
+                opened.secrets = used;
+                opened
+            }
+        };
+        let target = Arc::new(target);
+        self.targets.insert(name.clone(), (wanted, target.clone()));
+        Ok(target)
+    }
+
+    /// Puts the new backend in the place of the old one, for all who have the provider: also for calls that began before.
+    async fn switch(
+        &mut self,
+        open: &ProviderRecord,
+        wanted: &ProviderRecord,
+        moving: &MoveRecord,
+    ) -> Result<(), String> {
+        let target = self.open_target(open, moving).await?;
+        let Some((record, provider)) = self.providers.get_mut(&open.name) else {
+            return Ok(());
+        };
+        let Some((mut moved, old)) = provider.moved(wanted.revision, &target) else {
+            return Err("only a key-value store can be moved".to_owned());
+        };
+        if let Some(mesh) = self
+            .mesh
+            .as_ref()
+            .filter(|_| moved.provided.is_none() && target.provided.is_some())
+        {
+            moved = moved.served_to(mesh);
+        }
+        let old_record = std::mem::replace(record, wanted.clone());
+        *provider = Arc::new(moved);
+        self.retiring.push((old_record, Arc::new(old)));
+        self.targets.remove(&open.name);
+        tracing::info!(
+            provider = open.name.as_str(),
+            backend = wanted.backend,
+            "the provider has moved here"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! Stores that are servers: the guest `bench` makes a hundred operations in one invocation; the yardstick makes the same
+//! hundred by the bare client on one connection. One invocation at a time, and several at once.
+
+use std::path::Path;
+use std::time::Instant;
+
+use futures::future::try_join_all;
+use redis::AsyncTypedCommands as _;
+use redis::aio::MultiplexedConnection;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
+use wasmtime::{Result, ensure};
+use weft_compose::Capability;
+use weft_servers::{Postgres, Redis};
+
+use crate::capabilities::{INTERFACE, link, nanos, open};
+use crate::rounds::{Pairs, round, us};
+use crate::weft::{Providers, Target, Weft};
+
+const ROWS: u32 = 10_000;
+const OPERATIONS: u32 = 100;
+/// Invocations at once, and as many users of the bare connection.
+const AT_ONCE: usize = 16;
+
+pub(crate) async fn measure(weft: &Weft, data: &Path, rounds: usize) -> Result<Value> {
+    let folder = data.join("bench");
+    std::fs::create_dir_all(&folder)?;
+    let (redis, postgres) = (Redis::start(), Postgres::start());
+    let providers = Providers::from([
+        open(
+            "keys",
+            Capability::KeyValue,
+            "redis",
+            &[("url", &redis.url())],
+            &folder,
+        )?,
+        open(
+            "rows",
+            Capability::Sql,
+            "postgres",
+            &[("url", &postgres.url())],
+            &folder,
+        )?,
+    ]);
+    let links = [
+        link("bench", "wasi:keyvalue", "keys")?,
+        link("bench", "weft:sql", "rows")?,
+    ];
+    let guests = vec![("bench", weft.load("bench").await?)];
+    let state = weft.state(guests, &links, &providers)?;
+    let target = |name| Target::new(&state, "bench", (INTERFACE, name));
+    let filled: u32 = target("fill-keys")?.call((ROWS,)).await?;
+    ensure!(filled == ROWS, "the guest stored {filled} rows");
+    let (gets, sets, ones) = (target("gets")?, target("sets")?, target("ones")?);
+    let bare = Bare::connect(&redis, &postgres).await?;
+
+    let rows: Vec<u32> = (0..OPERATIONS).map(|n| n * 7_919 % ROWS).collect();
+    let mut all = Vec::new();
+    for kind in [Kind::Get, Kind::Set, Kind::One] {
+        let call = async || match kind {
+            Kind::Get => gets.call((rows.clone(),)).await,
+            Kind::Set => sets.call((rows.clone(),)).await,
+            Kind::One => ones.call((OPERATIONS,)).await,
+        };
+        let (mut alone, mut many) = (Pairs::default(), Pairs::default());
+        for _ in 0..rounds {
+            alone.add(
+                round(async || each(bare.run(kind, &rows).await?)).await?,
+                round(async || each(call().await?)).await?,
+            );
+            many.add(
+                round(async || {
+                    let start = Instant::now();
+                    try_join_all((0..AT_ONCE).map(|_| bare.run(kind, &rows))).await?;
+                    each(nanos(start)?)
+                })
+                .await?,
+                round(async || {
+                    let start = Instant::now();
+                    try_join_all((0..AT_ONCE).map(|_| call())).await?;
+                    each(nanos(start)?)
+                })
+                .await?,
+            );
+        }
+        all.push(json!({ "alone_us": alone.report(), "many_us": many.report() }));
+    }
+    for provider in providers.values() {
+        provider.close().await;
+    }
+    Ok(json!({ "redis_get": all[0], "redis_set": all[1], "postgres_one": all[2] }))
+}
+
+/// Microseconds for each of the operations.
+fn each(nanos: u64) -> Result<Vec<f64>> {
+    Ok(vec![us(nanos) / f64::from(OPERATIONS)])
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Get,
+    Set,
+    One,
+}
+
+struct Bare {
+    redis: MultiplexedConnection,
+    postgres: Client,
+    one: Statement,
+    _connection: JoinSet<()>,
+}
+
+impl Bare {
+    async fn connect(redis: &Redis, postgres: &Postgres) -> Result<Self> {
+        let redis = redis::Client::open(redis.url())?;
+        let mut redis = redis.get_multiplexed_async_connection().await?;
+        for row in 0..ROWS {
+            redis.set(key(row), value(row)).await?;
+        }
+        let stream = TcpStream::connect(("127.0.0.1", postgres.port())).await?;
+        stream.set_nodelay(true)?;
+        let config: Config = postgres.url().parse()?;
+        let (postgres, connection) = config.connect_raw(stream, NoTls).await?;
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            // How it ends, the statement tells.
+            let _ = connection.await;
+        });
+        let alive = postgres.simple_query("select 1").await?;
+        ensure!(
+            matches!(alive[..], [.., SimpleQueryMessage::CommandComplete(_)]),
+            "the database does not answer"
+        );
+        Ok(Self {
+            redis,
+            one: postgres.prepare("select 1").await?,
+            postgres,
+            _connection: task,
+        })
+    }
+
+    /// The nanoseconds of all operations together.
+    async fn run(&self, kind: Kind, rows: &[u32]) -> Result<u64> {
+        let mut redis = self.redis.clone();
+        let pairs: Vec<_> = rows.iter().map(|row| (key(*row), value(*row))).collect();
+        let start = Instant::now();
+        for (key, value) in &pairs {
+            match kind {
+                Kind::Get => {
+                    let found = redis.get(key).await?;
+                    ensure!(found.is_some_and(|found| found.len() == 100), "a key is missing");
+                }
+                Kind::Set => redis.set(key, value).await?,
+                Kind::One => {
+                    let found = self.postgres.query(&self.one, &[]).await?;
+                    ensure!(found.len() == 1, "a row is missing");
+                }
+            }
+        }
+        nanos(start)
+    }
+}
+
+fn key(row: u32) -> String {
+    format!("weft:{{bench/bench/default}}:v:row-{row:08}")
+}
+
+fn value(row: u32) -> String {
+    format!("{row:0100}")
+}
