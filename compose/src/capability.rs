@@ -121,42 +121,100 @@ const REDIS: &[BackendOption] = &[
     TIMEOUT_MS,
 ];
 
+const NATS_URL: BackendOption = BackendOption {
+    name: "url",
+    about: "nats://USER:PASSWORD@HOST:PORT, or tls:// for TLS; several are parted by spaces.",
+    value: OptionValue::Text,
+};
+
+const CREDS: BackendOption = BackendOption {
+    name: "creds",
+    about: "A NATS credentials file on each host.",
+    value: OptionValue::Text,
+};
+
+const NKEY: BackendOption = BackendOption {
+    name: "nkey",
+    about: "The seed of a NATS nkey.",
+    value: OptionValue::Text,
+};
+
+const TOKEN: BackendOption = BackendOption {
+    name: "token",
+    about: "A token.",
+    value: OptionValue::Text,
+};
+
+const REPLICAS: BackendOption = BackendOption {
+    name: "replicas",
+    about: "Servers of JetStream that have a copy of what is made.",
+    value: OptionValue::Number { min: 1, max: 5 },
+};
+
+const STORAGE: BackendOption = BackendOption {
+    name: "storage",
+    about: "Where what is made in JetStream has its data: `file` (the default) or `memory`.",
+    value: OptionValue::Text,
+};
+
 const NATS: &[BackendOption] = &[
-    BackendOption {
-        name: "url",
-        about: "nats://USER:PASSWORD@HOST:PORT, or tls:// for TLS; several are parted by spaces.",
-        value: OptionValue::Text,
-    },
-    BackendOption {
-        name: "creds",
-        about: "A NATS credentials file on each host.",
-        value: OptionValue::Text,
-    },
-    BackendOption {
-        name: "nkey",
-        about: "The seed of a NATS nkey.",
-        value: OptionValue::Text,
-    },
-    BackendOption {
-        name: "token",
-        about: "A token.",
-        value: OptionValue::Text,
-    },
+    NATS_URL,
+    CREDS,
+    NKEY,
+    TOKEN,
     CA_FILE,
     BackendOption {
         name: "bucket",
         about: "The bucket of JetStream; `weft` by default. It is made if it is missing.",
         value: OptionValue::Text,
     },
+    REPLICAS,
+    STORAGE,
+    TIMEOUT_MS,
+];
+
+const NATS_MESSAGING: &[BackendOption] = &[NATS_URL, CREDS, NKEY, TOKEN, CA_FILE, TIMEOUT_MS];
+
+const JETSTREAM: &[BackendOption] = &[
+    NATS_URL,
+    CREDS,
+    NKEY,
+    TOKEN,
+    CA_FILE,
     BackendOption {
-        name: "replicas",
-        about: "Servers that have a copy of a bucket that is made.",
-        value: OptionValue::Number { min: 1, max: 5 },
+        name: "stream",
+        about: "The stream of JetStream; `weft` by default. It is made if it is missing, and so are its dead letters.",
+        value: OptionValue::Text,
     },
     BackendOption {
-        name: "storage",
-        about: "Where a bucket that is made has its data: `file` (the default) or `memory`.",
+        name: "subjects",
+        about: "Subjects of links that say `shared`, parted by spaces, which the stream has too.",
         value: OptionValue::Text,
+    },
+    REPLICAS,
+    STORAGE,
+    BackendOption {
+        name: "maxMiB",
+        about: "What a stream that is made holds, in MiB.",
+        value: OptionValue::Number { min: 1, max: 1 << 30 },
+    },
+    BackendOption {
+        name: "maxAgeHours",
+        about: "How long a message is kept for a group that does not take it, and a group that nobody is in.",
+        value: OptionValue::Number { min: 1, max: 87_600 },
+    },
+    BackendOption {
+        name: "maxDeliver",
+        about: "How often a message is delivered before it is a dead letter.",
+        value: OptionValue::Number { min: 1, max: 1_000 },
+    },
+    BackendOption {
+        name: "ackWaitMs",
+        about: "How long the server waits for a host that says nothing more of a message, in milliseconds.",
+        value: OptionValue::Number {
+            min: 1_000,
+            max: 3_600_000,
+        },
     },
     TIMEOUT_MS,
 ];
@@ -262,8 +320,20 @@ pub const LATTICE: &str = "lattice";
 /// Backends whose data is on one host. The others open a connection on each.
 pub const PINNED: &[&str] = &["fs", "memory", "redb", "sqlite"];
 
-/// Options that say how a backend works, and not where its data is.
-pub const TUNING: &[&str] = &["cacheMiB", "caFile", "connections", "isolation", "timeoutMs"];
+/// Options that say how a backend works or who uses it, and not where its data is.
+pub const TUNING: &[&str] = &[
+    "cacheMiB",
+    "caFile",
+    "connections",
+    "creds",
+    "isolation",
+    "nkey",
+    "objectMiB",
+    "replicas",
+    "storage",
+    "timeoutMs",
+    "token",
+];
 
 /// All backends.
 pub const BACKENDS: &[Backend] = &[
@@ -341,6 +411,16 @@ pub const BACKENDS: &[Backend] = &[
         capability: Capability::Messaging,
         name: LATTICE,
         options: &[],
+    },
+    Backend {
+        capability: Capability::Messaging,
+        name: "nats",
+        options: NATS_MESSAGING,
+    },
+    Backend {
+        capability: Capability::Messaging,
+        name: "jetstream",
+        options: JETSTREAM,
     },
 ];
 

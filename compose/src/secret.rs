@@ -209,8 +209,19 @@ fn escape(value: &str, out: &mut String) {
     }
 }
 
-/// A text as it may be shown: of an address that has a password in it, without that.
-pub fn without_password(text: &str) -> String {
+/// Options of backends that are secrets as a whole.
+const SECRET_OPTIONS: &[&str] = &["accessKey", "nkey", "secretAccessKey", "token"];
+
+/// What may be shown of an option of a backend: references, and what is no secret by itself.
+pub fn shown(option: &str, text: &str) -> String {
+    if SECRET_OPTIONS.contains(&option) && !text.starts_with("${") {
+        return "***".to_owned();
+    }
+    without_password(text)
+}
+
+/// A text without the passwords of the addresses in it.
+fn without_password(text: &str) -> String {
     let addresses = text.split(' ').map(|address| {
         let parts = address.split_once("://").and_then(|(scheme, rest)| {
             // What is before the last `@` ahead of the path is user and password.
@@ -296,6 +307,14 @@ mod tests {
         ] {
             assert!(text.parse::<Template>().is_err(), "{text} was taken");
         }
+    }
+
+    #[test]
+    fn a_key_is_not_shown_and_a_reference_is() {
+        assert_eq!(shown("secretAccessKey", "wJalr"), "***");
+        assert_eq!(shown("secretAccessKey", "${secret:s3}"), "${secret:s3}");
+        assert_eq!(shown("accessKeyId", "AKIA"), "AKIA");
+        assert_eq!(shown("url", "redis://:pw@h"), "redis://:***@h");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use weft_capabilities::{
 use weft_compose::capability::{LATTICE, OUTSIDE, PINNED};
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
-use weft_nats::NatsKeyValue;
+use weft_nats::{JetStreamMessaging, NatsKeyValue, NatsMessaging};
 use weft_postgres::{Isolation, PostgresOptions, PostgresSql};
 use weft_redb::RedbKeyValue;
 use weft_redis::{Deployment, RedisKeyValue, RedisOptions};
@@ -408,6 +408,14 @@ fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::
         }
         // Of a host that is alone.
         (Capability::Messaging, LATTICE) => Ok(Backend::Messaging(Arc::new(MemoryMessaging::new()))),
+        (Capability::Messaging, "nats") => {
+            let broker = NatsMessaging::open(&nats::options(record)?)?;
+            Ok(Backend::Messaging(Arc::new(broker)))
+        }
+        (Capability::Messaging, "jetstream") => {
+            let broker = JetStreamMessaging::open(&nats::options(record)?, nats::stream(record)?)?;
+            Ok(Backend::Messaging(Arc::new(broker)))
+        }
         (capability, backend) => Err(format!("this host has no backend `{backend}` for {capability}").into()),
     }
 }

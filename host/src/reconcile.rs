@@ -318,7 +318,8 @@ impl Reconciler {
                 }
             };
             if let Some((open, provider)) = self.providers.get_mut(name) {
-                let unchanged = provider.secrets == used;
+                // New values wait for the end of a move: its notes are with what is open.
+                let unchanged = provider.secrets == used || moves::keeps(desired, name);
                 if open == record && unchanged || moves::takes_over(desired, open, record, provider) {
                     continue;
                 }

@@ -11,7 +11,7 @@ use axum::extract::{Query, State};
 use serde_json::{Value, json};
 use weft_compose::MoveRecord;
 use weft_compose::record::{LinkRecord, LinkTarget, RouteRecord};
-use weft_compose::secret::without_password;
+use weft_compose::secret::shown as shown_option;
 use weft_lattice::envelope::Standing;
 
 use super::Admin;
@@ -209,7 +209,7 @@ pub(super) async fn providers(State(admin): State<Admin>, Checked(Query(filter))
             "capability": record.capability,
             "backend": record.backend,
             // A password that the manifest has in clear is not told; a reference to one is.
-            "config": record.config.iter().map(|(key, text)| (key, without_password(text))).collect::<BTreeMap<_, _>>(),
+            "config": record.config.iter().map(|(key, text)| (key, shown_option(key, text))).collect::<BTreeMap<_, _>>(),
             "open": !progress.conditions.iter().any(|condition| condition.subject == subject),
             "linked_by": links.map(|link| link.actor.as_str()).collect::<Vec<_>>(),
             "state": health.as_ref().map(HealthState::as_str),

@@ -187,6 +187,11 @@ async fn run(
     let mut handling = JoinSet::new();
     let (mut is_ending, mut dropped) = (false, 0);
     loop {
+        let lost = subscription.dropped() - dropped;
+        if lost > 0 {
+            dropped += lost;
+            shared.tell_dropped(record, lost);
+        }
         let has_room = handling.len() < shared.handled_at_once(record);
         let over = async {
             tokio::select! {
@@ -205,11 +210,6 @@ async fn run(
             Some(_) = handling.join_next() => continue,
             delivery = subscription.next(), if has_room => delivery,
         };
-        let lost = subscription.dropped() - dropped;
-        if lost > 0 {
-            dropped += lost;
-            shared.tell_dropped(record, lost);
-        }
         let Some(delivery) = delivery else { break };
         let (shared, record, guarantee) = (shared.clone(), record.clone(), broker.guarantee());
         let handled = handle::handle(shared, record, guarantee, delivery, ended.clone());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use weft_compose::record::ProviderRecord;
-use weft_nats::{Auth, BucketOptions, NatsOptions, Storage};
+use weft_nats::{Auth, BucketOptions, NatsOptions, Storage, StreamOptions};
 
 use super::{number, text, url};
 
@@ -37,6 +37,36 @@ pub(super) fn bucket(record: &ProviderRecord) -> Result<BucketOptions, String> {
     }
     bucket.storage = storage(record)?;
     Ok(bucket)
+}
+
+/// The stream of messaging.
+pub(super) fn stream(record: &ProviderRecord) -> Result<StreamOptions, String> {
+    let mut stream = StreamOptions {
+        storage: storage(record)?,
+        ..StreamOptions::default()
+    };
+    if let Some(name) = text(record, "stream") {
+        stream.name = name.to_owned();
+    }
+    if let Some(subjects) = text(record, "subjects") {
+        stream.subjects = subjects.split_whitespace().map(str::to_owned).collect();
+    }
+    if let Some(replicas) = number(record, "replicas")? {
+        stream.replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
+    }
+    if let Some(mib) = number(record, "maxMiB")? {
+        stream.bytes_max = mib.saturating_mul(1 << 20);
+    }
+    if let Some(hours) = number(record, "maxAgeHours")? {
+        stream.age_max = Duration::from_secs(hours.saturating_mul(3_600));
+    }
+    if let Some(deliveries) = number(record, "maxDeliver")? {
+        stream.deliveries_max = u32::try_from(deliveries).unwrap_or(u32::MAX);
+    }
+    if let Some(ms) = number(record, "ackWaitMs")? {
+        stream.ack_wait = Duration::from_millis(ms);
+    }
+    Ok(stream)
 }
 
 fn storage(record: &ProviderRecord) -> Result<Storage, String> {

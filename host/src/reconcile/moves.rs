@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use weft_compose::ProviderName;
+use weft_compose::capability::PINNED;
 use weft_compose::moving::{MoveRecord, Place, Step};
 use weft_compose::record::ProviderRecord;
 
@@ -30,6 +31,11 @@ pub(super) fn takes_over(
     !provider.is_elsewhere()
         && provider.guard.gate.is_some()
         && desired.moves.get(&record.name).is_some_and(is_it)
+}
+
+/// Whether a provider stays as it is open, as what stands before it has notes of a move.
+pub(super) fn keeps(desired: &Desired, name: &ProviderName) -> bool {
+    desired.moves.get(name).is_some_and(|moving| moving.is_on())
 }
 
 impl Reconciler {
@@ -146,8 +152,9 @@ impl Reconciler {
             }
             None => {}
         }
+        let is_file = PINNED.contains(&moving.to.backend.as_str()) && moving.to.backend != MEMORY;
         let is_it = |(record, _): &(ProviderRecord, _)| {
-            record.name == *name && Place::of(record) == moving.to && record.backend != MEMORY
+            is_file && record.name == *name && record.backend == moving.to.backend
         };
         let retiring = self.retiring.iter().position(is_it);
         let target = match retiring {

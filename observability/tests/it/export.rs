@@ -6,7 +6,7 @@ use http::HeaderValue;
 use weft_observability::attributes::{METRICS, WEFT_POOL_SLOTS, WEFT_TLS_RELOAD};
 use weft_observability::metrics::{
     AppPlacesReport, CacheResult, CallPath, CompileOutcome, ConnectionReport, Eviction, MeshReport,
-    Operation, OperationOutcome, PoolState, ProviderReport, ShedReason, StateReport,
+    MessageOutcome, Operation, OperationOutcome, PoolState, ProviderReport, ShedReason, StateReport,
 };
 use weft_observability::test_collector::{SpanKind, TestCollector};
 use weft_observability::{InvocationRecord, LogFormat, Outcome, TraceContext, context_of, set_parent};
@@ -161,6 +161,7 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
     actor.shed(ShedReason::PoolFull);
     actor.call(CallPath::Local, Outcome::Ok);
     actor.instance_reused();
+    actor.messages(1, MessageOutcome::Handled);
     actor.operation(Operation::KeyValueGet, OperationOutcome::Ok, time);
     telemetry.shutdown().await;
 

@@ -170,6 +170,10 @@ impl Subscriber {
     /// # Errors
     /// The delivery, as there is none or nobody takes it.
     pub fn try_send(&self, delivery: Delivery) -> Result<(), Refused> {
+        // Before the bytes are looked at: what nobody took counts among them.
+        if self.queue.is_closed() {
+            return Err(Refused::Gone(delivery));
+        }
         let len = delivery.len();
         let before = self.counts.bytes.fetch_add(len, Ordering::Relaxed);
         let sent = match before > 0 && before + len > QUEUE_BYTES_MAX {
