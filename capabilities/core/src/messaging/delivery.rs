@@ -172,7 +172,7 @@ impl Subscriber {
     pub fn try_send(&self, delivery: Delivery) -> Result<(), Refused> {
         // Before the bytes are looked at: what nobody took counts among them.
         if self.queue.is_closed() {
-            return Err(Refused::Gone(delivery));
+            return Err(Refused::Gone(Box::new(delivery)));
         }
         let len = delivery.len();
         let before = self.counts.bytes.fetch_add(len, Ordering::Relaxed);
