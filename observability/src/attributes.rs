@@ -176,7 +176,7 @@ pub const WEFT_PROVIDER_HELD: &str = "weft.provider.held";
 pub const WEFT_MOVE_KEYS: &str = "weft.move.keys";
 /// Links that this host applied.
 pub const WEFT_LINK_COUNT: &str = "weft.link.count";
-/// A gauge.
+/// Sealed secrets.
 pub const WEFT_SECRET_COUNT: &str = "weft.secret.count";
 /// Conditions: what this host could not bring about.
 pub const WEFT_CONDITION_COUNT: &str = "weft.condition.count";
@@ -264,6 +264,7 @@ pub const METRICS: &[&str] = &[
     WEFT_PROVIDER_HELD,
     WEFT_MOVE_KEYS,
     WEFT_LINK_COUNT,
+    WEFT_SECRET_COUNT,
     WEFT_CONDITION_COUNT,
     WEFT_LATTICE_CONNECTED,
     WEFT_LATTICE_DISCONNECTS,

@@ -96,11 +96,28 @@ impl Process {
         kill_process(self.pid(), signal).ok();
     }
 
+    /// Stops it, and waits until each of its threads stands still: on a busy machine they run on for a while.
+    fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.0.id());
+        let stands_still = |thread: fs::DirEntry| {
+            let stat = fs::read_to_string(thread.path().join("stat"));
+            // One that has just ended runs nothing either.
+            stat.map_or(true, |stat| stat.contains(") T "))
+        };
+        wait_for("the process stands still", || {
+            let mut threads = fs::read_dir(&threads).unwrap();
+            threads.all(|thread| stands_still(thread.unwrap()))
+        });
+    }
+
     fn end(&mut self, signal: Signal) {
         if self.is_over() {
             return;
         }
         self.signal(signal);
+        // One that was stopped would not hear it.
+        self.signal(Signal::CONT);
         let start = Instant::now();
         while !self.is_over() {
             if start.elapsed() > LIMIT {

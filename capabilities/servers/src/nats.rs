@@ -80,7 +80,7 @@ impl Nats {
     /// Stops it for a while: connections stay, and nothing answers.
     pub fn freeze(&self) {
         if let Some(process) = &self.process {
-            process.signal(Signal::STOP);
+            process.freeze();
         }
     }
 

@@ -128,7 +128,7 @@ impl Redis {
     /// Stops it for a while: connections stay, and nothing answers.
     pub fn freeze(&self) {
         if let Some(process) = &self.process {
-            process.signal(Signal::STOP);
+            process.freeze();
         }
     }
 

@@ -92,7 +92,7 @@ impl Opened {
         match opened.await {
             Ok((opened, read)) => {
                 for (name, (record, value)) in opened {
-                    if let Ok(_) = &value {
+                    if value.is_ok() {
                         tracing::info!(secret = %name, version = record.version, "opened a secret");
                     }
                     self.sealed.insert(name, (record, value));

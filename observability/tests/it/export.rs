@@ -6,7 +6,8 @@ use http::HeaderValue;
 use weft_observability::attributes::{METRICS, WEFT_POOL_SLOTS, WEFT_TLS_RELOAD};
 use weft_observability::metrics::{
     AppPlacesReport, CacheResult, CallPath, CompileOutcome, ConnectionReport, Eviction, MeshReport,
-    MessageOutcome, Operation, OperationOutcome, PoolState, ProviderReport, ShedReason, StateReport,
+    MessageOutcome, ObjectBytes, Operation, OperationOutcome, PoolState, ProviderReport, ShedReason,
+    StateReport,
 };
 use weft_observability::test_collector::{SpanKind, TestCollector};
 use weft_observability::{InvocationRecord, LogFormat, Outcome, TraceContext, context_of, set_parent};
@@ -162,6 +163,7 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
     actor.call(CallPath::Local, Outcome::Ok);
     actor.instance_reused();
     actor.messages(1, MessageOutcome::Handled);
+    actor.object_bytes(ObjectBytes::Read, 64);
     actor.operation(Operation::KeyValueGet, OperationOutcome::Ok, time);
     telemetry.shutdown().await;
 

@@ -79,7 +79,9 @@ async fn what_was_committed_is_there_after_a_restart_and_what_was_not_leaves_not
     assert_eq!(staged(folder.path()), 0);
     for (path, bytes) in left {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        bytes.map(|bytes| fs::write(path, bytes).unwrap());
+        if let Some(bytes) = bytes {
+            fs::write(path, bytes).unwrap();
+        }
     }
     assert_eq!(staged(folder.path()), 1);
 

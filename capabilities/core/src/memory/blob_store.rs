@@ -345,11 +345,14 @@ mod tests {
 
     #[tokio::test]
     async fn counts_what_is_held_and_what_is_being_written_and_gives_all_of_it_back() {
-        let store = MemoryBlobStore::new(4_000);
+        let store = MemoryBlobStore::new(5_000);
         let container = Container::shared("c").unwrap();
         let object = |name: &str| container.object(name).unwrap();
         store.create_container(&container).await.unwrap();
         let chunk = Bytes::from(vec![7; 1_000]);
+        let mut first = store.write(None).await.unwrap();
+        first.write(chunk.clone()).await.unwrap();
+        first.commit(&object("a")).await.unwrap();
         for _ in 0..50 {
             let mut kept = store.write(None).await.unwrap();
             let mut dropped = store.write(None).await.unwrap();

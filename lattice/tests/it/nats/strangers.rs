@@ -183,7 +183,7 @@ async fn strangers_messages_on_every_subject_do_no_harm() {
     let other = holder(server.join("h3").await, "h3").await;
     other
         .artifacts
-        .fetch(digest, &[artifacts.address.clone()])
+        .fetch(digest, std::slice::from_ref(&artifacts.address))
         .await
         .unwrap();
     assert_eq!(membership.members(), members);
