@@ -74,7 +74,10 @@ impl Guest for Bench {
 
     fn sets(rows: Vec<u32>) -> u64 {
         let bucket = bucket();
-        let pairs: Vec<_> = rows.into_iter().map(|row| (key(row), value(row).into_bytes())).collect();
+        let pairs: Vec<_> = rows
+            .into_iter()
+            .map(|row| (key(row), value(row).into_bytes()))
+            .collect();
         let start = Instant::now();
         for (key, value) in &pairs {
             bucket.set(key, value).expect("the store takes a value");
@@ -85,7 +88,9 @@ impl Guest for Bench {
     fn ones(n: u32) -> u64 {
         let start = Instant::now();
         for _ in 0..n {
-            let found = database::query("select 1", &[]).expect("the database answers").rows;
+            let found = database::query("select 1", &[])
+                .expect("the database answers")
+                .rows;
             assert_eq!(found.len(), 1, "one row");
         }
         nanos(start, Instant::now())
