@@ -145,18 +145,24 @@ impl Gate {
         }
     }
 
-    /// The backend for a write of `keys`, which runs for as long as the guard is there. They are noted before they are
-    /// written, so that what was acknowledged is noted.
+    /// The backend for a write of `keys`, which runs for as long as what comes with it is there.
     async fn writing<'k>(
         &self,
         bucket: &Bucket,
         keys: impl Iterator<Item = &'k str>,
-    ) -> Result<(RwLockReadGuard<'_, ()>, Arc<dyn KeyValue>), KeyValueError> {
+    ) -> Result<(Running<'_>, Arc<dyn KeyValue>), KeyValueError> {
         self.reading()?;
         let running = self.enter().await?;
-        if self.is_noting.load(Relaxed) {
-            self.take_note(bucket, keys);
-        }
+        let noted = self.is_noting.load(Relaxed).then(|| {
+            let keys: Vec<_> = keys.map(str::to_owned).collect();
+            self.take_note(bucket, &keys);
+            (bucket.clone(), keys)
+        });
+        let running = Running {
+            gate: self,
+            noted,
+            _running: running,
+        };
         // Not the one from before a hold.
         Ok((running, self.store()))
     }
@@ -176,14 +182,32 @@ impl Gate {
         })
     }
 
-    fn take_note<'k>(&self, bucket: &Bucket, keys: impl Iterator<Item = &'k str>) {
+    fn take_note(&self, bucket: &Bucket, keys: &[String]) {
         let mut notes = lock(&self.notes);
         for key in keys {
             if notes.keys.len() < NOTES_MAX {
-                notes.keys.insert((bucket.clone(), key.to_owned()));
+                notes.keys.insert((bucket.clone(), key.clone()));
             } else {
                 notes.overflow = true;
             }
+        }
+    }
+}
+
+/// A write that runs. Its keys are noted when it begins, and again when it has ended, before it is acknowledged: who took
+/// the notes meanwhile may have copied what was there before it.
+struct Running<'g> {
+    gate: &'g Gate,
+    noted: Option<(Bucket, Vec<String>)>,
+    _running: RwLockReadGuard<'g, ()>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Some((bucket, keys)) = &self.noted
+            && self.gate.is_noting.load(Relaxed)
+        {
+            self.gate.take_note(bucket, keys);
         }
     }
 }
@@ -322,6 +346,23 @@ mod tests {
 
     fn memory() -> Arc<dyn KeyValue> {
         Arc::new(MemoryKeyValue::default())
+    }
+
+    #[tokio::test]
+    async fn a_write_that_runs_while_notes_are_taken_is_noted_again_when_it_has_ended() {
+        let gate = gate(memory());
+        let bucket = Bucket::scoped("default", "shop", "carts");
+        let has_it = || gate.take_notes().keys.contains(&(bucket.clone(), "k".to_owned()));
+        assert!(gate.note().await);
+        let (running, _) = gate.writing(&bucket, ["k"].into_iter()).await.unwrap();
+        assert!(has_it() && !has_it());
+        drop(running);
+        assert!(has_it());
+        // And not when nobody notes any more.
+        let (running, _) = gate.writing(&bucket, ["k"].into_iter()).await.unwrap();
+        gate.end();
+        drop(running);
+        assert!(!has_it());
     }
 
     #[tokio::test]

@@ -345,7 +345,7 @@ mod tests {
 
     #[tokio::test]
     async fn counts_what_is_held_and_what_is_being_written_and_gives_all_of_it_back() {
-        let store = MemoryBlobStore::new(5_000);
+        let store = MemoryBlobStore::new(5_500);
         let container = Container::shared("c").unwrap();
         let object = |name: &str| container.object(name).unwrap();
         store.create_container(&container).await.unwrap();
