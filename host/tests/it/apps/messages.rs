@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use futures::future::join_all;
 use serde_json::Value;
+use weft_servers::Nats;
 
 use super::{Load, again, component};
 use crate::support::guests::{HELLO, MESSENGER};
@@ -76,6 +77,33 @@ async fn wait_until_heard(weft: &Weft, path: &str, expected: &str) {
             heard(weft, path).await,
             weft.log()
         );
+    }
+}
+
+#[tokio::test]
+async fn on_servers_of_nats_messages_reach_who_subscribed_on_another_host_also_after_the_server_was_gone() {
+    let mut server = Nats::start_with_jetstream("");
+    for backend in ["nats", "jetstream"] {
+        let on_server = format!("backend: {backend}, config: {{ url: \"{}\" }}", server.url());
+        let reader = post(&[("reader", "{}")], &["subject: orders.*, actor: reader"]);
+        let [reader, sender] =
+            [reader, post(&[], &[])].map(|text| AppFile::new(&text.replace("backend: lattice", &on_server)));
+        let (reader, sender) = (Weft::app(&reader, &[]), Weft::app(&sender, &[]));
+        for round in ["first", "second"] {
+            // Connections are made, and made again, by themselves.
+            let answered = async {
+                while request(&sender, "orders.get", "hello").await != (200, "HELLO".to_owned()) {
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, answered).await.unwrap();
+            publish(&sender, "orders.created", round).await;
+            wait_until_heard(&reader, &format!("/heard/{round}"), "1 orders.created").await;
+            if round == "first" {
+                server.kill();
+                server.restart();
+            }
+        }
     }
 }
 
