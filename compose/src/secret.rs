@@ -220,27 +220,67 @@ pub fn shown(option: &str, text: &str) -> String {
     without_password(text)
 }
 
-/// A text without the passwords of the addresses in it.
+/// A text without the passwords of the addresses in it. What can't be told from a password is left out, too.
 fn without_password(text: &str) -> String {
-    let addresses = text.split(' ').map(|address| {
-        let parts = address.split_once("://").and_then(|(scheme, rest)| {
-            // What is before the last `@` ahead of the path is user and password.
-            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-            let at = rest[..end].rfind('@').or_else(|| rest.rfind('@'))?;
-            let (user, password) = rest[..at].split_once(':')?;
-            (!password.is_empty()).then(|| (scheme, user, password, &rest[at..]))
-        });
-        match parts {
-            // A reference is not the password.
-            Some((_, _, password, _)) if password.starts_with("${") && password.ends_with('}') => {
-                address.to_owned()
-            }
-            Some((scheme, user, _, rest)) => format!("{scheme}://{user}:***{rest}"),
-            None if address.starts_with("password=") => "password=***".to_owned(),
-            None => address.to_owned(),
-        }
+    let text = match text.contains("://") {
+        true => text.to_owned(),
+        false => without_setting(text).unwrap_or_else(|| text.to_owned()),
+    };
+    let words = text.split_inclusive(char::is_whitespace).map(|word| {
+        let address = word.trim_end();
+        without_query(&without_user(address)) + &word[address.len()..]
     });
-    addresses.collect::<Vec<_>>().join(" ")
+    words.collect()
+}
+
+/// Without the value of `password`, where keys and values stand side by side: spaces may be around `=`, and in quotes.
+fn without_setting(text: &str) -> Option<String> {
+    const KEY: &str = "password";
+    let (before, rest) = text.split_at(text.find(KEY)? + KEY.len());
+    let value = rest.trim_start().strip_prefix('=')?.trim_start();
+    // Where quotes end depends on what is escaped in them.
+    let end = match value.starts_with('\'') {
+        true => value.len(),
+        false => value.find(char::is_whitespace).unwrap_or(value.len()),
+    };
+    Some(format!("{before}=***{}", &value[end..]))
+}
+
+fn without_user(address: &str) -> String {
+    let is_reference = |text: &str| text.starts_with("${") && text.ends_with('}');
+    let start = address.find("://").map_or(0, |at| at + "://".len());
+    let (scheme, rest) = address.split_at(start);
+    // What is before the last `@` ahead of the path is user and password.
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let Some(at) = rest[..end].rfind('@').or_else(|| rest.rfind('@')) else {
+        return address.to_owned();
+    };
+    let (login, rest) = rest.split_at(at);
+    match login.split_once(':') {
+        // A reference is not the password.
+        _ if is_reference(login) && login.matches("${").count() == 1 => address.to_owned(),
+        Some((_, password)) if password.is_empty() || is_reference(password) => address.to_owned(),
+        Some((user, _)) => format!("{scheme}{user}:***{rest}"),
+        // To NATS a user alone is a token.
+        None if matches!(scheme, "" | "nats://" | "tls://") => format!("{scheme}***{rest}"),
+        None => address.to_owned(),
+    }
+}
+
+fn without_query(address: &str) -> String {
+    let parts = address
+        .split_inclusive(['?', '&'])
+        .map(|part| match part.split_once('=') {
+            Some((key, value)) if key.ends_with("pass") || key.ends_with("password") => {
+                let more = if value.ends_with('&') { "&" } else { "" };
+                match value.starts_with("${") {
+                    true => part.to_owned(),
+                    false => format!("{key}=***{more}"),
+                }
+            }
+            _ => part.to_owned(),
+        });
+    parts.collect()
 }
 
 #[cfg(test)]
@@ -328,6 +368,20 @@ mod tests {
             ("redis://h:6379", "redis://h:6379"),
             ("server", "server"),
             ("host=db password=pw user=u", "host=db password=*** user=u"),
+            ("host=db password = pw", "host=db password=***"),
+            ("password='a b' host=db", "password=***"),
+            ("nats://token@h:4222", "nats://***@h:4222"),
+            ("nats://${secret:t}@h:4222", "nats://${secret:t}@h:4222"),
+            ("user:pw@h:4222", "user:***@h:4222"),
+            ("postgres://user@h/db", "postgres://user@h/db"),
+            (
+                "postgres://h/db?user=u&password=pw&x=y",
+                "postgres://h/db?user=u&password=***&x=y",
+            ),
+            (
+                "redis://u:a@h1\tredis://u:b@h2",
+                "redis://u:***@h1\tredis://u:***@h2",
+            ),
         ] {
             assert_eq!(without_password(text), shown);
         }

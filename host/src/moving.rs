@@ -35,7 +35,7 @@ use crate::reconcile::Progress;
 /// How often the other hosts are looked at while a move waits for them.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long writes are held in one try: less than a write waits in a hold, so that none has to fail.
-const HOLD_TRY: Duration = Duration::from_secs(8);
+pub(crate) const HOLD_TRY: Duration = Duration::from_secs(8);
 /// The pause after something failed, which doubles with each, up to the maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
@@ -118,6 +118,8 @@ enum DriveError {
 /// What a run of a move remembers of its pass.
 #[derive(Default)]
 struct Pass {
+    /// When its move was begun, which tells moves apart.
+    at: String,
     /// Which, and the runs of hosts that it began with.
     began: Option<(u64, Runs)>,
     copied: bool,
@@ -142,6 +144,8 @@ impl Mover {
                     let (mover, name) = (self.clone(), name.clone());
                     driven.spawn(async move {
                         mover.drive(&name).await;
+                        // What is known here may say for a while that it is still on.
+                        sleep(BACKOFF_MIN).await;
                         name
                     });
                 }
@@ -185,6 +189,13 @@ impl Mover {
         if !record.is_on() {
             return Ok(false);
         }
+        if pass.at != record.at {
+            // Another move of the same provider, begun since: nothing that was seen is of it.
+            *pass = Pass {
+                at: record.at.clone(),
+                ..Pass::default()
+            };
+        }
         let provider_key = key::provider(name);
         let stored = self.control.get(&provider_key).await?;
         let provider: Option<ProviderRecord> = match &stored {
@@ -197,13 +208,13 @@ impl Mover {
         if !held {
             pass.held_since = None;
         }
-        let is_there = |host: &&HostName| {
+        let is_missing = |host: &&HostName| {
             !runs.iter().any(|(name, _)| name == host.as_str()) && !pass.left.contains(*host)
         };
         let seen = Seen {
             provider: provider.as_ref().map(Place::of),
             same_runs: pass.began.as_ref() == Some(&(record.pass, runs.clone())),
-            missing: record.hosts.iter().filter(is_there).cloned().collect(),
+            missing: record.hosts.iter().filter(is_missing).cloned().collect(),
             applied: self.is_applied(entry.modified).await,
             checked: pass.checked.clone(),
             copied: pass.copied,
@@ -277,6 +288,7 @@ impl Mover {
         tracing::info!(provider = name.as_str(), step = %put.step, pass = put.pass, reason = put.reason, "the move goes on");
         if begins {
             *pass = Pass {
+                at: record.at.clone(),
                 began: Some((put.pass, runs)),
                 left: std::mem::take(&mut pass.left),
                 ..Pass::default()

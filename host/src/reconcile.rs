@@ -320,7 +320,8 @@ impl Reconciler {
             if let Some((open, provider)) = self.providers.get_mut(name) {
                 // New values wait for the end of a move: its notes are with what is open.
                 let unchanged = provider.secrets == used || moves::keeps(desired, name);
-                if open == record && unchanged || moves::takes_over(desired, open, record, provider) {
+                let target = self.targets.get(name).map(|(target, _)| target);
+                if open == record && unchanged || moves::takes_over(desired, open, record, provider, target) {
                     continue;
                 }
                 if same(open) && (is_file || open.config == record.config && unchanged) {

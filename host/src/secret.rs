@@ -6,6 +6,7 @@
 pub mod opened;
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use arc_swap::ArcSwap;
@@ -177,6 +178,13 @@ fn read_below(folder: &Path, path: &str) -> Result<Secret, SecretError> {
     let file = folder.join(path).canonicalize().map_err(failed)?;
     if !file.starts_with(&folder) {
         return Err(SecretError::Outside(path.to_owned()));
+    }
+    // A pipe that nobody writes to would be waited for without an end.
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is no file",
+        )));
     }
     Secret::read(File::open(file).map_err(failed)?).map_err(failed)
 }

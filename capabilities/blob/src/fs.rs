@@ -247,8 +247,10 @@ impl BlobStore for FsBlobStore {
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             // Each operation that runs has a seat, and none is endless.
-            drop(self.files.seats.acquire_many(OPERATIONS_MAX).await);
+            let seats = self.files.seats.acquire_many(OPERATIONS_MAX).await;
+            // Before they are given back: whoever waits for one is refused.
             self.files.seats.close();
+            drop(seats);
         }
         .boxed()
     }

@@ -98,7 +98,7 @@ impl Replies {
         let mut table = self.lock();
         let denied = table
             .waiting
-            .extract_if(|_, request| complaint.contains(&format!("\"{}\"", request.subject)));
+            .extract_if(|_, request| complaint.contains(&format!(" \"{}\"", request.subject)));
         for (_, request) in denied {
             drop(request.sender.send(Err(Unanswered::Denied)));
         }

@@ -88,7 +88,7 @@ impl Inner {
 
     /// What `scope` calls a subject of the lattice.
     fn stripped(&self, scope: &Scope, subject: &str) -> Option<String> {
-        // The four tokens of the lattice and three of the provider; a wildcard is never among them.
+        // The three tokens of the lattice and three of the provider; a wildcard is never among them.
         let full = subject.splitn(7, '.').nth(6)?;
         Some(scope.strip(full)?.into_owned())
     }

@@ -51,7 +51,7 @@ pub enum KeyFileError {
         line: usize,
     },
     /// It has more keys than are of use.
-    #[error("{} has more than {KEYS_MAX} root keys: remove the oldest after `weft secret reseal`", .0.display())]
+    #[error("{} can't have more than {KEYS_MAX} root keys: remove the oldest after `weft secret reseal`", .0.display())]
     TooMany(PathBuf),
 }
 
@@ -110,6 +110,7 @@ impl Keyring {
             }
         };
         let mut text = match Self::read(path) {
+            Ok(keys) if keys.0.len() >= KEYS_MAX => return Err(KeyFileError::TooMany(path.to_owned())),
             Ok(_) => Zeroizing::new(fs::read_to_string(path).map_err(failed("read"))?),
             Err(KeyFileError::Missing(_)) => Zeroizing::new(HEAD.to_owned()),
             Err(error) => return Err(error),

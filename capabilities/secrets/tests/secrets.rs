@@ -140,6 +140,10 @@ fn a_file_of_keys_is_its_owners_alone_and_says_where_it_is_wrong() {
     }
     fs::write(&path, format!("{key}\n").repeat(33)).unwrap();
     assert!(matches!(Keyring::read(&path), Err(KeyFileError::TooMany(_))));
+    let full = format!("{key}\n").repeat(32);
+    fs::write(&path, &full).unwrap();
+    assert!(matches!(Keyring::add(&path), Err(KeyFileError::TooMany(_))));
+    assert_eq!(fs::read_to_string(&path).unwrap(), full);
     let missing = Keyring::read(&folder.path().join("none")).unwrap_err();
     assert!(missing.to_string().contains("weft secret key new"), "{missing}");
 }

@@ -400,10 +400,10 @@ pub(super) fn finish(
 }
 
 fn log_refusal(by: &str, what: &str, problem: &Problem) {
-    tracing::warn!(
-        by,
-        code = problem.code,
-        detail = problem.detail,
-        "{what}: refused"
-    );
+    // The faults of a manifest show its lines, which may have passwords in them. Who sent it has the answer.
+    let detail = match problem.code {
+        "manifest" => "the answer has the faults",
+        _ => &problem.detail,
+    };
+    tracing::warn!(by, code = problem.code, detail, "{what}: refused");
 }

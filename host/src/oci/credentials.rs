@@ -11,6 +11,9 @@ use serde::Deserialize;
 /// The longest file of credentials that is read.
 const FILE_LEN_MAX: u64 = 1 << 20;
 
+/// What `docker login` and the registry itself call `docker.io`.
+const HUB: &[&str] = &["index.docker.io", "registry-1.docker.io"];
+
 /// A user's name and password, by registry.
 #[derive(Clone, Default)]
 pub struct Credentials {
@@ -93,7 +96,7 @@ impl Credentials {
 fn key(registry: &str) -> &str {
     let rest = registry.split_once("://").map_or(registry, |(_, rest)| rest);
     match rest.split('/').next().unwrap_or(rest) {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        host if HUB.contains(&host) => "docker.io",
         host => host,
     }
 }
@@ -110,9 +113,9 @@ mod tests {
 
     #[test]
     fn a_registry_is_found_by_each_of_the_names_that_docker_login_writes() {
-        let text = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "bWU6YTpi"}, "ghcr.io": {"auth": "bWU6Yw=="},
+        let text = r#"{"auths": {"https://HUB/v1/": {"auth": "bWU6YTpi"}, "ghcr.io": {"auth": "bWU6Yw=="},
             "empty.io": {}, "bad.io": {"auth": "%"}}, "credsStore": "desktop"}"#;
-        let credentials = Credentials::parse(text).unwrap();
+        let credentials = Credentials::parse(&text.replace("HUB", HUB[0])).unwrap();
         assert_eq!(credentials.basic("docker.io").unwrap(), "Basic bWU6YTpi");
         assert_eq!(credentials.basic("ghcr.io").unwrap(), "Basic bWU6Yw==");
         assert_eq!(

@@ -14,23 +14,32 @@ use weft_compose::record::ProviderRecord;
 use super::{Found, MEMORY, Reconciler};
 use crate::cli::chain;
 use crate::desired::Desired;
+use crate::moving::HOLD_TRY;
 use crate::moving::copy::copy_keys;
 use crate::provider::Provider;
 use crate::secret::opened::redacted;
 
-/// Whether a provider's new record is one that its move switched to, which goes another way than a plain change.
+/// Whether a provider's new record is one that its move switched to, which goes another way than a plain change. `target`
+/// is where data was moving to, if it is open here.
 pub(super) fn takes_over(
     desired: &Desired,
     open: &ProviderRecord,
     record: &ProviderRecord,
     provider: &Provider,
+    target: Option<&ProviderRecord>,
 ) -> bool {
     let is_it = |moving: &Arc<MoveRecord>| {
         moving.step == Step::Switched && moving.from == Place::of(open) && moving.to == Place::of(record)
     };
-    !provider.is_elsewhere()
-        && provider.guard.gate.is_some()
-        && desired.moves.get(&record.name).is_some_and(is_it)
+    let Some(gate) = provider.guard.gate.as_ref().filter(|_| !provider.is_elsewhere()) else {
+        return false;
+    };
+    // The move may be over before this host looked: what waits in its hold goes to where the data is all the same.
+    let is_late = || {
+        let is_there = target.is_some_and(|target| Place::of(target) == Place::of(record));
+        !keeps(desired, &record.name) && gate.is_held() && is_there
+    };
+    desired.moves.get(&record.name).is_some_and(is_it) || is_late()
 }
 
 /// Whether a provider stays as it is open, as what stands before it has notes of a move.
@@ -48,7 +57,23 @@ impl Reconciler {
                 all = false;
             }
         }
-        let is_on = |name: &ProviderName| desired.moves.get(name).is_some_and(|record| record.is_on());
+        let is_on = |name: &ProviderName| keeps(desired, name);
+        let targets: Vec<_> = self.targets.iter().filter(|(name, _)| !is_on(name)).collect();
+        let late = targets.into_iter().filter_map(|(name, (target, place))| {
+            let (open, provider) = self.providers.get(name)?;
+            let wanted = desired.providers.get(name)?;
+            let takes_over = open != &**wanted && takes_over(desired, open, wanted, provider, Some(target));
+            takes_over.then(|| (open.clone(), wanted.clone(), place.clone()))
+        });
+        for (open, wanted, target) in late.collect::<Vec<_>>() {
+            if let Err(reason) = self.switch(&open, &wanted, &target) {
+                found.push(Found::of(
+                    open.name.app_name(),
+                    format!("move of {}", open.name),
+                    reason,
+                ));
+            }
+        }
         for (name, (_, provider)) in self.providers.iter().filter(|(name, _)| !is_on(name)) {
             if let Some(gate) = provider.guard.gate.as_ref().filter(|gate| gate.is_moving()) {
                 gate.end();
@@ -112,19 +137,25 @@ impl Reconciler {
                     gate.give_back(notes);
                     return Err("more was written than could be noted".to_owned());
                 }
-                if let Err(error) = copy_keys(&*gate.store(), &*target.store(), &notes).await {
-                    gate.give_back(notes);
-                    return Err(chain(&error));
-                }
+                let (old, new) = (gate.store(), target.store());
+                let copied = tokio::time::timeout(HOLD_TRY, copy_keys(&*old, &*new, &notes)).await;
+                let reason = match copied {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(error)) => chain(&error),
+                    Err(_) => "what was written meanwhile was too much to copy while writes wait".to_owned(),
+                };
+                gate.give_back(notes);
+                return Err(reason);
             }
             Step::Switched => {
                 if !gate.hold().await {
                     return Err(running());
                 }
                 if let Some(wanted) = desired.providers.get(name)
-                    && takes_over(desired, &open, wanted, &provider)
+                    && takes_over(desired, &open, wanted, &provider, None)
                 {
-                    self.switch(&open, wanted, record).await?;
+                    let target = self.open_target(&open, record).await?;
+                    self.switch(&open, wanted, &target)?;
                 }
             }
         }
@@ -175,17 +206,16 @@ impl Reconciler {
     }
 
     /// Puts the new backend in the place of the old one, for all who have the provider: also for calls that began before.
-    async fn switch(
+    fn switch(
         &mut self,
         open: &ProviderRecord,
         wanted: &ProviderRecord,
-        moving: &MoveRecord,
+        target: &Arc<Provider>,
     ) -> Result<(), String> {
-        let target = self.open_target(open, moving).await?;
         let Some((record, provider)) = self.providers.get_mut(&open.name) else {
             return Ok(());
         };
-        let Some((mut moved, old)) = provider.moved(wanted.revision, &target) else {
+        let Some((mut moved, old)) = provider.moved(wanted.revision, target) else {
             return Err("only a key-value store can be moved".to_owned());
         };
         if let Some(mesh) = self

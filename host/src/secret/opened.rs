@@ -230,5 +230,8 @@ impl Drop for Expanded {
 
 /// `text` without any of the values in it.
 pub fn redacted(text: String, used: &Used) -> String {
-    used.values().fold(text, |text, secret| secret.redact(&text))
+    // The longest first: one may be a part of another.
+    let mut values: Vec<_> = used.values().collect();
+    values.sort_by_key(|secret| std::cmp::Reverse(secret.reveal().len()));
+    values.into_iter().fold(text, |text, secret| secret.redact(&text))
 }

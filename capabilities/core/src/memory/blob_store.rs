@@ -19,6 +19,14 @@ use crate::blob_store::{
 /// What an object or a container costs beside its bytes: names, the map's slots, heads.
 const ENTRY_OVERHEAD: usize = 256;
 
+/// What a chunk costs beside its bytes: its head and its allocation.
+const CHUNK_OVERHEAD: usize = 64;
+
+/// What some chunks cost.
+fn cost_of(chunks: &[Bytes]) -> usize {
+    chunks.iter().map(|chunk| chunk.len() + CHUNK_OVERHEAD).sum()
+}
+
 /// A blob store in memory. Gone when it is dropped.
 #[derive(Debug)]
 pub struct MemoryBlobStore(Arc<Inner>);
@@ -51,7 +59,7 @@ struct Stored {
 
 impl Stored {
     fn cost(&self) -> usize {
-        self.chunks.iter().map(Bytes::len).sum::<usize>() + ENTRY_OVERHEAD
+        cost_of(&self.chunks) + ENTRY_OVERHEAD
     }
 }
 
@@ -299,7 +307,8 @@ impl BlobWriter for Writer {
     fn write(&mut self, chunk: Bytes) -> BoxFuture<'_, Result<(), BlobError>> {
         now!({
             check_chunk(self.size, &chunk, OBJECT_SIZE_MAX)?;
-            self.store.take(&mut *self.store.open()?, chunk.len())?;
+            self.store
+                .take(&mut *self.store.open()?, chunk.len() + CHUNK_OVERHEAD)?;
             self.size += chunk.len() as u64;
             // A chunk may be a slice of something larger: what is kept is its own.
             self.chunks.push(Bytes::copy_from_slice(&chunk));
@@ -328,7 +337,7 @@ impl BlobWriter for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        let bytes = self.chunks.iter().map(Bytes::len).sum::<usize>() + ENTRY_OVERHEAD;
+        let bytes = cost_of(&self.chunks) + ENTRY_OVERHEAD;
         self.store.state().bytes -= bytes;
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
+use tokio::task::coop::unconstrained;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use weft_capabilities::Scope;
@@ -15,6 +16,8 @@ use crate::link::Connection;
 
 /// The longest that what is on its way is waited for, when nobody wants more.
 const LAST_WAIT: Duration = Duration::from_secs(1);
+/// Messages that are taken then, at most: what the client holds for one subscription.
+const LAST_MAX: usize = 65_536;
 /// The pause before another try to listen, on a connection that does not let us.
 const AGAIN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -70,7 +73,9 @@ impl Heard {
     pub(super) async fn last(mut self) -> Vec<async_nats::Message> {
         let barrier = self.connection.barrier("_INBOX");
         drop(timeout(LAST_WAIT, barrier).await);
-        std::iter::from_fn(|| self.messages.next().now_or_never().flatten()).collect()
+        // Without tokio's budget, which would have the queue seem empty after a hundred or so.
+        let next = || unconstrained(self.messages.next()).now_or_never().flatten();
+        std::iter::from_fn(next).take(LAST_MAX).collect()
     }
 }
 

@@ -7,9 +7,10 @@ use weft_capabilities::blob_store::PAGE_LEN_MAX;
 use weft_capabilities::{BlobError, Listing};
 use weft_observability::metrics::Operation;
 
+use super::value::TOO_MANY;
 use super::{Answer, Context, OpenContainer, drop_of, opened, told};
 use crate::front::operation::observed;
-use crate::store::InstanceState;
+use crate::store::{BlobBody, InstanceState};
 
 /// What a guest's `stream-object-names` stands for.
 pub(super) struct ObjectNames {
@@ -18,6 +19,8 @@ pub(super) struct ObjectNames {
     names: VecDeque<String>,
     /// Where the next page begins; `None` after the last.
     next: Option<Option<String>>,
+    /// A page is half a megabyte: it counts as a body does.
+    _counted: BlobBody,
 }
 
 pub(super) fn add_to_linker(container: &mut LinkerInstance<'_, InstanceState>) -> wasmtime::Result<()> {
@@ -53,15 +56,23 @@ impl ObjectNames {
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(PAGE_LEN_MAX);
         let mut taken = Vec::new();
         while taken.len() < len {
-            self.fill().await?;
+            match self.fill().await {
+                Ok(()) => {}
+                Err(error) if taken.is_empty() => return Err(error),
+                // What was taken is given; the error comes again with the next read, if it lasts.
+                Err(_) => return Ok((taken, false)),
+            }
             if self.names.is_empty() {
                 break;
             }
             let part = self.names.len().min(len - taken.len());
             taken.extend(self.names.drain(..part));
         }
-        self.fill().await?;
-        Ok((taken, self.names.is_empty()))
+        match self.fill().await {
+            Ok(()) => Ok((taken, self.names.is_empty())),
+            Err(error) if taken.is_empty() => Err(error),
+            Err(_) => Ok((taken, false)),
+        }
     }
 }
 
@@ -72,10 +83,14 @@ fn list_objects<'a>(
     let opened = opened(&mut context, &handle);
     Box::new(async move {
         let (call, at) = opened?;
+        let Some(counted) = context.data_mut().blob_body() else {
+            return Ok((Err(TOO_MANY.to_owned()),));
+        };
         let mut names = ObjectNames {
             at,
             names: VecDeque::new(),
             next: Some(None),
+            _counted: counted,
         };
         Ok((
             match observed(&call, Operation::BlobListObjects, names.fill()).await {
@@ -108,7 +123,10 @@ fn skip<'a>(
         let skipped = async {
             let mut skipped = 0;
             loop {
-                let (taken, ended) = names.take(len - skipped).await?;
+                let (taken, ended) = match names.take(len - skipped).await {
+                    Err(_) if skipped > 0 => return Ok((skipped, false)),
+                    taken => taken?,
+                };
                 skipped += taken.len() as u64;
                 if ended || skipped == len {
                     return Ok::<_, BlobError>((skipped, ended));

@@ -25,7 +25,8 @@ use crate::store::{BlobBody, InstanceState};
 const WRITE_LEN_MAX: usize = 256 << 10;
 /// Bytes that a guest may have at once as a list, which the host holds as well: as many as a batch of key-value.
 const LIST_LEN_MAX: u64 = 16 << 20;
-const TOO_MANY: &str = "too many objects are being read and written by this invocation: end some first";
+pub(super) const TOO_MANY: &str =
+    "too many objects are being read, written and listed by this invocation: end some first";
 
 pub(super) fn add_to_linker(types: &mut LinkerInstance<'_, InstanceState>) -> wasmtime::Result<()> {
     types.resource(

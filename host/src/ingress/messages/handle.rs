@@ -35,7 +35,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(60);
 const REASON_LEN_MAX: usize = 256;
 
 /// A call of `handle-message`.
-struct Handle(BrokerMessage);
+struct Handle(Message);
 
 impl Step for Handle {
     type Output = Result<(), String>;
@@ -48,7 +48,7 @@ impl Step for Handle {
     ) -> wasmtime::Result<Result<(), String>> {
         type Handled = (Result<(), String>,);
         let handler = instance.get_typed_func::<(BrokerMessage,), Handled>(&mut *store, export)?;
-        let (handled,) = handler.call_async(store, (self.0,)).await?;
+        let (handled,) = handler.call_async(store, (self.0.into(),)).await?;
         Ok(handled)
     }
 }
@@ -165,7 +165,7 @@ impl Shared {
         let trace = context_of(&span).or(parent);
         let call = Call::root(state.clone(), at, Instant::now(), trace);
         span.record("faas.invocation_id", tracing::field::display(call.id));
-        let step = Handle(message.clone().into());
+        let step = Handle(message.clone());
         let run = call::run(call.clone(), function, step);
         let ended = self.tasks.run(&call, run).instrument(span.clone()).await;
         let failed = match &ended {
