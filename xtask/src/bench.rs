@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Only this part
     #[arg(long, value_enum)]
     only: Option<Part>,
+    /// Take the programs from this folder instead of building them
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -129,7 +132,7 @@ struct Row {
 pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
     let wanted = |part: &Part| args.only.is_none_or(|only| only == *part);
     let parts: Vec<_> = Part::value_variants().iter().copied().filter(wanted).collect();
-    let subjects = prepare(project, &parts, args.quick)?;
+    let subjects = prepare(project, &parts, args)?;
     let mut rows = Vec::new();
     let mut raw = serde_json::Map::new();
     for part in parts {
@@ -159,8 +162,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds what these parts need, as linking a program takes minutes.
-fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Subjects> {
+fn prepare(project: &Project, parts: &[Part], args: &Args) -> anyhow::Result<Subjects> {
     let far = parts.contains(&Part::Lattice);
     let (tools, nats) = {
         let cache = Cache::open()?;
@@ -184,6 +186,28 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
     ];
     guests.extend(actors::SHOP);
     actors::run(project, &guests)?;
+    let programs = match &args.programs {
+        Some(folder) => std::path::absolute(folder)?,
+        None => build(project, parts)?,
+    };
+    let scratch = project.root().join("target/bench");
+    fs::create_dir_all(&scratch)?;
+    Ok(Subjects {
+        weft: programs.join("weft"),
+        native: programs.join("native-hello"),
+        in_process: programs.join("weft-bench"),
+        calls: programs.join("lattice-calls"),
+        nats,
+        guests: project.guests(),
+        shop: project.shop(),
+        tools,
+        scratch,
+        quick: args.quick,
+    })
+}
+
+/// Builds what these parts need, as linking a program takes minutes; the folder that it is in.
+fn build(project: &Project, parts: &[Part]) -> anyhow::Result<PathBuf> {
     let mut cargo = project.cargo();
     // The whole workspace, so that `cargo xtask up` builds the same: linking takes ten minutes.
     cargo.args(["build", "--release", "--workspace", "--bin", "weft"]);
@@ -199,7 +223,7 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
     {
         cargo.args(["--bin", "weft-bench"]);
     }
-    if far {
+    if parts.contains(&Part::Lattice) {
         cargo.args(["--bin", "lattice-calls"]);
     }
     sh::run(
@@ -207,21 +231,7 @@ fn prepare(project: &Project, parts: &[Part], quick: bool) -> anyhow::Result<Sub
         BUILD_LIMIT,
         &mut cargo,
     )?;
-    let release = project.target_dir()?.join("release");
-    let scratch = project.root().join("target/bench");
-    fs::create_dir_all(&scratch)?;
-    Ok(Subjects {
-        weft: release.join("weft"),
-        native: release.join("native-hello"),
-        in_process: release.join("weft-bench"),
-        calls: release.join("lattice-calls"),
-        nats,
-        guests: project.guests(),
-        shop: project.shop(),
-        tools,
-        scratch,
-        quick,
-    })
+    Ok(project.target_dir()?.join("release"))
 }
 
 impl Row {

@@ -3,6 +3,7 @@
 //! Owns the step from a call as it arrives to what answers it. Nothing runs on the thread that reads from the
 //! connection.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -12,7 +13,6 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
@@ -88,16 +88,18 @@ pub struct Served(pub Arc<HostService>);
 impl Service for Served {
     fn call(&self, invocation: Invocation) -> BoxFuture<'static, Result<Bytes, Failure>> {
         let host = self.0.clone();
-        let tasks = host.tasks.clone();
-        // A task of its own: the threads that read from the connection go on reading.
-        let answered = tasks.tracker.spawn_on(host.answer(invocation), &tasks.shared);
-        AbortOnDropHandle::new(answered)
-            .map(|joined| {
-                // It fails only if the host ends, or if polling panicked, which has been told by then.
-                joined.unwrap_or_else(|error| {
-                    Err(Failure::started(FailureKind::Unavailable, error.to_string()))
-                })
-            })
+        let running = host.tasks.tracker.token();
+        let answer = async move {
+            let _running = running;
+            // The first poll is on the task that reads from the connection, which goes on reading.
+            tokio::task::yield_now().await;
+            host.answer(invocation).await
+        };
+        let answer = AssertUnwindSafe(answer).catch_unwind();
+        // What has panicked has been told by then.
+        let broken = || Failure::started(FailureKind::Unavailable, "the host failed at this call");
+        answer
+            .map(move |answered| answered.unwrap_or_else(|_| Err(broken())))
             .boxed()
     }
 

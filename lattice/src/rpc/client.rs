@@ -245,26 +245,25 @@ impl Client {
     ///
     /// # Errors
     /// Why there are no results, and whether it may have run all the same.
-    pub async fn call(&self, targets: &Targets, mut call: Call) -> Result<Answer, Failure> {
+    pub async fn call(&self, targets: &Targets, call: Call) -> Result<Answer, Failure> {
         let shared = &self.0.shared;
         shared.counters.calls.fetch_add(1, Relaxed);
         shared.budget.called();
-        let id = InvocationId::random();
         let mut tried = Vec::new();
         let mut last: Option<Failure> = None;
-        let stream = call.stream.take();
+        let (mut asked, stream) = Asked::of(call);
         let outcome = loop {
             let chosen = (tried.len() < ATTEMPTS_MAX)
                 .then(|| targets.choose(&tried, shared.stamps.now_ms(), shared.random()))
                 .flatten();
             let Some(at) = chosen else {
-                let detail = format!("no host that could be reached runs `{}`", call.target);
+                let detail = format!("no host that could be reached runs `{}`", asked.request.target);
                 break Err(last.unwrap_or_else(|| Failure::not_started(FailureKind::Unavailable, detail)));
             };
             let more = tried.len() + 1 < targets.rows.len();
             tried.push(at);
             let row = &targets.rows[at];
-            let (mut failure, next) = match self.try_at(row, &call, id, stream.as_ref(), more).await {
+            let (mut failure, next) = match self.try_at(row, &mut asked, stream.as_ref(), more).await {
                 Ok(body) => {
                     break Ok(Answer {
                         body,
@@ -277,7 +276,7 @@ impl Client {
             };
             failure.may_have_started |= last.is_some_and(|last| last.may_have_started);
             // Half a body may have been read already.
-            let again = stream.as_ref().is_none_or(Binder::is_untouched) && Instant::now() < call.deadline;
+            let again = stream.as_ref().is_none_or(Binder::is_untouched) && Instant::now() < asked.deadline;
             let goes_on = again
                 && match next {
                     Next::Other => true,
@@ -300,19 +299,18 @@ impl Client {
     async fn try_at(
         &self,
         row: &Row,
-        call: &Call,
-        id: InvocationId,
+        asked: &mut Asked,
         stream: Option<&Binder>,
         more: bool,
     ) -> Result<Bytes, (Failure, Next)> {
-        let first = self.send(row, call, id, stream, more, None).await;
+        let first = self.send(row, asked, stream, more, None).await;
         let Err((_, Next::Same(stamp))) = first else {
             return first;
         };
         self.0.shared.counters.resent.fetch_add(1, Relaxed);
         // Not the stamp that is kept for whoever calls next: another call may have taken that, and without one this is a
         // repeat, which gets no answer.
-        match self.send(row, call, id, stream, more, Some(stamp)).await {
+        match self.send(row, asked, stream, more, Some(stamp)).await {
             Err((failure, Next::Same(_))) => Err((failure, Next::OtherForBudget)),
             answered => answered,
         }
@@ -321,14 +319,13 @@ impl Client {
     async fn send(
         &self,
         row: &Row,
-        call: &Call,
-        id: InvocationId,
+        asked: &mut Asked,
         stream: Option<&Binder>,
         more: bool,
         echo_ms: Option<u64>,
     ) -> Result<Bytes, (Failure, Next)> {
         let shared = &self.0.shared;
-        let left = call.deadline.saturating_duration_since(Instant::now());
+        let left = asked.deadline.saturating_duration_since(Instant::now());
         let remaining_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         if remaining_ms == 0 {
             let failure = Failure::not_started(FailureKind::Deadline, "no time was left to call");
@@ -341,44 +338,69 @@ impl Client {
             return Err((failure, Next::Nothing));
         }
         // What may run twice need not wait for one host until the end.
-        let wait = if call.idempotent && more { left / 2 } else { left };
-        let sent_ms = shared.stamps.now_ms();
-        let request = Request {
-            id,
-            target: call.target.clone(),
-            interface: call.interface.clone(),
-            function: call.function.clone(),
-            remaining_ms,
-            sent_ms,
-            hops: call.hops,
-            trace: call.trace.clone(),
-            caller: call.caller.clone(),
-            // Of a row without weights, as of one, the revision is whatever runs there.
-            revision: (row.revision != 0).then_some(row.revision),
-            // Several share the subject of who is no host, and each has a clock of its own.
-            from: is_host.then(|| shared.address.clone()),
-            echo_ms: echo_ms.or_else(|| is_host.then(|| row.peer.take_echo()).flatten()),
-            stream: stream.map(|stream| stream.bind(&row.peer.address)),
-            body: call.body.clone(),
-        };
-        let request = request.encode().map_err(|error| {
+        let wait = if asked.idempotent && more { left / 2 } else { left };
+        let request = &mut asked.request;
+        request.remaining_ms = remaining_ms;
+        request.sent_ms = shared.stamps.now_ms();
+        // Of a row without weights, as of one, the revision is whatever runs there.
+        request.revision = (row.revision != 0).then_some(row.revision);
+        // Several share the subject of who is no host, and each has a clock of its own.
+        request.from = is_host.then(|| shared.address.clone());
+        request.echo_ms = echo_ms.or_else(|| is_host.then(|| row.peer.take_echo()).flatten());
+        request.stream = stream.map(|stream| stream.bind(&row.peer.address));
+        let message = request.encode().map_err(|error| {
             let failure = Failure::not_started(FailureKind::Denied, error.to_string());
             (failure, Next::Nothing)
         })?;
-        let _in_flight = row.peer.begin(sent_ms);
+        let _in_flight = row.peer.begin(request.sent_ms);
         let mut cancel = Cancel {
             client: self,
             peer: Some(&row.peer).filter(|_| is_host),
-            id,
+            id: request.id,
         };
-        let replied = shared.transport.request(&row.subject, request, wait).await;
+        let replied = shared.transport.request(&row.subject, message, wait).await;
         if !matches!(replied, Err(TransportError::Timeout { .. })) || wait == left {
             cancel.peer = None;
         }
         match replied {
-            Ok(reply) => shared.read(row, call, id, &reply),
-            Err(error) => Err(shared.unanswered(row, call, sent_ms, &error)),
+            Ok(reply) => shared.read(row, asked, &reply),
+            Err(error) => Err(shared.unanswered(row, asked, &error)),
         }
+    }
+}
+
+/// A call as it is asked, of one host after the other.
+struct Asked {
+    /// What is told of it; what each host is told besides is set before it is sent.
+    request: Request,
+    deadline: Instant,
+    idempotent: bool,
+}
+
+impl Asked {
+    fn of(call: Call) -> (Self, Option<Binder>) {
+        let request = Request {
+            id: InvocationId::random(),
+            target: call.target,
+            interface: call.interface,
+            function: call.function,
+            remaining_ms: 0,
+            sent_ms: 0,
+            hops: call.hops,
+            trace: call.trace,
+            caller: call.caller,
+            revision: None,
+            from: None,
+            echo_ms: None,
+            stream: None,
+            body: call.body,
+        };
+        let asked = Self {
+            request,
+            deadline: call.deadline,
+            idempotent: call.idempotent,
+        };
+        (asked, call.stream)
     }
 }
 
@@ -431,13 +453,7 @@ impl Shared {
         may
     }
 
-    fn read(
-        &self,
-        row: &Row,
-        call: &Call,
-        id: InvocationId,
-        reply: &Bytes,
-    ) -> Result<Bytes, (Failure, Next)> {
+    fn read(&self, row: &Row, asked: &Asked, reply: &Bytes) -> Result<Bytes, (Failure, Next)> {
         let reply = Reply::decode(reply).map_err(|error| {
             let failure = Failure::started(FailureKind::Unavailable, format!("no reply but this: {error}"));
             (failure, Next::Nothing)
@@ -445,7 +461,7 @@ impl Shared {
         row.peer.heard(reply.load, reply.leaving, self.stamps.now_ms());
         reply.clock_ms.inspect(|stamp| row.peer.asked(*stamp));
         // Who could not read the request does not know its id.
-        if reply.id != id && reply.id != InvocationId([0; 16]) {
+        if reply.id != asked.request.id && reply.id != InvocationId([0; 16]) {
             let failure = Failure::started(FailureKind::Unavailable, "the reply is to another call");
             return Err((failure, Next::Nothing));
         }
@@ -455,7 +471,7 @@ impl Shared {
         };
         let next = match (failure.kind, reply.clock_ms) {
             _ if failure.may_have_started => match failure.kind {
-                FailureKind::Unavailable if call.idempotent => Next::OtherForBudget,
+                FailureKind::Unavailable if asked.idempotent => Next::OtherForBudget,
                 _ => Next::Nothing,
             },
             (_, Some(stamp)) => Next::Same(stamp),
@@ -472,7 +488,7 @@ impl Shared {
         Err((failure, next))
     }
 
-    fn unanswered(&self, row: &Row, call: &Call, sent_ms: u64, error: &TransportError) -> (Failure, Next) {
+    fn unanswered(&self, row: &Row, asked: &Asked, error: &TransportError) -> (Failure, Next) {
         let failure = |kind| Failure {
             kind,
             may_have_started: error.may_have_started(),
@@ -480,7 +496,7 @@ impl Shared {
         };
         let ejected = match error {
             TransportError::NoResponders(_) => row.peer.eject(),
-            TransportError::Timeout { .. } => row.peer.unanswered(sent_ms),
+            TransportError::Timeout { .. } => row.peer.unanswered(asked.request.sent_ms),
             _ => false,
         };
         if ejected {
@@ -488,11 +504,11 @@ impl Shared {
         }
         match error {
             TransportError::NoResponders(_) => (failure(FailureKind::Unavailable), Next::Other),
-            TransportError::Timeout { .. } if call.idempotent => {
+            TransportError::Timeout { .. } if asked.idempotent => {
                 (failure(FailureKind::Deadline), Next::OtherForBudget)
             }
             TransportError::Timeout { .. } => (failure(FailureKind::Deadline), Next::Nothing),
-            TransportError::ConnectionLost(_) if call.idempotent => {
+            TransportError::ConnectionLost(_) if asked.idempotent => {
                 (failure(FailureKind::Unavailable), Next::OtherForBudget)
             }
             TransportError::Full => (failure(FailureKind::Overloaded), Next::Nothing),

@@ -3,9 +3,8 @@
 //! An id is kept until a repeat of its request would be refused as late anyway: for the time that its caller waits, and
 //! no longer than [`KEPT_MAX_MS`], since what is later than [`LATE_MAX_MS`] is refused whatever time it has.
 
-use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{HashMap, VecDeque};
 
 use crate::envelope::InvocationId;
 
@@ -14,6 +13,11 @@ pub(super) const LATE_MAX_MS: u64 = 10_000;
 
 /// Longer than [`LATE_MAX_MS`] by what clocks drift.
 const KEPT_MAX_MS: u64 = LATE_MAX_MS + 100;
+
+/// Ids end together in steps of this, and so up to so much later: a step is ended without looking for what ends next
+/// among a million.
+const STEP_MS: u64 = 100;
+const STEPS_MAX: u64 = KEPT_MAX_MS / STEP_MS + 1;
 
 /// Ids that are kept: ten seconds of 100,000 calls. Each takes some 60 bytes. Beyond it calls are refused, as a repeat
 /// could not be told.
@@ -43,20 +47,16 @@ enum Mark {
 #[derive(Default)]
 pub(super) struct Ids {
     marks: HashMap<InvocationId, Mark>,
-    ends: BinaryHeap<Reverse<(u64, [u8; 16])>>,
+    /// What ends at the step `first`, and at each of those that follow.
+    ends: VecDeque<Vec<InvocationId>>,
+    first: u64,
 }
 
 impl Ids {
     /// Looks at a request that arrives at `now`, and keeps its id. Whatever is said about it, it was said for good,
     /// unless [`Ids::asked`] follows.
     pub(super) fn see(&mut self, id: InvocationId, has_echo: bool, remaining_ms: u64, now: u64) -> Seen {
-        while let Some(Reverse((end, id))) = self.ends.peek().copied() {
-            if end > now {
-                break;
-            }
-            self.ends.pop();
-            self.marks.remove(&InvocationId(id));
-        }
+        self.end(now);
         let len = self.marks.len();
         match self.marks.entry(id) {
             Entry::Occupied(mut mark) if *mark.get() == Mark::Asked && has_echo => {
@@ -69,8 +69,28 @@ impl Ids {
                 mark.insert(Mark::Taken);
                 // From when it arrived, which is later than when it was sent.
                 let kept = remaining_ms.saturating_add(100).min(KEPT_MAX_MS);
-                self.ends.push(Reverse((now + kept, id.0)));
+                let step = now.saturating_add(kept).div_ceil(STEP_MS);
+                let at = step.saturating_sub(self.first).min(STEPS_MAX) as usize;
+                if self.ends.len() <= at {
+                    self.ends.resize_with(at + 1, Vec::new);
+                }
+                self.ends[at].push(id);
                 Seen::New
+            }
+        }
+    }
+
+    /// Forgets what ends by `now`.
+    fn end(&mut self, now: u64) {
+        let step = now / STEP_MS;
+        while self.first <= step {
+            let Some(ended) = self.ends.pop_front() else {
+                self.first = step + 1;
+                return;
+            };
+            self.first += 1;
+            for id in ended {
+                self.marks.remove(&id);
             }
         }
     }

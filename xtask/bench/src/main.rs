@@ -13,6 +13,7 @@ mod invocation;
 mod objects;
 mod rounds;
 mod servers;
+mod waiting;
 mod weft;
 
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use crate::weft::Weft;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "usage: weft-bench invocation|calls|capabilities|servers|objects WEFT GUEST_FOLDER DATA_FOLDER ROUNDS\n       weft-bench hold ADDRESS/PATH REQUESTS";
+const USAGE: &str = "usage: weft-bench invocation|calls|capabilities|servers|objects WEFT GUEST_FOLDER DATA_FOLDER ROUNDS\n       weft-bench waiting WEFT GUEST_FOLDER DATA_FOLDER INSTANCES\n       weft-bench hold ADDRESS/PATH REQUESTS";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -47,6 +48,7 @@ fn main() -> Result<()> {
     let result = runtime.block_on(async {
         let weft = Weft::new(weft.into(), guests, &data)?;
         match part.as_str() {
+            "waiting" => waiting::measure(&weft, rounds).await,
             "invocation" => invocation::measure(&weft, rounds).await,
             "calls" => calls::measure(&weft, rounds).await,
             "capabilities" => capabilities::measure(&weft, &data, rounds).await,

@@ -2,9 +2,9 @@
 //! hundred by the bare client on one connection. One invocation at a time, and several at once.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
-use futures::future::try_join_all;
 use redis::AsyncTypedCommands as _;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
@@ -50,39 +50,42 @@ pub(crate) async fn measure(weft: &Weft, data: &Path, rounds: usize) -> Result<V
     ];
     let guests = vec![("bench", weft.load("bench").await?)];
     let state = weft.state(guests, &links, &providers)?;
-    let target = |name| Target::new(&state, "bench", (INTERFACE, name));
+    let target = |name| Target::new(&state, "bench", (INTERFACE, name)).map(Arc::new);
     let filled: u32 = target("fill-keys")?.call((ROWS,)).await?;
     ensure!(filled == ROWS, "the guest stored {filled} rows");
     let (gets, sets, ones) = (target("gets")?, target("sets")?, target("ones")?);
-    let bare = Bare::connect(&redis, &postgres).await?;
+    let bare = Arc::new(Bare::connect(&redis, &postgres).await?);
 
-    let rows: Vec<u32> = (0..OPERATIONS).map(|n| n * 7_919 % ROWS).collect();
+    let rows: Arc<[u32]> = (0..OPERATIONS).map(|n| n * 7_919 % ROWS).collect();
     let mut all = Vec::new();
     for kind in [Kind::Get, Kind::Set, Kind::One] {
-        let call = async || match kind {
-            Kind::Get => gets.call((rows.clone(),)).await,
-            Kind::Set => sets.call((rows.clone(),)).await,
-            Kind::One => ones.call((OPERATIONS,)).await,
+        let target = match kind {
+            Kind::Get => &gets,
+            Kind::Set => &sets,
+            Kind::One => &ones,
+        };
+        let call = || {
+            let (target, rows) = (target.clone(), rows.to_vec());
+            async move {
+                match kind {
+                    Kind::Get | Kind::Set => target.call((rows,)).await,
+                    Kind::One => target.call((OPERATIONS,)).await,
+                }
+            }
+        };
+        let bare = || {
+            let (bare, rows) = (bare.clone(), rows.clone());
+            async move { bare.run(kind, &rows).await }
         };
         let (mut alone, mut many) = (Pairs::default(), Pairs::default());
         for _ in 0..rounds {
             alone.add(
-                round(async || each(bare.run(kind, &rows).await?)).await?,
+                round(async || each(bare().await?)).await?,
                 round(async || each(call().await?)).await?,
             );
             many.add(
-                round(async || {
-                    let start = Instant::now();
-                    try_join_all((0..AT_ONCE).map(|_| bare.run(kind, &rows))).await?;
-                    each(nanos(start)?)
-                })
-                .await?,
-                round(async || {
-                    let start = Instant::now();
-                    try_join_all((0..AT_ONCE).map(|_| call())).await?;
-                    each(nanos(start)?)
-                })
-                .await?,
+                round(async || each(at_once(bare).await?)).await?,
+                round(async || each(at_once(call).await?)).await?,
             );
         }
         all.push(json!({ "alone_us": alone.report(), "many_us": many.report() }));
@@ -91,6 +94,22 @@ pub(crate) async fn measure(weft: &Weft, data: &Path, rounds: usize) -> Result<V
         provider.close().await;
     }
     Ok(json!({ "redis_get": all[0], "redis_set": all[1], "postgres_one": all[2] }))
+}
+
+/// The nanoseconds until all of several have ended, which a task each runs.
+async fn at_once<F>(one: impl Fn() -> F) -> Result<u64>
+where
+    F: Future<Output = Result<u64>> + Send + 'static,
+{
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        tasks.spawn(one());
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    nanos(start)
 }
 
 /// Microseconds for each of the operations.

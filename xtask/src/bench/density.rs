@@ -1,7 +1,7 @@
 //! Ten thousand deployed actors on one host, and instances in flight on it.
 //!
-//! No yardstick has either; what is printed stands against what the design asks for. The program `weft-bench` sends the
-//! requests that are held open.
+//! What is printed stands against what the design asks for, and an instance in flight beside one in bare wasmtime. The
+//! program `weft-bench` sends the requests that are held open.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use super::process::{get, get_text, memory_kib};
-use super::{Row, Subjects, median};
+use super::{Row, Subjects, in_process, median};
 use crate::sh;
 
 /// Apps, and actors of each: what one transaction of the control store takes has to fit an app.
@@ -26,6 +26,8 @@ const GUESTS: [&str; 4] = ["hello", "echo", "fault", "logger"];
 /// Changes of one actor, and first calls, that are measured.
 const CHANGES: usize = 7;
 const FIRST_CALLS: usize = 50;
+/// Instances in bare wasmtime: as many as a stock kernel takes.
+const BARE_INSTANCES: usize = 9_000;
 /// How long held instances wait: longer than it takes to fill the host.
 const HELD: Duration = Duration::from_secs(90);
 /// How long to wait for the host to be full, or for one to start.
@@ -127,11 +129,15 @@ fn millis(since: Instant) -> f64 {
 
 pub(super) fn measure(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
     let deployed = deployed(subjects, rows)?;
+    let bare_kib = in_process::bare_instance_kib(subjects, BARE_INSTANCES)?;
     let mut in_flight = serde_json::Map::new();
     for (profile, wanted) in [("fast", 9_000), ("dense", 100_000)] {
-        in_flight.insert(profile.to_owned(), held(subjects, profile, wanted, rows)?);
+        in_flight.insert(
+            profile.to_owned(),
+            held(subjects, profile, wanted, bare_kib, rows)?,
+        );
     }
-    Ok(json!({ "deployed": deployed, "in_flight": in_flight }))
+    Ok(json!({ "deployed": deployed, "in_flight": in_flight, "bare_kib_each": bare_kib }))
 }
 
 fn row(what: String, weft: String, reach: &'static str, met: Option<bool>) -> Row {
@@ -241,7 +247,13 @@ fn deployed(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
 }
 
 /// Root calls have 70 % of the pool: half of the instances here are called by the other half.
-fn held(subjects: &Subjects, profile: &str, wanted: u64, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
+fn held(
+    subjects: &Subjects,
+    profile: &str,
+    wanted: u64,
+    bare_kib: f64,
+    rows: &mut Vec<Row>,
+) -> anyhow::Result<Value> {
     let data = subjects.scratch.join("density-held");
     let _ = fs::remove_dir_all(&data);
     let manifest: PathBuf = subjects.scratch.join("density-held.yaml");
@@ -286,11 +298,15 @@ fn held(subjects: &Subjects, profile: &str, wanted: u64, rows: &mut Vec<Row>) ->
         "100,000 of at most 40 KiB where vm.max_map_count is raised"
     };
     let enough = if profile == "fast" { 9_000.0 } else { 100_000.0 };
-    rows.push(row(
-        format!("instances in flight, {profile}"),
-        format!("{live:.0}, {each:.1} KiB each"),
-        reach,
-        Some(live >= enough && each <= INSTANCE_KIB_MAX),
-    ));
+    rows.push(Row {
+        yardstick: format!("bare wasmtime {bare_kib:.1} KiB"),
+        ratio: Some(each / bare_kib),
+        ..row(
+            format!("instances in flight, {profile}"),
+            format!("{live:.0}, {each:.1} KiB each"),
+            reach,
+            Some(live >= enough && each <= INSTANCE_KIB_MAX),
+        )
+    });
     Ok(json!({ "live": live, "kib_each": each, "slots": host.slots }))
 }

@@ -17,11 +17,22 @@ const LIMIT: Duration = Duration::from_secs(300);
 fn run(subjects: &Subjects, part: &str) -> anyhow::Result<Value> {
     let rounds = subjects.rounds();
     eprintln!("Measuring {part} in process, {rounds} rounds");
+    run_with(subjects, part, rounds)
+}
+
+/// The KiB that an instance of `callee` takes in bare wasmtime, of as many as wait at once.
+pub(super) fn bare_instance_kib(subjects: &Subjects, instances: usize) -> anyhow::Result<f64> {
+    eprintln!("Measuring {instances} instances in flight in bare wasmtime");
+    Ok(number(&run_with(subjects, "waiting", instances)?, "kib_each"))
+}
+
+/// The same with a number of its own.
+fn run_with(subjects: &Subjects, part: &str, number: usize) -> anyhow::Result<Value> {
     let data = subjects.scratch.join(format!("{part}-data"));
     let _ = fs::remove_dir_all(&data);
     let mut command = Command::new(&subjects.in_process);
     command.arg(part).args([&subjects.weft, &subjects.guests, &data]);
-    let text = sh::read(LIMIT, command.arg(rounds.to_string()))?;
+    let text = sh::read(LIMIT, command.arg(number.to_string()))?;
     serde_json::from_str(&text).context("failed to read what weft-bench printed")
 }
 

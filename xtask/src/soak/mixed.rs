@@ -19,6 +19,8 @@ const SAMPLE: Duration = Duration::from_secs(1);
 const CHANGE: Duration = Duration::from_secs(7);
 /// tokio ends idle blocking threads after 10 s, and the host closes idle connections to others after 30 s.
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
+/// Looks at a host that is to be as it was.
+const LOOKS_MAX: u32 = 3;
 /// By how much the memory of the end may differ from that of the middle.
 const MEMORY_SHARE_MAX: f64 = 0.03;
 
@@ -172,12 +174,14 @@ fn settle(host: &Host, wanted: Option<&Holdings>) -> anyhow::Result<Holdings> {
     eprintln!("Waiting until the host is idle");
     let is_quiet = |now: &Holdings| now.live_slots == 0 && now.places == 0 && now.connections == 0;
     host.wait(IDLE_LIMIT, is_quiet)?;
-    match wanted {
-        Some(wanted) => host.wait(IDLE_LIMIT, |now| now == wanted),
-        None => {
-            // Threads and connections that are kept for a while end.
-            std::thread::sleep(IDLE_LIMIT / 2);
-            host.holdings()
+    let mut looks = 0;
+    loop {
+        // Threads and connections that are kept for a while end. Each look takes a thread, and would keep it.
+        std::thread::sleep(IDLE_LIMIT / 2);
+        let now = host.holdings()?;
+        looks += 1;
+        if looks == LOOKS_MAX || wanted.is_none_or(|wanted| *wanted == now) {
+            return Ok(now);
         }
     }
 }

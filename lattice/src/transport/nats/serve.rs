@@ -75,9 +75,10 @@ async fn run(
                     }
                     continue;
                 }
-                Some(_) = running.join_next() => continue,
                 request = requests.next() => request,
             };
+            // Here and not when one ends: that would wake this task for each.
+            while running.try_join_next().is_some() {}
             let Some(Message { reply, payload, .. }) = request else {
                 break;
             };
