@@ -11,7 +11,7 @@ mod moves;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -98,6 +98,8 @@ pub struct Progress {
     pub guards: Arc<BTreeMap<ProviderName, Guard>>,
     /// Where the data of providers goes that move.
     pub targets: Arc<BTreeMap<ProviderName, Guard>>,
+    /// This host's part in a lattice, whose faults are conditions.
+    pub mesh: Option<Weak<Mesh>>,
 }
 
 /// The reconciler of a host.
@@ -285,6 +287,7 @@ impl Reconciler {
             desired,
             guards: Arc::new(self.providers.iter().map(guard).collect()),
             targets: Arc::new(self.targets.iter().map(guard).collect()),
+            mesh: self.mesh.as_ref().map(Arc::downgrade),
         });
         Ok((index, whole))
     }

@@ -1,5 +1,7 @@
 //! What is amiss now: what the reconciler could not make so, and which backends do not answer.
 
+use std::sync::Weak;
+
 use weft_compose::record::LinkTarget;
 use weft_observability::metrics::ProviderReport;
 
@@ -7,9 +9,18 @@ use super::{Condition, Progress};
 use crate::provider::health::HealthState;
 
 impl Progress {
-    /// All conditions of this host. A provider that does not answer is one, and so is each link to it.
+    /// All conditions of this host. A provider that does not answer is one, and so is each link to it; and that this host
+    /// takes no part in its lattice as it should.
     pub fn all_conditions(&self) -> Vec<Condition> {
         let mut conditions = self.conditions.clone();
+        let amiss = self.mesh.as_ref().and_then(Weak::upgrade);
+        let amiss = amiss.and_then(|mesh| mesh.amiss());
+        conditions.extend(amiss.map(|(reason, since)| Condition {
+            app: None,
+            subject: "lattice".to_owned(),
+            reason,
+            since,
+        }));
         for (name, guard) in &*self.guards {
             let HealthState::Down { reason, since, .. } = guard.health.standing() else {
                 continue;
