@@ -22,6 +22,7 @@ pub mod name;
 pub mod record;
 pub mod route;
 pub mod schema;
+pub mod scope;
 pub mod secret;
 pub mod settings;
 pub mod subscription;
@@ -40,4 +41,5 @@ pub use record::{
     ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RouteRecord,
     SecretRecord, SubscriptionRecord,
 };
+pub use scope::AppPattern;
 pub use secret::SecretSource;

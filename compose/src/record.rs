@@ -18,6 +18,7 @@ use crate::interface::InterfacePattern;
 use crate::limits::Limits;
 use crate::name::{ActorName, AppName, HostName, ProviderName, SecretName};
 use crate::route::{self, Claim};
+use crate::scope::{AppPattern, allows};
 
 /// The version of all records, so far.
 pub const VERSION: u32 = 1;
@@ -98,6 +99,16 @@ pub struct ActorRecord {
     /// What it reads as its secrets: its own names, and where each comes from, as a [`crate::SecretSource`] is written.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, String>,
+    /// Which other apps may link to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_from: Vec<AppPattern>,
+}
+
+impl ActorRecord {
+    /// Whether an actor of `app` may be linked to this one.
+    pub fn allows(&self, app: &AppName) -> bool {
+        allows((self.name.namespace(), self.name.app()), &self.allow_from, app)
+    }
 }
 
 /// A provider of an app.
@@ -116,6 +127,16 @@ pub struct ProviderRecord {
     pub backend: String,
     /// What is set on the backend.
     pub config: BTreeMap<String, String>,
+    /// Which other apps may link to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_from: Vec<AppPattern>,
+}
+
+impl ProviderRecord {
+    /// Whether an actor of `app` may be linked to it.
+    pub fn allows(&self, app: &AppName) -> bool {
+        allows((self.name.namespace(), self.name.app()), &self.allow_from, app)
+    }
 }
 
 /// What an import of an actor resolves to.
@@ -173,6 +194,17 @@ pub enum LinkTarget {
     },
     /// Nowhere: the manifest declares the link, and it was deleted at run time.
     Removed,
+}
+
+impl LinkTarget {
+    /// Whose it is, if it is an app's: the full name.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Provider { name, .. } => Some(name.as_str()),
+            Self::Actor { name } => Some(name.as_str()),
+            Self::Http { .. } | Self::Removed => None,
+        }
+    }
 }
 
 /// That an actor is to run on a host, as an operator said.

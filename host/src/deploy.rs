@@ -214,8 +214,12 @@ impl Deployer {
         target: LinkTarget,
         by: &str,
     ) -> Result<Deployed, DeployError> {
+        let desired = self.desired().await?;
+        if !desired.allows(&actor.app_name(), &target) {
+            let refused = not_allowed(actor, target.name().unwrap_or_default());
+            return Err(DeployError::Refused(refused));
+        }
         if let LinkTarget::Actor { name } = &target {
-            let desired = self.desired().await?;
             self.check_link(actor, interface, name, &desired).await?;
         }
         let plan = |current: &CurrentApp, _: &deploy::Claims| {
@@ -428,6 +432,7 @@ impl Deployer {
         desired: &Desired,
     ) -> Result<(), DeployError> {
         let mut faults = Collector::new(manifest.file.clone());
+        check_scope(manifest, desired, &mut faults);
         let mut targets = HashMap::new();
         for (name, actor) in &manifest.actors {
             for link in actor.links.values() {
@@ -586,6 +591,38 @@ impl Deployer {
             Some(digest) => Ok(Some(self.components.get(digest).await?)),
             None => Ok(None),
         }
+    }
+}
+
+/// Checks that what is another app's lets this one use it.
+fn check_scope(manifest: &Manifest, desired: &Desired, faults: &mut Collector) {
+    let app = &manifest.app.value;
+    for actor in manifest.actors.values() {
+        for link in actor.links.values() {
+            let target = &link.target.value;
+            if !desired.allows(app, target) {
+                faults.push(link.target.span, || {
+                    not_allowed(&actor.name.value, target.name().unwrap_or_default())
+                });
+            }
+        }
+    }
+    for subscription in &manifest.subscriptions {
+        let provider = desired.providers.get(&subscription.provider.value);
+        if provider.is_some_and(|provider| !provider.allows(app)) {
+            faults.push(subscription.provider.span, || {
+                not_allowed(&subscription.actor.value, subscription.provider.value.as_str())
+            });
+        }
+    }
+}
+
+/// Why `actor` may not use what is another app's.
+pub fn not_allowed(actor: &ActorName, target: &str) -> FaultKind {
+    FaultKind::NotAllowed {
+        actor: actor.to_string(),
+        target: target.to_owned(),
+        app: actor.app_name().to_string(),
     }
 }
 

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use weft_compose::key::{self, Key};
 use weft_compose::moving::MoveRecord;
 use weft_compose::record::{
-    ActorRecord, AppRecord, LinkRecord, PlacementRecord, ProviderRecord, RecordError, RouteRecord,
-    SecretRecord, SubscriptionRecord, decode,
+    ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RecordError,
+    RouteRecord, SecretRecord, SubscriptionRecord, decode,
 };
 use weft_compose::{ActorName, AppName, HostName, ProviderName, SecretName};
 use weft_lattice::control::{ControlStore, Entry, Index, RANGE_LEN_MAX, ReadError, WatchError};
@@ -141,6 +141,19 @@ impl Desired {
         self.placements
             .get(actor)
             .is_none_or(|hosts| hosts.contains(host))
+    }
+
+    /// Whether an actor of `app` may be linked to `target`: of its own app, or of one that lets it. What is not there
+    /// refuses nobody.
+    pub fn allows(&self, app: &AppName, target: &LinkTarget) -> bool {
+        match target {
+            LinkTarget::Actor { name } => self.actors.get(name).is_none_or(|actor| actor.allows(app)),
+            LinkTarget::Provider { name, .. } => self
+                .providers
+                .get(name)
+                .is_none_or(|provider| provider.allows(app)),
+            LinkTarget::Http { .. } | LinkTarget::Removed => true,
+        }
     }
 
     /// The links of an actor.

@@ -92,6 +92,7 @@ pub fn manifest(
                     capability: default.capability,
                     backend: default.backend.to_owned().into(),
                     config: std::collections::BTreeMap::new(),
+                    allow_from: Vec::new(),
                 },
             );
         }

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use weft_capabilities::{BlobStore, KeyValue, Messaging, Scope, Sql};
+use weft_compose::capability::{Need, need};
 use weft_compose::record::{LinkRecord, LinkTarget};
-use weft_compose::{ActorName, InterfacePattern, ProviderName};
+use weft_compose::{ActorName, Capability, InterfacePattern, ProviderName};
 use weft_http::HttpClient;
 use weft_secrets::Secret;
 
@@ -42,6 +43,8 @@ pub struct LinkTable {
     pub secrets: BTreeMap<String, Result<Secret, String>>,
     /// Configuration, in the order of its keys: the actor's own, and one for each link of where it goes.
     pub config: Arc<[(String, String)]>,
+    /// Links that lead nowhere, as they go to another app, which does not let this one.
+    pub denied: Vec<InterfacePattern>,
 }
 
 /// An interface that an actor answers.
@@ -130,6 +133,18 @@ pub struct Targets<'a> {
 }
 
 impl LinkTable {
+    /// Whether the link of an import goes to another app that does not let this one.
+    pub fn is_denied(&self, import: &str) -> bool {
+        self.denied.iter().any(|link| link.matches(import))
+    }
+
+    /// Whether that of a capability does.
+    pub fn denies(&self, capability: Capability) -> bool {
+        self.denied
+            .iter()
+            .any(|link| need(link) == Need::Provider(capability))
+    }
+
     /// The function that an imported one resolves to.
     pub fn function(&self, import: usize, function: usize) -> Option<Linked> {
         Some(match self.actors.get(import)?.as_ref()? {

@@ -8,6 +8,7 @@
 mod conditions;
 mod moves;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
@@ -20,7 +21,9 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use weft_compose::capability::{LATTICE, OUTSIDE, PINNED};
-use weft_compose::record::{ActorRecord, ProviderRecord, RouteRecord, SubscriptionRecord};
+use weft_compose::record::{
+    ActorRecord, LinkRecord, LinkTarget, ProviderRecord, RouteRecord, SubscriptionRecord,
+};
 use weft_compose::{ActorName, AppName, ProviderName};
 use weft_http::HttpClient;
 use weft_lattice::control::{ControlStore, Index, ReadError};
@@ -30,6 +33,7 @@ use crate::actor::{Actor, ActorInfo};
 use crate::admission::Places;
 use crate::artifact::Components;
 use crate::cli::chain;
+use crate::deploy::not_allowed;
 use crate::desired::Desired;
 use crate::ingress::messages::{self, Subscriptions, Wanted};
 use crate::ingress::routes::{Route, Routes};
@@ -514,14 +518,20 @@ impl Reconciler {
             remotes: &remote_index,
         };
         let states = self.actors.iter().map(|(name, (record, actor))| {
-            let links = desired.links_of(name);
+            let (open, denied) = allowed_links(desired, name);
+            for link in &denied {
+                let target = link.target.name().unwrap_or_default();
+                let reason = not_allowed(name, target).to_string();
+                found.push(Found::of(name.app_name(), link_subject(link), reason));
+            }
             let (mut links, faults) = LinkTable::resolve(
                 name,
                 &actor.component.description,
                 record.config.clone(),
-                links,
+                &open,
                 &targets,
             );
+            links.denied = denied.iter().map(|link| link.interface.clone()).collect();
             let failed = |fault| Found::of(name.app_name(), format!("links of {name}"), fault);
             found.extend(faults.into_iter().map(failed));
             links.secrets = self.secrets.of_actor(record);
@@ -536,6 +546,7 @@ impl Reconciler {
                     .mesh
                     .as_ref()
                     .map(|mesh| remote(mesh, desired, record, actor.info.clone())),
+                allow_from: record.allow_from.clone(),
             }
         });
         let states = states.collect();
@@ -564,6 +575,14 @@ impl Reconciler {
                 }
                 continue;
             };
+            let known = desired.providers.get(&record.provider);
+            if known.is_some_and(|provider| !provider.allows(&record.actor.app_name())) {
+                failed(
+                    record,
+                    not_allowed(&record.actor, record.provider.as_str()).to_string(),
+                );
+                continue;
+            }
             let provider = self
                 .providers
                 .get(&record.provider)
@@ -611,6 +630,33 @@ impl Reconciler {
         });
         conditions.collect()
     }
+}
+
+/// The links of an actor, and those of them that go to an app that does not let its own: they lead nowhere, and none that
+/// says less takes their place.
+fn allowed_links<'d>(
+    desired: &'d Desired,
+    actor: &ActorName,
+) -> (Cow<'d, [LinkRecord]>, Vec<&'d LinkRecord>) {
+    let (links, app) = (desired.links_of(actor), actor.app_name());
+    let is_denied = |link: &&LinkRecord| !desired.allows(&app, &link.target);
+    let denied: Vec<_> = links.iter().filter(is_denied).collect();
+    if denied.is_empty() {
+        return (links.into(), denied);
+    }
+    let open = links.iter().map(|link| LinkRecord {
+        target: match is_denied(&link) {
+            true => LinkTarget::Removed,
+            false => link.target.clone(),
+        },
+        ..link.clone()
+    });
+    (open.collect::<Vec<_>>().into(), denied)
+}
+
+/// What conditions call a link.
+pub fn link_subject(link: &LinkRecord) -> String {
+    format!("link {} {}", link.actor, link.interface)
 }
 
 /// An actor as it is reached on other hosts.

@@ -63,6 +63,8 @@ pub(crate) enum Shape {
     Links,
     /// Names, and sources of secrets.
     Secrets,
+    /// An app, or all of a namespace.
+    Apps,
     Object(&'static Object),
 }
 
@@ -174,8 +176,15 @@ pub(crate) static ACTOR: Object = Object {
             "What the actor reads as its secrets: its own names, and where each comes from.",
             Shape::Secrets,
         ),
+        ALLOW_FROM,
     ],
 };
+
+const ALLOW_FROM: Key = optional(
+    "allowFrom",
+    "Other apps that may link to it: NAMESPACE/APP, NAMESPACE/* or an app of the same namespace; none without.",
+    Shape::List(&Shape::Apps),
+);
 
 pub(crate) static LIMITS: Object = Object {
     place: "limits",
@@ -286,6 +295,7 @@ pub(crate) static PROVIDER: Object = Object {
         required("capability", "What it serves.", Shape::Capability),
         required("backend", "What serves it.", Shape::Backend),
         optional("config", "What is set on the backend.", Shape::BackendConfig),
+        ALLOW_FROM,
     ],
 };
 

@@ -20,6 +20,7 @@ use crate::manifest::{API_VERSION, Actor, ComponentRef, Link, Manifest, Provider
 use crate::name::{ActorName, AppName, DEFAULT_NAMESPACE, ProviderName};
 use crate::record::LinkTarget;
 use crate::route::{self, METHODS};
+use crate::scope::AppPattern;
 use crate::secret::{SecretSource, Template};
 use crate::subscription::{is_group, is_subject};
 
@@ -145,6 +146,7 @@ impl Reader {
             links.extend(self.link(entry));
         }
         let secrets = self.secrets(fields.get("secrets"));
+        let allow_from = self.allow_from(fields.get("allowFrom"));
         Some(Actor {
             name: name?,
             component: component?,
@@ -153,7 +155,22 @@ impl Reader {
             idempotent,
             links,
             secrets,
+            allow_from,
         })
+    }
+
+    fn allow_from(&mut self, entry: Option<&Entry>) -> Vec<AppPattern> {
+        let mut apps = BTreeSet::new();
+        for node in self.items(entry) {
+            let Some(text) = self.text("allowFrom", node) else {
+                continue;
+            };
+            match AppPattern::read(text, &self.namespace) {
+                Ok(pattern) => drop(apps.insert(pattern)),
+                Err(error) => self.faults.push(node.span, || FaultKind::AllowFrom(error)),
+            }
+        }
+        apps.into_iter().collect()
     }
 
     fn component(&mut self, entry: &Entry) -> Option<Spanned<ComponentRef>> {
@@ -374,6 +391,7 @@ impl Reader {
             capability,
             backend: Spanned::new(text.to_owned(), chosen.node.span),
             config,
+            allow_from: self.allow_from(fields.get("allowFrom")),
         })
     }
 

@@ -81,6 +81,7 @@ fn of_actor(app: &AppName, actor: &Actor) -> Yaml {
         idempotent,
         links,
         secrets,
+        allow_from,
     } = actor;
     let mut keys = Keys::default();
     keys.text("component", &component.value.to_string());
@@ -102,6 +103,7 @@ fn of_actor(app: &AppName, actor: &Actor) -> Yaml {
             .iter()
             .map(|(key, source)| (key.clone(), Text(source.to_string()))),
     );
+    keys.list("allowFrom", allow_from.iter().map(|app| Text(app.to_string())));
     Map(keys.0)
 }
 
@@ -185,6 +187,7 @@ fn of_provider(provider: &Provider) -> Yaml {
         capability,
         backend,
         config,
+        allow_from,
     } = provider;
     let mut keys = Keys::default();
     keys.text("capability", &capability.to_string());
@@ -201,6 +204,7 @@ fn of_provider(provider: &Provider) -> Yaml {
             (key.clone(), if is_number(key) { Raw(value) } else { Text(value) })
         }),
     );
+    keys.list("allowFrom", allow_from.iter().map(|app| Text(app.to_string())));
     Map(keys.0)
 }
 

@@ -197,6 +197,7 @@ fn manifests() -> impl Strategy<Value = Manifest> {
             if bits & 1 == 1 {
                 out.secrets
                     .insert(actor.0.clone(), "secret:api-key".parse().unwrap());
+                out.allow_from = vec!["1/*".parse().unwrap(), "a/b".parse().unwrap()];
             }
             let (to_actor, actor_name) = (name.clone(), actor.0.clone());
             manifest.actors.insert(actor.0, out);
@@ -210,6 +211,7 @@ fn manifests() -> impl Strategy<Value = Manifest> {
                 capability: Capability::KeyValue,
                 backend: "redb".to_owned().into(),
                 config,
+                allow_from: Vec::from_iter((bits & 2 == 2).then(|| "a/*".parse().unwrap())),
             };
             manifest.providers.insert("store".into(), store);
             let mut to = Route::new(name);

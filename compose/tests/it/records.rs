@@ -105,6 +105,7 @@ fn an_actor_is_stored_as_ever() {
             limits: Limits::default(),
             idempotent: vec!["shop:catalog/catalog.get".into()],
             secrets: BTreeMap::new(),
+            allow_from: Vec::new(),
         },
     );
 }
@@ -120,6 +121,23 @@ fn a_provider_is_stored_as_ever() {
             capability: Capability::KeyValue,
             backend: "redb".into(),
             config: [("cacheMiB".into(), "64".into())].into(),
+            allow_from: Vec::new(),
+        },
+    );
+}
+
+#[test]
+fn a_provider_that_other_apps_may_use_is_stored_as_ever() {
+    golden(
+        "provider-shared",
+        &ProviderRecord {
+            v: VERSION,
+            name: "default/shop/goods".parse().unwrap(),
+            revision: 1,
+            capability: Capability::KeyValue,
+            backend: "redb".into(),
+            config: BTreeMap::new(),
+            allow_from: vec!["default/blog".parse().unwrap(), "press/*".parse().unwrap()],
         },
     );
 }

@@ -5,7 +5,7 @@ use std::sync::Weak;
 use weft_compose::record::LinkTarget;
 use weft_observability::metrics::ProviderReport;
 
-use super::{Condition, Progress};
+use super::{Condition, Progress, link_subject};
 use crate::provider::health::HealthState;
 
 impl Progress {
@@ -37,7 +37,7 @@ impl Progress {
             );
             conditions.extend(to_it.map(|link| Condition {
                 app: Some(link.actor.app_name()),
-                subject: format!("link {} {}", link.actor, link.interface),
+                subject: link_subject(link),
                 reason: format!("the provider {name} does not answer: {reason}"),
                 since,
             }));

@@ -10,6 +10,7 @@ mod key_value;
 mod messages;
 mod moving;
 mod refused;
+mod scope;
 pub(crate) mod secrets;
 mod servers;
 mod shop;

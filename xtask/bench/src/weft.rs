@@ -130,6 +130,7 @@ impl Weft {
                 actor,
                 links,
                 elsewhere: None,
+                allow_from: Vec::new(),
             });
         }
         Ok(Arc::new(State::new(states, Vec::new(), Routes::default())))
