@@ -241,6 +241,27 @@ pub struct SecretRecord {
     pub at: String,
 }
 
+/// What a namespace may use of each host; what is not said is not bounded. Whoever owns the hosts says it, and no app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaRecord {
+    /// [`VERSION`].
+    #[serde(deserialize_with = "known_version")]
+    pub v: u32,
+    /// Whose.
+    pub namespace: String,
+    /// Messages that its actors say a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_per_s: Option<u64>,
+    /// Bytes of objects that its actors write to blob stores a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_bytes_per_s: Option<u64>,
+    /// Connections to servers that its providers may open together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
+    /// Who put it.
+    pub by: String,
+}
+
 /// A route of an app, stored once for each of its claims.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteRecord {

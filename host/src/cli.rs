@@ -22,6 +22,7 @@ mod link;
 mod logs;
 mod provider;
 mod push;
+mod quota;
 mod registry;
 mod secret;
 mod serving;
@@ -182,6 +183,8 @@ enum Command {
     Secret(secret::SecretArgs),
     /// Give up the move of a provider's data.
     Provider(provider::Provider),
+    /// Say what a namespace may use of each host.
+    Quota(quota::QuotaArgs),
     /// Delete an app from the running host.
     Delete(delete::Delete),
     /// Send a component to the running host.
@@ -222,6 +225,7 @@ pub fn main() -> ExitCode {
         Command::Link(link) => link::run(&link, output),
         Command::Secret(secret) => secret::run(secret, output),
         Command::Provider(provider) => provider::run(&provider, output),
+        Command::Quota(quota) => quota::run(&quota, output),
         Command::Delete(delete) => delete::run(&delete, output),
         Command::Push(push) => push::run(&push, output),
         Command::Artifacts(artifacts) => artifacts::run(&artifacts, output),

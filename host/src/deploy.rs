@@ -19,7 +19,9 @@ use weft_compose::key::Key;
 use weft_compose::manifest::{Actor as ActorManifest, ComponentRef};
 use weft_compose::moving::{MoveRecord, Place, Step};
 use weft_compose::record::{AppRecord, LinkTarget, decode, encode};
-use weft_compose::{ActorName, AppName, FaultKind, Faults, HostName, InterfacePattern, Manifest, key};
+use weft_compose::{
+    ActorName, AppName, FaultKind, Faults, HostName, InterfacePattern, Manifest, QuotaRecord, key,
+};
 use weft_lattice::control::{CommitError, ControlStore, Entry, Expected, Index, ReadError, Transaction};
 use weft_observability::HostMetrics;
 
@@ -277,6 +279,49 @@ impl Deployer {
             ))),
         };
         self.write(app, by, plan).await
+    }
+
+    /// Puts the quota of a namespace, in place of the one that it has.
+    ///
+    /// # Errors
+    /// [`DeployError`]; nothing was changed.
+    pub async fn put_quota(&self, quota: &QuotaRecord) -> Result<Deployed, DeployError> {
+        let mut change = Change::default();
+        change.puts.push((key::quota(&quota.namespace), encode(quota)));
+        self.write_quota(Sign::Changed, change, &quota.namespace, &quota.by)
+            .await
+    }
+
+    /// Takes away the quota of a namespace.
+    ///
+    /// # Errors
+    /// [`DeployError`]; nothing was changed.
+    pub async fn delete_quota(&self, namespace: &str, by: &str) -> Result<Deployed, DeployError> {
+        if !self.desired().await?.quotas.contains_key(namespace) {
+            let none =
+                format!("the namespace `{namespace}` has no quota: `weft get quotas` lists those that have");
+            return Err(DeployError::Refused(FaultKind::Found(none)));
+        }
+        let mut change = Change::default();
+        change.deletes.push(key::quota(namespace));
+        self.write_quota(Sign::Removed, change, namespace, by).await
+    }
+
+    async fn write_quota(
+        &self,
+        sign: Sign,
+        mut change: Change,
+        namespace: &str,
+        by: &str,
+    ) -> Result<Deployed, DeployError> {
+        change.summary.0.push(Line {
+            sign,
+            what: format!("quota {namespace}"),
+            details: Vec::new(),
+        });
+        let index = self.commit(&change, by).await?;
+        tracing::info!(namespace, by, %index, "changed a quota");
+        Ok(self.applied(index, &change).await)
     }
 
     /// Deletes the apps that an earlier start made of component files, but for those that `deployments` hold: a bare

@@ -547,6 +547,15 @@ fn observe(
     });
     let (guards, moves) = (status.deployer.clone(), status.mover.moves.clone());
     metrics.observe_providers(move || guards.progress().provider_reports(), move || moves.keys());
+    let quotas = status.deployer.clone();
+    metrics.observe_quotas(move || {
+        quotas
+            .progress()
+            .quotas
+            .values()
+            .map(|quota| quota.report())
+            .collect()
+    });
     metrics.observe_active_requests(move || active.load(Ordering::Relaxed));
     let ingress = status.ingress.clone();
     metrics.observe_connections(move || u64::from(ingress.connections()));

@@ -45,6 +45,7 @@ pub mod moving;
 pub mod oci;
 pub mod panics;
 pub mod provider;
+pub mod quota;
 pub mod reconcile;
 pub mod secret;
 pub mod shutdown;

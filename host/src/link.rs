@@ -19,6 +19,7 @@ use crate::component::description::Description;
 use crate::component::lazy::LazyComponent;
 use crate::front::http_client::HttpLink;
 use crate::provider::{Backend, Provider};
+use crate::quota::{Quota, Quotas};
 use crate::state::{ActorIndex, Callee, RemoteIndex};
 
 /// What the config keys start with by which an actor reads its own links.
@@ -118,6 +119,8 @@ pub struct MessagingLink {
     pub broker: Arc<dyn Messaging>,
     /// Whose subjects it sees.
     pub scope: Scope,
+    /// How much its namespace may say.
+    pub quota: Option<Arc<Quota>>,
 }
 
 /// What links may point at.
@@ -130,6 +133,8 @@ pub struct Targets<'a> {
     pub actors: &'a HashMap<ActorName, (ActorIndex, Arc<LazyComponent>)>,
     /// Those that run on other hosts only.
     pub remotes: &'a HashMap<ActorName, RemoteIndex>,
+    /// What namespaces may use.
+    pub quotas: &'a Quotas,
 }
 
 impl LinkTable {
@@ -202,7 +207,8 @@ impl LinkTable {
                             format!("{LINK_KEYS}{}", link.interface),
                             format!("{}@{}", name.name(), provider.revision),
                         ));
-                        table.use_provider(actor, provider, bucket.clone(), *shared);
+                        let quota = targets.quotas.get(actor.namespace());
+                        table.use_provider(actor, provider, bucket.clone(), *shared, quota);
                     }
                     None => faults.push(format!("{} goes to {name}, which is not open", link.interface)),
                 },
@@ -226,6 +232,7 @@ impl LinkTable {
         provider: &Arc<Provider>,
         bucket: Option<String>,
         shared: bool,
+        quota: Option<&Arc<Quota>>,
     ) {
         let scope = (!shared).then(|| (actor.namespace().to_owned(), actor.app().to_owned()));
         match &provider.backend {
@@ -240,7 +247,10 @@ impl LinkTable {
             Backend::BlobStore(store) => {
                 self.blob_store = Some(BlobStoreLink {
                     provider: provider.clone(),
-                    store: store.clone(),
+                    store: match quota {
+                        Some(quota) => quota.limit(store.clone()),
+                        None => store.clone(),
+                    },
                     scope,
                     container: bucket,
                 });
@@ -256,6 +266,7 @@ impl LinkTable {
                     provider: provider.clone(),
                     broker: broker.clone(),
                     scope: scope_of(actor, shared),
+                    quota: quota.cloned(),
                 });
             }
         }

@@ -41,7 +41,8 @@ use crate::instance::KeptPlaces;
 use crate::link::{LinkTable, Targets};
 use crate::mesh::Mesh;
 use crate::mesh::group::RemoteActor;
-use crate::provider::{Backend, Guard, MEMORY, Provider, ProviderError};
+use crate::provider::{Backend, Guard, MEMORY, Provider, ProviderError, connections};
+use crate::quota::{Quota, Quotas};
 use crate::secret::Vault;
 use crate::secret::opened::{Expanded, Opened, Used, redacted};
 use crate::state::{ActorState, Callee, State, indices, remote_indices};
@@ -102,6 +103,8 @@ pub struct Progress {
     pub guards: Arc<BTreeMap<ProviderName, Guard>>,
     /// Where the data of providers goes that move.
     pub targets: Arc<BTreeMap<ProviderName, Guard>>,
+    /// What namespaces may use, and have used.
+    pub quotas: Arc<Quotas>,
     /// This host's part in a lattice, whose faults are conditions.
     pub mesh: Option<Weak<Mesh>>,
 }
@@ -126,6 +129,7 @@ pub struct Reconciler {
     passes: BTreeMap<ProviderName, u64>,
     actors: BTreeMap<ActorName, (Arc<ActorRecord>, Arc<Actor>)>,
     subscriptions: Subscriptions,
+    quotas: Arc<Quotas>,
     mesh: Option<Arc<Mesh>>,
     secrets: Opened,
 }
@@ -186,6 +190,7 @@ impl Reconciler {
             passes: BTreeMap::new(),
             actors: BTreeMap::new(),
             subscriptions,
+            quotas: Arc::default(),
             mesh,
             secrets: Opened::new(vault),
         };
@@ -256,7 +261,9 @@ impl Reconciler {
             });
         }
         self.secrets.follow(&desired).await;
+        self.quotas = Arc::new(Quota::follow(&self.quotas, &desired.quotas));
         self.open_providers(&desired, &mut found).await;
+        self.look_at_connections(&mut found);
         let moved_on = self.follow_moves(&desired, &mut found).await;
         self.serve_providers();
         let asked = desired.apps.iter().map(|(name, app)| (name.clone(), app.reserve));
@@ -291,6 +298,7 @@ impl Reconciler {
             desired,
             guards: Arc::new(self.providers.iter().map(guard).collect()),
             targets: Arc::new(self.targets.iter().map(guard).collect()),
+            quotas: self.quotas.clone(),
             mesh: self.mesh.as_ref().map(Arc::downgrade),
         });
         Ok((index, whole))
@@ -338,6 +346,10 @@ impl Reconciler {
                     continue;
                 }
             }
+            if let Some(reason) = self.too_many_connections(record) {
+                found.push(failed(reason));
+                continue;
+            }
             let retiring = self
                 .retiring
                 .iter()
@@ -360,6 +372,49 @@ impl Reconciler {
                 }
                 Ok(Err(error)) => found.push(failed(redacted(chain(&error), &used))),
                 Err(error) => found.push(failed(redacted(chain(&error), &used))),
+            }
+        }
+    }
+
+    /// Why a provider can't be opened beside those of its namespace that are, if it can't.
+    fn too_many_connections(&self, record: &ProviderRecord) -> Option<String> {
+        let namespace = record.name.namespace();
+        let max = self.quotas.get(namespace)?.record().connections?;
+        let own = connections(record);
+        let others = self.connections_of(namespace, Some(&record.name));
+        (own > 0 && others + own > max).then(|| {
+            format!(
+                "it needs {own} connections, and of the {max} that the quota of {namespace} gives each host {others} are \
+                 taken: lower its `connections`, or give more by `weft quota put`"
+            )
+        })
+    }
+
+    /// Connections that the open providers of a namespace may have, without those of one.
+    fn connections_of(&self, namespace: &str, without: Option<&ProviderName>) -> u64 {
+        let others = self
+            .providers
+            .iter()
+            .filter(|(name, _)| name.namespace() == namespace && Some(*name) != without);
+        others.map(|(_, (record, _))| connections(record)).sum()
+    }
+
+    /// Tells of namespaces that have more connections than they may: those that are open stay open.
+    fn look_at_connections(&self, found: &mut Vec<Found>) {
+        for (namespace, quota) in &*self.quotas {
+            let Some(max) = quota.record().connections else {
+                continue;
+            };
+            let open = self.connections_of(namespace, None);
+            if open > max {
+                found.push(Found {
+                    app: None,
+                    subject: format!("quota {namespace}"),
+                    reason: format!(
+                        "its providers may have {open} connections on this host, and their quota is {max}: lower their \
+                         `connections`, or give more by `weft quota put`"
+                    ),
+                });
             }
         }
     }
@@ -516,6 +571,7 @@ impl Reconciler {
             providers: &providers,
             actors: &actors,
             remotes: &remote_index,
+            quotas: &self.quotas,
         };
         let states = self.actors.iter().map(|(name, (record, actor))| {
             let (open, denied) = allowed_links(desired, name);

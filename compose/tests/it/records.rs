@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use weft_compose::record::{VERSION, decode, encode};
 use weft_compose::{
-    ActorRecord, AppRecord, Capability, Limits, LinkRecord, LinkTarget, ProviderRecord, RouteRecord,
-    SecretRecord, SubscriptionRecord,
+    ActorRecord, AppRecord, Capability, Limits, LinkRecord, LinkTarget, ProviderRecord, QuotaRecord,
+    RouteRecord, SecretRecord, SubscriptionRecord,
 };
 
 fn golden_file(name: &str) -> PathBuf {
@@ -138,6 +138,21 @@ fn a_provider_that_other_apps_may_use_is_stored_as_ever() {
             backend: "redb".into(),
             config: BTreeMap::new(),
             allow_from: vec!["default/blog".parse().unwrap(), "press/*".parse().unwrap()],
+        },
+    );
+}
+
+#[test]
+fn a_quota_is_stored_as_ever() {
+    golden(
+        "quota",
+        &QuotaRecord {
+            v: VERSION,
+            namespace: "press".into(),
+            messages_per_s: Some(100),
+            object_bytes_per_s: Some(1 << 20),
+            connections: None,
+            by: "uid:0".into(),
         },
     );
 }

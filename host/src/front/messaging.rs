@@ -70,6 +70,9 @@ fn publish<'a>(context: StoreContextMut<'a, InstanceState>, (message,): (BrokerM
     Box::new(async move {
         let said = observed(&call, Operation::MessagingPublish, async {
             let link = linked(&call)?;
+            if let Some(quota) = &link.quota {
+                quota.try_message()?;
+            }
             let message = Message {
                 reply_to: message.reply_to,
                 headers: trace_headers(&call),
@@ -89,6 +92,9 @@ fn request<'a>(
     Box::new(async move {
         let asked = observed(&call, Operation::MessagingRequest, async {
             let link = linked(&call)?;
+            if let Some(quota) = &link.quota {
+                quota.try_message()?;
+            }
             let message = Message {
                 headers: trace_headers(&call),
                 ..Message::new(subject, body)

@@ -10,7 +10,7 @@ use crate::provider::health::HealthState;
 
 impl Progress {
     /// All conditions of this host. A provider that does not answer is one, and so is each link to it; and that this host
-    /// takes no part in its lattice as it should.
+    /// takes no part in its lattice as it should, and that a namespace had more of something than its quota.
     pub fn all_conditions(&self) -> Vec<Condition> {
         let mut conditions = self.conditions.clone();
         let amiss = self.mesh.as_ref().and_then(Weak::upgrade);
@@ -21,6 +21,15 @@ impl Progress {
             reason,
             since,
         }));
+        for (namespace, quota) in &*self.quotas {
+            let refusals = quota.refusals().into_iter();
+            conditions.extend(refusals.map(|(reason, since)| Condition {
+                app: None,
+                subject: format!("quota {namespace}"),
+                reason,
+                since,
+            }));
+        }
         for (name, guard) in &*self.guards {
             let HealthState::Down { reason, since, .. } = guard.health.standing() else {
                 continue;

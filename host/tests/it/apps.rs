@@ -9,6 +9,7 @@ mod http_client;
 mod key_value;
 mod messages;
 mod moving;
+mod quotas;
 mod refused;
 mod scope;
 pub(crate) mod secrets;

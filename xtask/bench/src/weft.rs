@@ -118,6 +118,7 @@ impl Weft {
             providers,
             actors: &known,
             remotes: &Default::default(),
+            quotas: &Default::default(),
         };
         let mut states = Vec::new();
         for (guest, actor) in actors {
