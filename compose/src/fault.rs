@@ -219,6 +219,12 @@ pub enum FaultKind {
     Allow(#[from] AllowError),
     #[error("{0}")]
     AllowFrom(#[from] AppPatternError),
+    #[error("this can't be a provider's process: {reason}")]
+    Command { reason: &'static str },
+    #[error(
+        "`{text}` can't be a variable of a provider's process: expected capital letters, digits and `_`, and neither PATH nor one that starts with WEFT_, LD_ or DYLD_"
+    )]
+    EnvName { text: String },
     #[error("unknown capability `{capability}`: expected {expected}{near}")]
     UnknownCapability {
         capability: String,

@@ -38,8 +38,8 @@ pub use manifest::{Manifest, parse};
 pub use moving::MoveRecord;
 pub use name::{ActorName, AppName, HostName, NameError, ProviderName, SecretName};
 pub use record::{
-    ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, QuotaRecord,
-    RouteRecord, SecretRecord, SubscriptionRecord,
+    ActorRecord, AppRecord, CommandRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord,
+    QuotaRecord, RouteRecord, SecretRecord, SubscriptionRecord,
 };
 pub use scope::AppPattern;
 pub use secret::SecretSource;

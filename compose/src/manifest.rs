@@ -20,7 +20,7 @@ use crate::fault::{Fault, FaultKind, Span, Spanned};
 use crate::interface::InterfacePattern;
 use crate::limits::Limits;
 use crate::name::{ActorName, AppName, DEFAULT_NAMESPACE, NameError, ProviderName};
-use crate::record::LinkTarget;
+use crate::record::{CommandRecord, LinkTarget};
 use crate::route::{self, Claim};
 use crate::scope::AppPattern;
 use crate::secret::SecretSource;
@@ -108,6 +108,8 @@ pub struct Provider {
     pub config: BTreeMap<String, String>,
     /// Which other apps may link to it, in order and each once.
     pub allow_from: Vec<AppPattern>,
+    /// Of an outside one: its process, if a host is to start that.
+    pub command: Option<CommandRecord>,
 }
 
 /// Which requests go to an actor.

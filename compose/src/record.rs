@@ -130,6 +130,21 @@ pub struct ProviderRecord {
     /// Which other apps may link to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_from: Vec<AppPattern>,
+    /// Of an outside one: its process, if a host is to start that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandRecord>,
+}
+
+/// The process of an outside provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandRecord {
+    /// The program, a file of the host's folder of programs, and its arguments.
+    pub args: Vec<String>,
+    /// Its environment, beside what the host tells it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Which host starts it.
+    pub host: HostName,
 }
 
 impl ProviderRecord {

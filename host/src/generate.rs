@@ -93,6 +93,7 @@ pub fn manifest(
                     backend: default.backend.to_owned().into(),
                     config: std::collections::BTreeMap::new(),
                     allow_from: Vec::new(),
+                    command: None,
                 },
             );
         }

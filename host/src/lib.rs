@@ -24,6 +24,7 @@ pub mod admission;
 pub mod artifact;
 pub mod call;
 pub mod cli;
+pub mod command;
 pub mod component;
 pub mod config;
 pub mod data;

@@ -33,6 +33,7 @@ use crate::actor::{Actor, ActorInfo};
 use crate::admission::Places;
 use crate::artifact::Components;
 use crate::cli::chain;
+use crate::command::Commands;
 use crate::deploy::not_allowed;
 use crate::desired::Desired;
 use crate::ingress::messages::{self, Subscriptions, Wanted};
@@ -105,6 +106,8 @@ pub struct Progress {
     pub targets: Arc<BTreeMap<ProviderName, Guard>>,
     /// What namespaces may use, and have used.
     pub quotas: Arc<Quotas>,
+    /// What starts processes of outside providers here.
+    pub commands: Option<Arc<Commands>>,
     /// This host's part in a lattice, whose faults are conditions.
     pub mesh: Option<Weak<Mesh>>,
 }
@@ -130,6 +133,7 @@ pub struct Reconciler {
     actors: BTreeMap<ActorName, (Arc<ActorRecord>, Arc<Actor>)>,
     subscriptions: Subscriptions,
     quotas: Arc<Quotas>,
+    commands: Option<Arc<Commands>>,
     mesh: Option<Arc<Mesh>>,
     secrets: Opened,
 }
@@ -152,6 +156,8 @@ pub struct Parts {
     pub state: Arc<ArcSwap<State>>,
     /// What listens for messages; nothing does yet.
     pub subscriptions: Subscriptions,
+    /// What starts processes of outside providers, in a lattice.
+    pub commands: Option<Arc<Commands>>,
     /// The other hosts, if there may be any.
     pub mesh: Option<Arc<Mesh>>,
     /// What opens secrets.
@@ -171,6 +177,7 @@ impl Reconciler {
             provider_folder,
             state,
             subscriptions,
+            commands,
             mesh,
             vault,
         } = parts;
@@ -191,6 +198,7 @@ impl Reconciler {
             actors: BTreeMap::new(),
             subscriptions,
             quotas: Arc::default(),
+            commands,
             mesh,
             secrets: Opened::new(vault),
         };
@@ -264,6 +272,9 @@ impl Reconciler {
         self.quotas = Arc::new(Quota::follow(&self.quotas, &desired.quotas));
         self.open_providers(&desired, &mut found).await;
         self.look_at_connections(&mut found);
+        if let Some(commands) = &self.commands {
+            commands.follow(&desired);
+        }
         let moved_on = self.follow_moves(&desired, &mut found).await;
         self.serve_providers();
         let asked = desired.apps.iter().map(|(name, app)| (name.clone(), app.reserve));
@@ -299,6 +310,7 @@ impl Reconciler {
             guards: Arc::new(self.providers.iter().map(guard).collect()),
             targets: Arc::new(self.targets.iter().map(guard).collect()),
             quotas: self.quotas.clone(),
+            commands: self.commands.clone(),
             mesh: self.mesh.as_ref().map(Arc::downgrade),
         });
         Ok((index, whole))

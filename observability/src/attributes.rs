@@ -176,6 +176,10 @@ pub const WEFT_PROVIDER_DOWNS: &str = "weft.provider.downs";
 pub const WEFT_PROVIDER_REFUSED: &str = "weft.provider.refused";
 /// Whether writes to a provider wait, as its data is moved.
 pub const WEFT_PROVIDER_HELD: &str = "weft.provider.held";
+/// Processes of outside providers that this host runs.
+pub const WEFT_PROVIDER_PROCESS_UP: &str = "weft.provider.process.up";
+/// Times that one ended.
+pub const WEFT_PROVIDER_PROCESS_ENDS: &str = "weft.provider.process.ends";
 /// What was refused as a namespace had more than its quota.
 pub const WEFT_QUOTA_REFUSED: &str = "weft.quota.refused";
 /// Keys that were looked at by moves that are on.
@@ -269,6 +273,8 @@ pub const METRICS: &[&str] = &[
     WEFT_PROVIDER_REFUSED,
     WEFT_PROVIDER_HELD,
     WEFT_MOVE_KEYS,
+    WEFT_PROVIDER_PROCESS_UP,
+    WEFT_PROVIDER_PROCESS_ENDS,
     WEFT_QUOTA_REFUSED,
     WEFT_LINK_COUNT,
     WEFT_SECRET_COUNT,

@@ -27,7 +27,7 @@ pub use host::{ACTORS_MAX, APPS_MAX, AppPlacesReport, HostMetrics, PoolState, St
 pub use mesh::{ConnectionReport, MeshReport};
 pub use operation::{CallPath, ObjectBytes, Operation, OperationOutcome};
 pub use outcome::{CacheResult, CompileOutcome, Eviction, MessageOutcome, Outcome, ShedReason};
-pub use provider::{PROVIDERS_MAX, ProviderReport};
+pub use provider::{PROVIDERS_MAX, ProcessReport, ProviderReport};
 pub use quota::{NAMESPACES_MAX, QuotaReport};
 
 fn nanos(duration: Duration) -> u64 {
@@ -125,6 +125,13 @@ mod tests {
             },
             || 3,
         );
+        metrics.observe_processes(|| {
+            vec![ProcessReport {
+                provider: "default/shop/carts".into(),
+                runs: true,
+                ends: 2,
+            }]
+        });
         metrics.observe_quotas(|| {
             vec![QuotaReport {
                 namespace: "press".into(),

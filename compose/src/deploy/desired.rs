@@ -74,6 +74,7 @@ pub(super) fn providers(manifest: &Manifest) -> BTreeMap<String, ProviderRecord>
             backend: provider.backend.value.clone(),
             config: provider.config.clone(),
             allow_from: provider.allow_from.clone(),
+            command: provider.command.clone(),
         };
         (key::provider(&name), record)
     });
@@ -191,6 +192,7 @@ impl Record for ProviderRecord {
             ("backend", self.backend != before.backend),
             ("config", self.config != before.config),
             ("allowFrom", self.allow_from != before.allow_from),
+            ("command", self.command != before.command),
         ])
     }
 }

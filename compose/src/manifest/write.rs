@@ -9,7 +9,7 @@ use crate::fault::Spanned;
 use crate::limits::Limits;
 use crate::manifest::{API_VERSION, Actor, Manifest, Provider, Route, Subscription};
 use crate::name::{AppName, DEFAULT_NAMESPACE};
-use crate::record::LinkTarget;
+use crate::record::{CommandRecord, LinkTarget};
 use crate::units::{duration_text, size_text};
 
 enum Yaml {
@@ -188,6 +188,7 @@ fn of_provider(provider: &Provider) -> Yaml {
         backend,
         config,
         allow_from,
+        command,
     } = provider;
     let mut keys = Keys::default();
     keys.text("capability", &capability.to_string());
@@ -205,6 +206,11 @@ fn of_provider(provider: &Provider) -> Yaml {
         }),
     );
     keys.list("allowFrom", allow_from.iter().map(|app| Text(app.to_string())));
+    if let Some(CommandRecord { args, env, host }) = command {
+        keys.list("command", args.iter().cloned().map(Text));
+        keys.map("env", texts(env));
+        keys.text("host", host.as_str());
+    }
     Map(keys.0)
 }
 

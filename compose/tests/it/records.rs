@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use weft_compose::record::{VERSION, decode, encode};
 use weft_compose::{
-    ActorRecord, AppRecord, Capability, Limits, LinkRecord, LinkTarget, ProviderRecord, QuotaRecord,
-    RouteRecord, SecretRecord, SubscriptionRecord,
+    ActorRecord, AppRecord, Capability, CommandRecord, Limits, LinkRecord, LinkTarget, ProviderRecord,
+    QuotaRecord, RouteRecord, SecretRecord, SubscriptionRecord,
 };
 
 fn golden_file(name: &str) -> PathBuf {
@@ -122,6 +122,7 @@ fn a_provider_is_stored_as_ever() {
             backend: "redb".into(),
             config: [("cacheMiB".into(), "64".into())].into(),
             allow_from: Vec::new(),
+            command: None,
         },
     );
 }
@@ -138,6 +139,28 @@ fn a_provider_that_other_apps_may_use_is_stored_as_ever() {
             backend: "redb".into(),
             config: BTreeMap::new(),
             allow_from: vec!["default/blog".parse().unwrap(), "press/*".parse().unwrap()],
+            command: None,
+        },
+    );
+}
+
+#[test]
+fn a_provider_that_a_host_starts_is_stored_as_ever() {
+    golden(
+        "provider-started",
+        &ProviderRecord {
+            v: VERSION,
+            name: "default/shop/goods".parse().unwrap(),
+            revision: 1,
+            capability: Capability::KeyValue,
+            backend: "outside".into(),
+            config: BTreeMap::new(),
+            allow_from: Vec::new(),
+            command: Some(CommandRecord {
+                args: vec!["goods".into(), "--verbose".into()],
+                env: [("GOODS_FILE".into(), "/var/goods".into())].into(),
+                host: "eu-1".parse().unwrap(),
+            }),
         },
     );
 }

@@ -210,6 +210,10 @@ pub(super) async fn providers(State(admin): State<Admin>, Checked(Query(filter))
             "capability": record.capability,
             "backend": record.backend,
             "allow_from": record.allow_from,
+            "command": record.command,
+            "process": progress.commands.as_ref().and_then(|commands| commands.process(name)).map(
+                |(pid, ends)| json!({ "pid": pid, "ends": ends }),
+            ),
             // A password that the manifest has in clear is not told; a reference to one is.
             "config": record.config.iter().map(|(key, text)| (key, shown_option(key, text))).collect::<BTreeMap<_, _>>(),
             "open": !progress.conditions.iter().any(|condition| condition.subject == subject),

@@ -10,7 +10,8 @@ use crate::provider::health::HealthState;
 
 impl Progress {
     /// All conditions of this host. A provider that does not answer is one, and so is each link to it; and that this host
-    /// takes no part in its lattice as it should, and that a namespace had more of something than its quota.
+    /// takes no part in its lattice as it should, that a namespace had more of something than its quota, and that the process of
+    /// a provider does not run.
     pub fn all_conditions(&self) -> Vec<Condition> {
         let mut conditions = self.conditions.clone();
         let amiss = self.mesh.as_ref().and_then(Weak::upgrade);
@@ -30,6 +31,13 @@ impl Progress {
                 since,
             }));
         }
+        let processes = self.commands.iter().flat_map(|commands| commands.conditions());
+        conditions.extend(processes.map(|(name, reason, since)| Condition {
+            app: Some(name.app_name()),
+            subject: format!("provider {name}"),
+            reason,
+            since,
+        }));
         for (name, guard) in &*self.guards {
             let HealthState::Down { reason, since, .. } = guard.health.standing() else {
                 continue;

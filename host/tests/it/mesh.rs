@@ -4,6 +4,7 @@ mod faults;
 mod messages;
 mod moving;
 mod objects;
+mod processes;
 mod secrets;
 
 use std::sync::Arc;

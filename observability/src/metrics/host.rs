@@ -13,7 +13,7 @@ use super::instrument::{Counter, Histogram};
 use super::mesh::MeshReport;
 use super::nanos;
 use super::outcome::{CacheResult, CompileOutcome, Eviction};
-use super::provider::{self, ProviderReport};
+use super::provider::{self, ProcessReport, ProviderReport};
 use super::quota::{self, QuotaReport};
 use super::snapshot::{Attributes, Family, Point, PointValue, Value};
 use crate::attributes::*;
@@ -102,6 +102,7 @@ struct Host {
     artifacts: Observer<dyn Fn() -> (u64, u64) + Send>,
     places: Observer<dyn Fn() -> Vec<AppPlacesReport> + Send>,
     providers: Observer<dyn Fn() -> (Vec<ProviderReport>, u64) + Send>,
+    processes: Observer<dyn Fn() -> Vec<ProcessReport> + Send>,
     quotas: Observer<dyn Fn() -> Vec<QuotaReport> + Send>,
     tasks: Observer<dyn Fn() -> u64 + Send>,
     connections: Observer<dyn Fn() -> u64 + Send>,
@@ -164,6 +165,7 @@ impl Default for HostMetrics {
             artifacts: Observer::default(),
             places: Observer::default(),
             providers: Observer::default(),
+            processes: Observer::default(),
             quotas: Observer::default(),
             tasks: Observer::default(),
             connections: Observer::default(),
@@ -297,6 +299,11 @@ impl HostMetrics {
     ) {
         let ask = move || (providers(), moved_keys());
         self.0.providers.set(Box::new(ask));
+    }
+
+    /// Tells how to ask for the processes of providers.
+    pub fn observe_processes(&self, f: impl Fn() -> Vec<ProcessReport> + Send + 'static) {
+        self.0.processes.set(Box::new(f));
     }
 
     /// Tells how to ask what was refused because of quotas.
@@ -515,6 +522,9 @@ impl HostMetrics {
         family(&CONDITIONS, of_state(|state| state.conditions));
         if let Some((providers, moved_keys)) = host.providers.ask(|ask| ask()) {
             families.extend(provider::families(&providers, moved_keys, point));
+        }
+        if let Some(processes) = host.processes.ask(|ask| ask()) {
+            families.extend(provider::process_families(&processes, point));
         }
         if let Some(quotas) = host.quotas.ask(|ask| ask()) {
             families.push(quota::family(&quotas, point));

@@ -86,6 +86,7 @@ pub(crate) fn open(
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect(),
         allow_from: Vec::new(),
+        command: None,
     };
     let provider = Provider::open(&record, folder)?;
     Ok((record.name, Arc::new(provider)))
