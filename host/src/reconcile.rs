@@ -3,12 +3,14 @@
 //! Owns the open providers and the running actors, and is the one place that makes a snapshot ([`crate::state`]).
 //! It works by levels, not by events: each time the store has changed it looks at all that is wanted, keeps what is so
 //! already, and makes the rest; of the store it reads only what has changed. What can't be made is a condition, told with its reason and tried again; whatever is not
-//! touched by it is served. [`moves`] is a host's part when a provider's data moves, [`conditions`] what is amiss now.
+//! touched by it is served. [`moves`] is a host's part when a provider's data moves, [`conditions`] what is amiss now,
+//! [`scope`] which links lead into apps that allow them, [`connections`] how many a namespace may have.
 
 mod conditions;
+mod connections;
 mod moves;
+mod scope;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
@@ -21,14 +23,14 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use weft_compose::capability::{LATTICE, OUTSIDE, PINNED};
-use weft_compose::record::{
-    ActorRecord, LinkRecord, LinkTarget, ProviderRecord, RouteRecord, SubscriptionRecord,
-};
+use weft_compose::record::{ActorRecord, ProviderRecord, RouteRecord, SubscriptionRecord};
 use weft_compose::{ActorName, AppName, ProviderName};
 use weft_http::HttpClient;
 use weft_lattice::control::{ControlStore, Index, ReadError};
 use weft_observability::HostMetrics;
 
+use self::scope::allowed_links;
+pub use self::scope::link_subject;
 use crate::actor::{Actor, ActorInfo};
 use crate::admission::Places;
 use crate::artifact::Components;
@@ -42,7 +44,7 @@ use crate::instance::KeptPlaces;
 use crate::link::{LinkTable, Targets};
 use crate::mesh::Mesh;
 use crate::mesh::group::RemoteActor;
-use crate::provider::{Backend, Guard, MEMORY, Provider, ProviderError, connections};
+use crate::provider::{Backend, Guard, MEMORY, Provider, ProviderError};
 use crate::quota::{Quota, Quotas};
 use crate::secret::Vault;
 use crate::secret::opened::{Expanded, Opened, Used, redacted};
@@ -388,49 +390,6 @@ impl Reconciler {
         }
     }
 
-    /// Why a provider can't be opened beside those of its namespace that are, if it can't.
-    fn too_many_connections(&self, record: &ProviderRecord) -> Option<String> {
-        let namespace = record.name.namespace();
-        let max = self.quotas.get(namespace)?.record().connections?;
-        let own = connections(record);
-        let others = self.connections_of(namespace, Some(&record.name));
-        (own > 0 && others + own > max).then(|| {
-            format!(
-                "it needs {own} connections, and of the {max} that the quota of {namespace} gives each host {others} are \
-                 taken: lower its `connections`, or give more by `weft quota put`"
-            )
-        })
-    }
-
-    /// Connections that the open providers of a namespace may have, without those of one.
-    fn connections_of(&self, namespace: &str, without: Option<&ProviderName>) -> u64 {
-        let others = self
-            .providers
-            .iter()
-            .filter(|(name, _)| name.namespace() == namespace && Some(*name) != without);
-        others.map(|(_, (record, _))| connections(record)).sum()
-    }
-
-    /// Tells of namespaces that have more connections than they may: those that are open stay open.
-    fn look_at_connections(&self, found: &mut Vec<Found>) {
-        for (namespace, quota) in &*self.quotas {
-            let Some(max) = quota.record().connections else {
-                continue;
-            };
-            let open = self.connections_of(namespace, None);
-            if open > max {
-                found.push(Found {
-                    app: None,
-                    subject: format!("quota {namespace}"),
-                    reason: format!(
-                        "its providers may have {open} connections on this host, and their quota is {max}: lower their \
-                         `connections`, or give more by `weft quota put`"
-                    ),
-                });
-            }
-        }
-    }
-
     /// Keeps a provider that is wanted no more until its last invocation has ended.
     fn retire(&mut self, (record, provider): (ProviderRecord, Arc<Provider>)) {
         if let Some(gate) = &provider.guard.gate {
@@ -698,33 +657,6 @@ impl Reconciler {
         });
         conditions.collect()
     }
-}
-
-/// The links of an actor, and those of them that go to an app that does not let its own: they lead nowhere, and none that
-/// says less takes their place.
-fn allowed_links<'d>(
-    desired: &'d Desired,
-    actor: &ActorName,
-) -> (Cow<'d, [LinkRecord]>, Vec<&'d LinkRecord>) {
-    let (links, app) = (desired.links_of(actor), actor.app_name());
-    let is_denied = |link: &&LinkRecord| !desired.allows(&app, &link.target);
-    let denied: Vec<_> = links.iter().filter(is_denied).collect();
-    if denied.is_empty() {
-        return (links.into(), denied);
-    }
-    let open = links.iter().map(|link| LinkRecord {
-        target: match is_denied(&link) {
-            true => LinkTarget::Removed,
-            false => link.target.clone(),
-        },
-        ..link.clone()
-    });
-    (open.collect::<Vec<_>>().into(), denied)
-}
-
-/// What conditions call a link.
-pub fn link_subject(link: &LinkRecord) -> String {
-    format!("link {} {}", link.actor, link.interface)
 }
 
 /// An actor as it is reached on other hosts.
