@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::allow::AllowError;
 use crate::interface::InterfaceError;
 use crate::name::NameError;
+use crate::scope::AppPatternError;
 
 /// Faults that one report lists. Who has more has one cause for most of them.
 pub const FAULTS_MAX: usize = 100;
@@ -198,6 +199,14 @@ pub enum FaultKind {
         provider: String,
         serves: String,
     },
+    #[error(
+        "{actor} can't be linked to {target}: it is another app's, which does not let this one; add `{app}` to the `allowFrom` of {target}"
+    )]
+    NotAllowed {
+        actor: String,
+        target: String,
+        app: String,
+    },
     #[error("{app} has no actor `{actor}`{near}")]
     UnknownActor { app: String, actor: String, near: Near },
     #[error("{app} has no provider `{provider}`{near}")]
@@ -208,6 +217,14 @@ pub enum FaultKind {
     },
     #[error("{0}")]
     Allow(#[from] AllowError),
+    #[error("{0}")]
+    AllowFrom(#[from] AppPatternError),
+    #[error("this can't be a provider's process: {reason}")]
+    Command { reason: &'static str },
+    #[error(
+        "`{text}` can't be a variable of a provider's process: expected capital letters, digits and `_`, and neither PATH nor one that starts with WEFT_, LD_ or DYLD_"
+    )]
+    EnvName { text: String },
     #[error("unknown capability `{capability}`: expected {expected}{near}")]
     UnknownCapability {
         capability: String,

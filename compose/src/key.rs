@@ -1,14 +1,14 @@
 //! Names of the control store's keys.
 //!
 //! Owns them all. `app/NS/APP`, `actor/NS/APP/NAME`, `provider/NS/APP/NAME`, `link/NS/APP/NAME/INTERFACE`,
-//! `placement/NS/APP/NAME/HOST`, `move/NS/APP/NAME`, `secret/NS/APP/NAME`,
+//! `placement/NS/APP/NAME/HOST`, `move/NS/APP/NAME`, `secret/NS/APP/NAME`, `quota/NS`,
 //! `subscription/NS/APP/ACTOR/NS/APP/PROVIDER/SUBJECT` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::interface::InterfacePattern;
-use crate::name::{ActorName, AppName, HostName, ProviderName, SecretName};
+use crate::name::{ActorName, AppName, HostName, ProviderName, SecretName, is_label};
 use crate::route::Claim;
 
 /// What all keys of apps start with.
@@ -27,6 +27,8 @@ pub const SECRETS: &str = "secret/";
 pub const MOVES: &str = "move/";
 /// What all keys of subscriptions start with.
 pub const SUBSCRIPTIONS: &str = "subscription/";
+/// What all keys of quotas start with.
+pub const QUOTAS: &str = "quota/";
 /// What all keys of routes start with. Those of one app are told by their records.
 pub const ROUTES: &str = "route/";
 
@@ -49,6 +51,8 @@ pub enum Key {
     Move(ProviderName),
     /// Of a [`crate::SubscriptionRecord`]: who listens, where and to what.
     Subscription(ActorName, ProviderName, String),
+    /// Of a [`crate::QuotaRecord`]: its namespace.
+    Quota(String),
     /// Of a [`crate::RouteRecord`].
     Route(Claim),
 }
@@ -91,6 +95,11 @@ pub fn moved(provider: &ProviderName) -> String {
 /// The key of a subscription.
 pub fn subscription(actor: &ActorName, provider: &ProviderName, subject: &str) -> String {
     format!("{SUBSCRIPTIONS}{actor}/{provider}/{subject}")
+}
+
+/// The key of the quota of a namespace.
+pub fn quota(namespace: &str) -> String {
+    format!("{QUOTAS}{namespace}")
 }
 
 /// The key of a claim.
@@ -145,6 +154,7 @@ pub fn parse(key: &str) -> Option<Key> {
             let subject = rest[at + 1..].to_owned();
             Key::Subscription(actor.parse().ok()?, rest[..at].parse().ok()?, subject)
         }
+        QUOTAS => Key::Quota(is_label(rest).then(|| rest.to_owned())?),
         ROUTES => Key::Route(claim(rest)?),
         _ => return None,
     })
@@ -224,6 +234,8 @@ mod tests {
         assert_eq!(parse(&actor(&name)), Some(Key::Actor(name)));
         assert_eq!(parse(&app(&app_name)), Some(Key::App(app_name)));
         let goods: ProviderName = "default/shop/goods".parse().unwrap();
+        assert_eq!(parse(&quota("press")), Some(Key::Quota("press".to_owned())));
+        assert_eq!(parse("quota/a/b"), None);
         assert_eq!(moved(&goods), "move/default/shop/goods");
         assert_eq!(parse(&moved(&goods)), Some(Key::Move(goods.clone())));
         let listens = subscription(&goods_reader(), &goods, "a/b.>");

@@ -22,6 +22,7 @@ pub mod name;
 pub mod record;
 pub mod route;
 pub mod schema;
+pub mod scope;
 pub mod secret;
 pub mod settings;
 pub mod subscription;
@@ -37,7 +38,8 @@ pub use manifest::{Manifest, parse};
 pub use moving::MoveRecord;
 pub use name::{ActorName, AppName, HostName, NameError, ProviderName, SecretName};
 pub use record::{
-    ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RouteRecord,
-    SecretRecord, SubscriptionRecord,
+    ActorRecord, AppRecord, CommandRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord,
+    QuotaRecord, RouteRecord, SecretRecord, SubscriptionRecord,
 };
+pub use scope::AppPattern;
 pub use secret::SecretSource;

@@ -20,8 +20,9 @@ use crate::fault::{Fault, FaultKind, Span, Spanned};
 use crate::interface::InterfacePattern;
 use crate::limits::Limits;
 use crate::name::{ActorName, AppName, DEFAULT_NAMESPACE, NameError, ProviderName};
-use crate::record::LinkTarget;
+use crate::record::{CommandRecord, LinkTarget};
 use crate::route::{self, Claim};
+use crate::scope::AppPattern;
 use crate::secret::SecretSource;
 
 /// The version of the manifest's form.
@@ -70,6 +71,8 @@ pub struct Actor {
     pub links: BTreeMap<InterfacePattern, Link>,
     /// What it reads as its secrets: its own names, and where each comes from.
     pub secrets: BTreeMap<String, SecretSource>,
+    /// Which other apps may link to it, in order and each once.
+    pub allow_from: Vec<AppPattern>,
 }
 
 /// Where a component is.
@@ -103,6 +106,10 @@ pub struct Provider {
     pub backend: Spanned<String>,
     /// What is set on the backend.
     pub config: BTreeMap<String, String>,
+    /// Which other apps may link to it, in order and each once.
+    pub allow_from: Vec<AppPattern>,
+    /// Of an outside one: its process, if a host is to start that.
+    pub command: Option<CommandRecord>,
 }
 
 /// Which requests go to an actor.
@@ -182,6 +189,7 @@ impl Actor {
             idempotent: Vec::new(),
             links: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            allow_from: Vec::new(),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::interface::InterfacePattern;
 use crate::limits::Limits;
 use crate::name::{ActorName, AppName, HostName, ProviderName, SecretName};
 use crate::route::{self, Claim};
+use crate::scope::{AppPattern, allows};
 
 /// The version of all records, so far.
 pub const VERSION: u32 = 1;
@@ -98,6 +99,16 @@ pub struct ActorRecord {
     /// What it reads as its secrets: its own names, and where each comes from, as a [`crate::SecretSource`] is written.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, String>,
+    /// Which other apps may link to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_from: Vec<AppPattern>,
+}
+
+impl ActorRecord {
+    /// Whether an actor of `app` may be linked to this one.
+    pub fn allows(&self, app: &AppName) -> bool {
+        allows((self.name.namespace(), self.name.app()), &self.allow_from, app)
+    }
 }
 
 /// A provider of an app.
@@ -116,6 +127,31 @@ pub struct ProviderRecord {
     pub backend: String,
     /// What is set on the backend.
     pub config: BTreeMap<String, String>,
+    /// Which other apps may link to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_from: Vec<AppPattern>,
+    /// Of an outside one: its process, if a host is to start that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandRecord>,
+}
+
+/// The process of an outside provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandRecord {
+    /// The program, a file of the host's folder of programs, and its arguments.
+    pub args: Vec<String>,
+    /// Its environment, beside what the host tells it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Which host starts it.
+    pub host: HostName,
+}
+
+impl ProviderRecord {
+    /// Whether an actor of `app` may be linked to it.
+    pub fn allows(&self, app: &AppName) -> bool {
+        allows((self.name.namespace(), self.name.app()), &self.allow_from, app)
+    }
 }
 
 /// What an import of an actor resolves to.
@@ -175,6 +211,17 @@ pub enum LinkTarget {
     Removed,
 }
 
+impl LinkTarget {
+    /// Whose it is, if it is an app's: the full name.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Provider { name, .. } => Some(name.as_str()),
+            Self::Actor { name } => Some(name.as_str()),
+            Self::Http { .. } | Self::Removed => None,
+        }
+    }
+}
+
 /// That an actor is to run on a host, as an operator said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementRecord {
@@ -207,6 +254,27 @@ pub struct SecretRecord {
     pub by: String,
     /// When, as in RFC 3339.
     pub at: String,
+}
+
+/// What a namespace may use of each host; what is not said is not bounded. Whoever owns the hosts says it, and no app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaRecord {
+    /// [`VERSION`].
+    #[serde(deserialize_with = "known_version")]
+    pub v: u32,
+    /// Whose.
+    pub namespace: String,
+    /// Messages that its actors say a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_per_s: Option<u64>,
+    /// Bytes of objects that its actors write to blob stores a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_bytes_per_s: Option<u64>,
+    /// Connections to servers that its providers may open together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
+    /// Who put it.
+    pub by: String,
 }
 
 /// A route of an app, stored once for each of its claims.

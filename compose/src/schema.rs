@@ -104,6 +104,10 @@ fn shape(of: &Shape) -> Value {
         Shape::Secrets => json!({
             "type": "object", "additionalProperties": { "type": "string", "pattern": SECRET, "examples": ["secret:api-key"] },
         }),
+        Shape::Apps => json!({
+            "type": "string", "pattern": "^[a-z0-9-]{1,63}(/([a-z0-9-]{1,63}|\\*))?$",
+            "examples": ["blog", "default/blog", "default/*"],
+        }),
         Shape::Object(item) => object(item),
     }
 }

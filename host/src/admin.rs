@@ -16,6 +16,7 @@ mod moves;
 mod names;
 mod placements;
 mod problem;
+mod quotas;
 mod secrets;
 mod server;
 mod views;
@@ -253,6 +254,9 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Admin>)> {
         route(Method::PUT, "/v1/secrets", secrets::put),
         route(Method::DELETE, "/v1/secrets", secrets::delete),
         route(Method::POST, "/v1/secrets/reseal", secrets::reseal),
+        route(Method::GET, "/v1/quotas", quotas::list),
+        route(Method::PUT, "/v1/quotas", quotas::put),
+        route(Method::DELETE, "/v1/quotas", quotas::delete),
         route(Method::POST, "/v1/moves", moves::begin),
         route(Method::DELETE, "/v1/moves", moves::cancel),
         route(Method::POST, "/v1/call", invoke::call),

@@ -26,6 +26,7 @@ use crate::instance::LiveInstance;
 use crate::invocation::record::{Record, classify};
 use crate::invocation::{Call, CallError, ErrorKind, Metered};
 use crate::link::Linked;
+use crate::state::ActorState;
 use crate::store::InstanceState;
 use crate::value::wire::{CrossError, LazySignature, Signature};
 use crate::value::{ValueError, val_of, value_of};
@@ -230,11 +231,19 @@ async fn resolve_and_run<S: Crossing>(
     path: &mut CallPath,
 ) -> Result<S::Output, CallError> {
     let Some(linked) = caller.target().links.function(at.import, at.function) else {
-        let cause = wasmtime::format_err!(
-            "nothing is linked to {}",
-            caller.target().actor.component.description.actor_imports[at.import].interface
-        );
-        return Err(CallError::refused(ErrorKind::NotFound, Some(cause)));
+        let ActorState { actor, links, .. } = caller.target();
+        let interface = &actor.component.description.actor_imports[at.import].interface;
+        let (kind, cause) = match links.is_denied(interface) {
+            true => (
+                ErrorKind::Denied,
+                "what is linked to this is another app's, which does not let this one",
+            ),
+            false => (ErrorKind::NotFound, "nothing is linked to this"),
+        };
+        return Err(CallError::refused(
+            kind,
+            Some(wasmtime::format_err!("{interface}: {cause}")),
+        ));
     };
     let state = &caller.state;
     let remote = match linked {

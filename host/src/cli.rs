@@ -22,6 +22,7 @@ mod link;
 mod logs;
 mod provider;
 mod push;
+mod quota;
 mod registry;
 mod secret;
 mod serving;
@@ -35,6 +36,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use crate::command::child;
 use crate::component::ComponentError;
 use crate::component::compile::{CHILD_REFUSES, run_child};
 use crate::data::DataError;
@@ -182,6 +184,8 @@ enum Command {
     Secret(secret::SecretArgs),
     /// Give up the move of a provider's data.
     Provider(provider::Provider),
+    /// Say what a namespace may use of each host.
+    Quota(quota::QuotaArgs),
     /// Delete an app from the running host.
     Delete(delete::Delete),
     /// Send a component to the running host.
@@ -198,6 +202,13 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Print a completion script for a shell.
     Completions(completions::Completions),
+    /// Run a program until it ends, or stdin is closed. Started by `weft` itself.
+    #[command(hide = true)]
+    Supervise {
+        /// The program and its arguments.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
     /// Compile stdin to machine code. Started by `weft` itself.
     #[command(hide = true)]
     CompileChild {
@@ -222,6 +233,7 @@ pub fn main() -> ExitCode {
         Command::Link(link) => link::run(&link, output),
         Command::Secret(secret) => secret::run(secret, output),
         Command::Provider(provider) => provider::run(&provider, output),
+        Command::Quota(quota) => quota::run(&quota, output),
         Command::Delete(delete) => delete::run(&delete, output),
         Command::Push(push) => push::run(&push, output),
         Command::Artifacts(artifacts) => artifacts::run(&artifacts, output),
@@ -230,6 +242,7 @@ pub fn main() -> ExitCode {
         Command::Logs(logs) => logs::run(&logs, output),
         Command::Doctor(doctor) => doctor::run(&doctor, output),
         Command::Completions(completions) => completions::run::<Cli>(&completions),
+        Command::Supervise { command } => return supervise(&command),
         Command::CompileChild { profile, output_file } => return compile_child(profile, &output_file),
     };
     match result {
@@ -265,6 +278,13 @@ fn with_file(host: host::HostCommand) -> Result<host::HostCommand, Failure> {
         Ok(Command::Host(host)) => Ok(*host),
         Ok(_) => Err(Failure::text(Exit::Usage, "--config is of `weft host`")),
         Err(error) => Err(Failure::new(Exit::Usage, &error)),
+    }
+}
+
+fn supervise(command: &[String]) -> ExitCode {
+    match command.split_first() {
+        Some((program, args)) => child::run(program.as_ref(), args),
+        None => ExitCode::FAILURE,
     }
 }
 

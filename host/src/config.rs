@@ -69,6 +69,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The lattice to join, if the host is not to be alone.
     pub lattice: Option<LatticeSettings>,
+    /// The folder of programs that manifests may have this host start; none without.
+    pub commands: Option<PathBuf>,
     /// The host's name there, if it is not to be the one that its data folder has.
     pub name: Option<HostName>,
 }
@@ -109,6 +111,15 @@ impl Config {
         fault(
             self.limits.cpu_time.is_zero(),
             "--cpu-time must be more than 0".to_owned(),
+        );
+        let folder = self.commands.as_ref().filter(|folder| !folder.is_dir());
+        let shown = folder.map(|folder| folder.display().to_string());
+        fault(
+            shown.is_some(),
+            format!(
+                "--allow-commands {}: name the folder of the programs that may be started",
+                shown.unwrap_or_default()
+            ),
         );
         fault(
             self.instances == Some(0),

@@ -19,7 +19,9 @@ use weft_compose::key::Key;
 use weft_compose::manifest::{Actor as ActorManifest, ComponentRef};
 use weft_compose::moving::{MoveRecord, Place, Step};
 use weft_compose::record::{AppRecord, LinkTarget, decode, encode};
-use weft_compose::{ActorName, AppName, FaultKind, Faults, HostName, InterfacePattern, Manifest, key};
+use weft_compose::{
+    ActorName, AppName, FaultKind, Faults, HostName, InterfacePattern, Manifest, QuotaRecord, key,
+};
 use weft_lattice::control::{CommitError, ControlStore, Entry, Expected, Index, ReadError, Transaction};
 use weft_observability::HostMetrics;
 
@@ -214,8 +216,12 @@ impl Deployer {
         target: LinkTarget,
         by: &str,
     ) -> Result<Deployed, DeployError> {
+        let desired = self.desired().await?;
+        if !desired.allows(&actor.app_name(), &target) {
+            let refused = not_allowed(actor, target.name().unwrap_or_default());
+            return Err(DeployError::Refused(refused));
+        }
         if let LinkTarget::Actor { name } = &target {
-            let desired = self.desired().await?;
             self.check_link(actor, interface, name, &desired).await?;
         }
         let plan = |current: &CurrentApp, _: &deploy::Claims| {
@@ -273,6 +279,49 @@ impl Deployer {
             ))),
         };
         self.write(app, by, plan).await
+    }
+
+    /// Puts the quota of a namespace, in place of the one that it has.
+    ///
+    /// # Errors
+    /// [`DeployError`]; nothing was changed.
+    pub async fn put_quota(&self, quota: &QuotaRecord) -> Result<Deployed, DeployError> {
+        let mut change = Change::default();
+        change.puts.push((key::quota(&quota.namespace), encode(quota)));
+        self.write_quota(Sign::Changed, change, &quota.namespace, &quota.by)
+            .await
+    }
+
+    /// Takes away the quota of a namespace.
+    ///
+    /// # Errors
+    /// [`DeployError`]; nothing was changed.
+    pub async fn delete_quota(&self, namespace: &str, by: &str) -> Result<Deployed, DeployError> {
+        if !self.desired().await?.quotas.contains_key(namespace) {
+            let none =
+                format!("the namespace `{namespace}` has no quota: `weft get quotas` lists those that have");
+            return Err(DeployError::Refused(FaultKind::Found(none)));
+        }
+        let mut change = Change::default();
+        change.deletes.push(key::quota(namespace));
+        self.write_quota(Sign::Removed, change, namespace, by).await
+    }
+
+    async fn write_quota(
+        &self,
+        sign: Sign,
+        mut change: Change,
+        namespace: &str,
+        by: &str,
+    ) -> Result<Deployed, DeployError> {
+        change.summary.0.push(Line {
+            sign,
+            what: format!("quota {namespace}"),
+            details: Vec::new(),
+        });
+        let index = self.commit(&change, by).await?;
+        tracing::info!(namespace, by, %index, "changed a quota");
+        Ok(self.applied(index, &change).await)
     }
 
     /// Deletes the apps that an earlier start made of component files, but for those that `deployments` hold: a bare
@@ -428,6 +477,7 @@ impl Deployer {
         desired: &Desired,
     ) -> Result<(), DeployError> {
         let mut faults = Collector::new(manifest.file.clone());
+        check_scope(manifest, desired, &mut faults);
         let mut targets = HashMap::new();
         for (name, actor) in &manifest.actors {
             for link in actor.links.values() {
@@ -586,6 +636,38 @@ impl Deployer {
             Some(digest) => Ok(Some(self.components.get(digest).await?)),
             None => Ok(None),
         }
+    }
+}
+
+/// Checks that what is another app's lets this one use it.
+fn check_scope(manifest: &Manifest, desired: &Desired, faults: &mut Collector) {
+    let app = &manifest.app.value;
+    for actor in manifest.actors.values() {
+        for link in actor.links.values() {
+            let target = &link.target.value;
+            if !desired.allows(app, target) {
+                faults.push(link.target.span, || {
+                    not_allowed(&actor.name.value, target.name().unwrap_or_default())
+                });
+            }
+        }
+    }
+    for subscription in &manifest.subscriptions {
+        let provider = desired.providers.get(&subscription.provider.value);
+        if provider.is_some_and(|provider| !provider.allows(app)) {
+            faults.push(subscription.provider.span, || {
+                not_allowed(&subscription.actor.value, subscription.provider.value.as_str())
+            });
+        }
+    }
+}
+
+/// Why `actor` may not use what is another app's.
+pub fn not_allowed(actor: &ActorName, target: &str) -> FaultKind {
+    FaultKind::NotAllowed {
+        actor: actor.to_string(),
+        target: target.to_owned(),
+        app: actor.app_name().to_string(),
     }
 }
 

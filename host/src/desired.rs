@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use weft_compose::key::{self, Key};
 use weft_compose::moving::MoveRecord;
 use weft_compose::record::{
-    ActorRecord, AppRecord, LinkRecord, PlacementRecord, ProviderRecord, RecordError, RouteRecord,
-    SecretRecord, SubscriptionRecord, decode,
+    ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, QuotaRecord,
+    RecordError, RouteRecord, SecretRecord, SubscriptionRecord, decode,
 };
 use weft_compose::{ActorName, AppName, HostName, ProviderName, SecretName};
 use weft_lattice::control::{ControlStore, Entry, Index, RANGE_LEN_MAX, ReadError, WatchError};
@@ -43,6 +43,8 @@ pub struct Desired {
     pub secrets: BTreeMap<SecretName, Arc<SecretRecord>>,
     /// Providers whose data is being moved, or could not be.
     pub moves: BTreeMap<ProviderName, Arc<MoveRecord>>,
+    /// What namespaces may use of each host.
+    pub quotas: BTreeMap<String, Arc<QuotaRecord>>,
     /// Keys whose record can't be read, and why.
     pub unreadable: BTreeMap<String, String>,
 }
@@ -117,6 +119,7 @@ impl Desired {
                 Ok(())
             }
             Key::Move(name) => put(&mut self.moves, name, key, value),
+            Key::Quota(namespace) => put(&mut self.quotas, namespace, key, value),
             Key::Subscription(..) => put(&mut self.subscriptions, key.to_owned(), key, value),
             Key::Route(_) => put(&mut self.routes, key.to_owned(), key, value),
             Key::Link(actor, interface) => {
@@ -141,6 +144,19 @@ impl Desired {
         self.placements
             .get(actor)
             .is_none_or(|hosts| hosts.contains(host))
+    }
+
+    /// Whether an actor of `app` may be linked to `target`: of its own app, or of one that lets it. What is not there
+    /// refuses nobody.
+    pub fn allows(&self, app: &AppName, target: &LinkTarget) -> bool {
+        match target {
+            LinkTarget::Actor { name } => self.actors.get(name).is_none_or(|actor| actor.allows(app)),
+            LinkTarget::Provider { name, .. } => self
+                .providers
+                .get(name)
+                .is_none_or(|provider| provider.allows(app)),
+            LinkTarget::Http { .. } | LinkTarget::Removed => true,
+        }
     }
 
     /// The links of an actor.
@@ -209,6 +225,7 @@ mod tests {
             "placement/a/b/[cd]/h[12]",
             "provider/a/b/[cd]",
             "secret/a/b/[cd]",
+            "quota/[ab]",
             Just("of-a-later-version/a".to_owned()),
         ];
         (key, 0_u8..5).prop_map(|(key, value)| {
@@ -234,6 +251,9 @@ mod tests {
             Some(Key::Provider(name)) => json!({
                 "v": 1, "name": name, "revision": revision, "capability": "key-value", "backend": "memory",
                 "config": {},
+            }),
+            Some(Key::Quota(namespace)) => json!({
+                "v": 1, "namespace": namespace, "messages_per_s": revision, "by": "a",
             }),
             Some(Key::Secret(name)) => json!({
                 "v": 1, "name": name, "version": revision, "key": "", "sealed": "", "by": "a", "at": "",
@@ -272,6 +292,7 @@ mod tests {
             "placement/a/b/c/h1",
             "provider/a/b/c",
             "secret/a/b/c",
+            "quota/a",
         ] {
             let mut desired = Desired::default();
             desired.set(key, Some(record(key, 2).to_string().as_bytes()));

@@ -92,6 +92,8 @@ pub fn manifest(
                     capability: default.capability,
                     backend: default.backend.to_owned().into(),
                     config: std::collections::BTreeMap::new(),
+                    allow_from: Vec::new(),
+                    command: None,
                 },
             );
         }

@@ -20,6 +20,7 @@ use weft_observability::{HostMetrics, Telemetry};
 use crate::admin::{self, AdminError, HostStatus};
 use crate::admission::Places;
 use crate::artifact::{Components, Residency};
+use crate::command::Commands;
 use crate::component::Loader;
 use crate::component::aot::AotCache;
 use crate::component::compile::Compiler;
@@ -58,6 +59,7 @@ pub struct Host {
     shutdown: Shutdown,
     /// Cancelled to end the reconciler.
     reconciling: CancellationToken,
+    commands: Option<Arc<Commands>>,
     /// None on a host that has a copy.
     control: Option<Arc<Embedded>>,
     mesh: Option<Arc<Mesh>>,
@@ -228,6 +230,15 @@ impl Host {
             sampler: telemetry.sampler(),
             drain: shutdown.drain.clone(),
         });
+        let commands = match &mesh {
+            Some(mesh) => Some(Commands::new(
+                mesh.name.clone(),
+                mesh.settings.clone(),
+                std::env::current_exe().map_err(HostError::Executable)?,
+                config.commands,
+            )),
+            None => None,
+        };
         let (reconciler, progress) = Reconciler::new(Parts {
             control: control.clone(),
             components: components.clone(),
@@ -237,6 +248,7 @@ impl Host {
             provider_folder: data.providers(),
             state: state.clone(),
             subscriptions,
+            commands: commands.clone(),
             mesh: mesh.clone(),
             vault: vault.clone(),
         });
@@ -350,10 +362,14 @@ impl Host {
                     .spawn(panics::essential("the copy of the records", follow));
             }
         }
+        if let Some(commands) = commands.clone() {
+            metrics.observe_processes(move || commands.reports());
+        }
         let this = Self {
             status,
             shutdown,
             reconciling,
+            commands,
             control: embedded,
             mesh,
             drain_timeout: config.drain_timeout,
@@ -422,6 +438,7 @@ impl Host {
             status,
             shutdown,
             reconciling,
+            commands,
             control,
             mesh,
             drain_timeout,
@@ -452,6 +469,9 @@ impl Host {
         }
         // No invocation runs any more: the reconciler closes the providers, then nothing writes to the control store.
         reconciling.cancel();
+        if let Some(commands) = commands {
+            commands.stop().await;
+        }
         shutdown.end.cancel();
         shutdown.servers.close();
         let _ = tokio::time::timeout(ABORT_MAX, shutdown.servers.wait()).await;
@@ -547,6 +567,15 @@ fn observe(
     });
     let (guards, moves) = (status.deployer.clone(), status.mover.moves.clone());
     metrics.observe_providers(move || guards.progress().provider_reports(), move || moves.keys());
+    let quotas = status.deployer.clone();
+    metrics.observe_quotas(move || {
+        quotas
+            .progress()
+            .quotas
+            .values()
+            .map(|quota| quota.report())
+            .collect()
+    });
     metrics.observe_active_requests(move || active.load(Ordering::Relaxed));
     let ingress = status.ingress.clone();
     metrics.observe_connections(move || u64::from(ingress.connections()));

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use weft_capabilities::{BlobStore, KeyValue, Messaging, Scope, Sql};
+use weft_compose::capability::{Need, need};
 use weft_compose::record::{LinkRecord, LinkTarget};
-use weft_compose::{ActorName, InterfacePattern, ProviderName};
+use weft_compose::{ActorName, Capability, InterfacePattern, ProviderName};
 use weft_http::HttpClient;
 use weft_secrets::Secret;
 
@@ -18,6 +19,7 @@ use crate::component::description::Description;
 use crate::component::lazy::LazyComponent;
 use crate::front::http_client::HttpLink;
 use crate::provider::{Backend, Provider};
+use crate::quota::{Quota, Quotas};
 use crate::state::{ActorIndex, Callee, RemoteIndex};
 
 /// What the config keys start with by which an actor reads its own links.
@@ -42,6 +44,8 @@ pub struct LinkTable {
     pub secrets: BTreeMap<String, Result<Secret, String>>,
     /// Configuration, in the order of its keys: the actor's own, and one for each link of where it goes.
     pub config: Arc<[(String, String)]>,
+    /// Links that lead nowhere, as they go to another app, which does not let this one.
+    pub denied: Vec<InterfacePattern>,
 }
 
 /// An interface that an actor answers.
@@ -115,6 +119,8 @@ pub struct MessagingLink {
     pub broker: Arc<dyn Messaging>,
     /// Whose subjects it sees.
     pub scope: Scope,
+    /// How much its namespace may say.
+    pub quota: Option<Arc<Quota>>,
 }
 
 /// What links may point at.
@@ -127,9 +133,23 @@ pub struct Targets<'a> {
     pub actors: &'a HashMap<ActorName, (ActorIndex, Arc<LazyComponent>)>,
     /// Those that run on other hosts only.
     pub remotes: &'a HashMap<ActorName, RemoteIndex>,
+    /// What namespaces may use.
+    pub quotas: &'a Quotas,
 }
 
 impl LinkTable {
+    /// Whether the link of an import goes to another app that does not let this one.
+    pub fn is_denied(&self, import: &str) -> bool {
+        self.denied.iter().any(|link| link.matches(import))
+    }
+
+    /// Whether that of a capability does.
+    pub fn denies(&self, capability: Capability) -> bool {
+        self.denied
+            .iter()
+            .any(|link| need(link) == Need::Provider(capability))
+    }
+
     /// The function that an imported one resolves to.
     pub fn function(&self, import: usize, function: usize) -> Option<Linked> {
         Some(match self.actors.get(import)?.as_ref()? {
@@ -187,7 +207,8 @@ impl LinkTable {
                             format!("{LINK_KEYS}{}", link.interface),
                             format!("{}@{}", name.name(), provider.revision),
                         ));
-                        table.use_provider(actor, provider, bucket.clone(), *shared);
+                        let quota = targets.quotas.get(actor.namespace());
+                        table.use_provider(actor, provider, bucket.clone(), *shared, quota);
                     }
                     None => faults.push(format!("{} goes to {name}, which is not open", link.interface)),
                 },
@@ -211,6 +232,7 @@ impl LinkTable {
         provider: &Arc<Provider>,
         bucket: Option<String>,
         shared: bool,
+        quota: Option<&Arc<Quota>>,
     ) {
         let scope = (!shared).then(|| (actor.namespace().to_owned(), actor.app().to_owned()));
         match &provider.backend {
@@ -225,7 +247,10 @@ impl LinkTable {
             Backend::BlobStore(store) => {
                 self.blob_store = Some(BlobStoreLink {
                     provider: provider.clone(),
-                    store: store.clone(),
+                    store: match quota {
+                        Some(quota) => quota.limit(store.clone()),
+                        None => store.clone(),
+                    },
                     scope,
                     container: bucket,
                 });
@@ -241,6 +266,7 @@ impl LinkTable {
                     provider: provider.clone(),
                     broker: broker.clone(),
                     scope: scope_of(actor, shared),
+                    quota: quota.cloned(),
                 });
             }
         }

@@ -18,6 +18,7 @@ mod settings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use weft_compose::{HostName, ProviderName};
@@ -63,6 +64,8 @@ pub struct Mesh {
     single_copies: AtomicU64,
     /// Why there is no connection.
     fault: Mutex<Option<String>>,
+    /// What was amiss when it was looked at last, and since when, in seconds since 1970.
+    amiss: Mutex<Option<(String, u64)>>,
     /// What takes part, between joining and running.
     keeper: Mutex<Option<Keeper>>,
 }
@@ -80,6 +83,7 @@ impl Mesh {
             controller: Mutex::default(),
             single_copies: AtomicU64::new(0),
             fault: Mutex::default(),
+            amiss: Mutex::default(),
             keeper: Mutex::default(),
         })
     }
@@ -126,8 +130,8 @@ impl Mesh {
                 other.host.name
             )),
             (false, None) => Some(
-                "no host with the control store is seen: what was deployed is served, and nothing can be changed; start \
-                 the controller again"
+                "no host with the control store is seen: what this host has a copy of is served, and nothing can be \
+                 changed; start the controller again"
                     .to_owned(),
             ),
             _ => None,
@@ -147,6 +151,20 @@ impl Mesh {
                     .unwrap_or_else(|| "not connected yet".to_owned()),
             ),
         }
+    }
+
+    /// Why this host takes no part as it should, and since when, in seconds since 1970.
+    pub fn amiss(&self) -> Option<(String, u64)> {
+        let fault = self.fault();
+        let mut amiss = self.amiss.lock().unwrap_or_else(PoisonError::into_inner);
+        *amiss = fault.map(|fault| match amiss.take() {
+            Some((before, since)) if before == fault => (before, since),
+            _ => {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                (fault, now.map_or(0, |now| now.as_secs()))
+            }
+        });
+        amiss.clone()
     }
 
     /// Messages between the hosts, of the provider `name`.

@@ -336,6 +336,22 @@ impl Provider {
     }
 }
 
+/// Connections to servers that a provider of `record` opens on a host, at most. Those of clouds are the host's, which has
+/// them for all; what is in this process has none.
+pub fn connections(record: &ProviderRecord) -> u64 {
+    let len = match record.backend.as_str() {
+        "postgres" => postgres_options(record).map_or(0, |options| options.connections),
+        // To one server of several addresses; a cluster has one to each.
+        "redis" => redis_options(record).map_or(0, |options| match options.deployment {
+            Deployment::Cluster => options.urls.len(),
+            _ => 1,
+        }),
+        "nats" | "jetstream" => 1,
+        _ => 0,
+    };
+    len as u64
+}
+
 /// The container that is looked for, which is not there: names of apps are shorter than those of containers.
 fn look_container(name: &ProviderName) -> Option<Container> {
     Container::scoped(name.namespace(), name.app(), LOOK_BUCKET).ok()

@@ -3,15 +3,18 @@
 //! Owns the open providers and the running actors, and is the one place that makes a snapshot ([`crate::state`]).
 //! It works by levels, not by events: each time the store has changed it looks at all that is wanted, keeps what is so
 //! already, and makes the rest; of the store it reads only what has changed. What can't be made is a condition, told with its reason and tried again; whatever is not
-//! touched by it is served. [`moves`] is a host's part when a provider's data moves, [`conditions`] what is amiss now.
+//! touched by it is served. [`moves`] is a host's part when a provider's data moves, [`conditions`] what is amiss now,
+//! [`scope`] which links lead into apps that allow them, [`connections`] how many a namespace may have.
 
 mod conditions;
+mod connections;
 mod moves;
+mod scope;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -26,10 +29,14 @@ use weft_http::HttpClient;
 use weft_lattice::control::{ControlStore, Index, ReadError};
 use weft_observability::HostMetrics;
 
+use self::scope::allowed_links;
+pub use self::scope::link_subject;
 use crate::actor::{Actor, ActorInfo};
 use crate::admission::Places;
 use crate::artifact::Components;
 use crate::cli::chain;
+use crate::command::Commands;
+use crate::deploy::not_allowed;
 use crate::desired::Desired;
 use crate::ingress::messages::{self, Subscriptions, Wanted};
 use crate::ingress::routes::{Route, Routes};
@@ -38,6 +45,7 @@ use crate::link::{LinkTable, Targets};
 use crate::mesh::Mesh;
 use crate::mesh::group::RemoteActor;
 use crate::provider::{Backend, Guard, MEMORY, Provider, ProviderError};
+use crate::quota::{Quota, Quotas};
 use crate::secret::Vault;
 use crate::secret::opened::{Expanded, Opened, Used, redacted};
 use crate::state::{ActorState, Callee, State, indices, remote_indices};
@@ -98,6 +106,12 @@ pub struct Progress {
     pub guards: Arc<BTreeMap<ProviderName, Guard>>,
     /// Where the data of providers goes that move.
     pub targets: Arc<BTreeMap<ProviderName, Guard>>,
+    /// What namespaces may use, and have used.
+    pub quotas: Arc<Quotas>,
+    /// What starts processes of outside providers here.
+    pub commands: Option<Arc<Commands>>,
+    /// This host's part in a lattice, whose faults are conditions.
+    pub mesh: Option<Weak<Mesh>>,
 }
 
 /// The reconciler of a host.
@@ -120,6 +134,8 @@ pub struct Reconciler {
     passes: BTreeMap<ProviderName, u64>,
     actors: BTreeMap<ActorName, (Arc<ActorRecord>, Arc<Actor>)>,
     subscriptions: Subscriptions,
+    quotas: Arc<Quotas>,
+    commands: Option<Arc<Commands>>,
     mesh: Option<Arc<Mesh>>,
     secrets: Opened,
 }
@@ -142,6 +158,8 @@ pub struct Parts {
     pub state: Arc<ArcSwap<State>>,
     /// What listens for messages; nothing does yet.
     pub subscriptions: Subscriptions,
+    /// What starts processes of outside providers, in a lattice.
+    pub commands: Option<Arc<Commands>>,
     /// The other hosts, if there may be any.
     pub mesh: Option<Arc<Mesh>>,
     /// What opens secrets.
@@ -161,6 +179,7 @@ impl Reconciler {
             provider_folder,
             state,
             subscriptions,
+            commands,
             mesh,
             vault,
         } = parts;
@@ -180,6 +199,8 @@ impl Reconciler {
             passes: BTreeMap::new(),
             actors: BTreeMap::new(),
             subscriptions,
+            quotas: Arc::default(),
+            commands,
             mesh,
             secrets: Opened::new(vault),
         };
@@ -250,7 +271,12 @@ impl Reconciler {
             });
         }
         self.secrets.follow(&desired).await;
+        self.quotas = Arc::new(Quota::follow(&self.quotas, &desired.quotas));
         self.open_providers(&desired, &mut found).await;
+        self.look_at_connections(&mut found);
+        if let Some(commands) = &self.commands {
+            commands.follow(&desired);
+        }
         let moved_on = self.follow_moves(&desired, &mut found).await;
         self.serve_providers();
         let asked = desired.apps.iter().map(|(name, app)| (name.clone(), app.reserve));
@@ -285,6 +311,9 @@ impl Reconciler {
             desired,
             guards: Arc::new(self.providers.iter().map(guard).collect()),
             targets: Arc::new(self.targets.iter().map(guard).collect()),
+            quotas: self.quotas.clone(),
+            commands: self.commands.clone(),
+            mesh: self.mesh.as_ref().map(Arc::downgrade),
         });
         Ok((index, whole))
     }
@@ -330,6 +359,10 @@ impl Reconciler {
                     *open = record.clone();
                     continue;
                 }
+            }
+            if let Some(reason) = self.too_many_connections(record) {
+                found.push(failed(reason));
+                continue;
             }
             let retiring = self
                 .retiring
@@ -509,16 +542,23 @@ impl Reconciler {
             providers: &providers,
             actors: &actors,
             remotes: &remote_index,
+            quotas: &self.quotas,
         };
         let states = self.actors.iter().map(|(name, (record, actor))| {
-            let links = desired.links_of(name);
+            let (open, denied) = allowed_links(desired, name);
+            for link in &denied {
+                let target = link.target.name().unwrap_or_default();
+                let reason = not_allowed(name, target).to_string();
+                found.push(Found::of(name.app_name(), link_subject(link), reason));
+            }
             let (mut links, faults) = LinkTable::resolve(
                 name,
                 &actor.component.description,
                 record.config.clone(),
-                links,
+                &open,
                 &targets,
             );
+            links.denied = denied.iter().map(|link| link.interface.clone()).collect();
             let failed = |fault| Found::of(name.app_name(), format!("links of {name}"), fault);
             found.extend(faults.into_iter().map(failed));
             links.secrets = self.secrets.of_actor(record);
@@ -533,6 +573,7 @@ impl Reconciler {
                     .mesh
                     .as_ref()
                     .map(|mesh| remote(mesh, desired, record, actor.info.clone())),
+                allow_from: record.allow_from.clone(),
             }
         });
         let states = states.collect();
@@ -561,6 +602,14 @@ impl Reconciler {
                 }
                 continue;
             };
+            let known = desired.providers.get(&record.provider);
+            if known.is_some_and(|provider| !provider.allows(&record.actor.app_name())) {
+                failed(
+                    record,
+                    not_allowed(&record.actor, record.provider.as_str()).to_string(),
+                );
+                continue;
+            }
             let provider = self
                 .providers
                 .get(&record.provider)

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weft_compose::ActorName;
+use weft_compose::{ActorName, AppName, AppPattern};
 
 use crate::actor::Actor;
 use crate::ingress::routes::Routes;
@@ -40,6 +40,16 @@ pub struct ActorState {
     pub links: LinkTable,
     /// Where else it runs, for calls that find no room here.
     pub elsewhere: Option<Arc<RemoteActor>>,
+    /// Which other apps may call it.
+    pub allow_from: Vec<AppPattern>,
+}
+
+impl ActorState {
+    /// Whether an actor of `app` may call it.
+    pub fn allows(&self, app: &AppName) -> bool {
+        let own = self.actor.info.name.app_name();
+        own == *app || self.allow_from.iter().any(|pattern| pattern.matches(app))
+    }
 }
 
 /// One snapshot.

@@ -69,6 +69,10 @@ pub const WEFT_PLACE_STATE: &str = "weft.place.state";
 pub const WEFT_LATTICE_CONNECTION: &str = "weft.lattice.connection";
 /// The provider, `namespace/app/name`.
 pub const WEFT_PROVIDER: &str = "weft.provider";
+/// The namespace, the first part of an actor's name.
+pub const WEFT_NAMESPACE: &str = "weft.namespace";
+/// What is bounded: `messages` or `object-bytes`.
+pub const WEFT_QUOTA: &str = "weft.quota";
 /// How a host stands: `alive`, `suspect` or `leaving`.
 pub const WEFT_HOST_STANDING: &str = "weft.host.standing";
 /// The name that a certificate is served for.
@@ -172,6 +176,12 @@ pub const WEFT_PROVIDER_DOWNS: &str = "weft.provider.downs";
 pub const WEFT_PROVIDER_REFUSED: &str = "weft.provider.refused";
 /// Whether writes to a provider wait, as its data is moved.
 pub const WEFT_PROVIDER_HELD: &str = "weft.provider.held";
+/// Processes of outside providers that this host runs.
+pub const WEFT_PROVIDER_PROCESS_UP: &str = "weft.provider.process.up";
+/// Times that one ended.
+pub const WEFT_PROVIDER_PROCESS_ENDS: &str = "weft.provider.process.ends";
+/// What was refused as a namespace had more than its quota.
+pub const WEFT_QUOTA_REFUSED: &str = "weft.quota.refused";
 /// Keys that were looked at by moves that are on.
 pub const WEFT_MOVE_KEYS: &str = "weft.move.keys";
 /// Links that this host applied.
@@ -263,6 +273,9 @@ pub const METRICS: &[&str] = &[
     WEFT_PROVIDER_REFUSED,
     WEFT_PROVIDER_HELD,
     WEFT_MOVE_KEYS,
+    WEFT_PROVIDER_PROCESS_UP,
+    WEFT_PROVIDER_PROCESS_ENDS,
+    WEFT_QUOTA_REFUSED,
     WEFT_LINK_COUNT,
     WEFT_SECRET_COUNT,
     WEFT_CONDITION_COUNT,

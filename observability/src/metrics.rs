@@ -17,6 +17,7 @@ mod operation;
 mod outcome;
 mod provider;
 pub(crate) mod push;
+mod quota;
 pub(crate) mod snapshot;
 
 use std::time::Duration;
@@ -26,7 +27,8 @@ pub use host::{ACTORS_MAX, APPS_MAX, AppPlacesReport, HostMetrics, PoolState, St
 pub use mesh::{ConnectionReport, MeshReport};
 pub use operation::{CallPath, ObjectBytes, Operation, OperationOutcome};
 pub use outcome::{CacheResult, CompileOutcome, Eviction, MessageOutcome, Outcome, ShedReason};
-pub use provider::{PROVIDERS_MAX, ProviderReport};
+pub use provider::{PROVIDERS_MAX, ProcessReport, ProviderReport};
+pub use quota::{NAMESPACES_MAX, QuotaReport};
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -123,6 +125,19 @@ mod tests {
             },
             || 3,
         );
+        metrics.observe_processes(|| {
+            vec![ProcessReport {
+                provider: "default/shop/carts".into(),
+                runs: true,
+                ends: 2,
+            }]
+        });
+        metrics.observe_quotas(|| {
+            vec![QuotaReport {
+                namespace: "press".into(),
+                refused: [("messages", 3), ("object-bytes", 1)],
+            }]
+        });
         metrics.observe_tasks(|| 40);
         metrics.observe_connections(|| 12);
         metrics.observe_certificates(|each| {

@@ -32,7 +32,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, P
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use weft_capabilities::blob_store::{PAGE_LEN_MAX, check_batch, within};
+use weft_capabilities::blob_store::{OBJECT_SIZE_MAX, PAGE_LEN_MAX, check_batch, within};
 use weft_capabilities::{
     BlobError, BlobRead, BlobStore, BlobWriter, Container, ContainerInfo, Listing, Object, ObjectInfo,
     ObjectPage,
@@ -84,7 +84,7 @@ impl CloudBlobStore {
             cloud: open::cloud(options, client::Connector(http.clone()))?,
             prefix: key::prefix(&options.prefix),
             staging,
-            object_size_max: options.object_size_max,
+            object_size_max: options.object_size_max.min(OBJECT_SIZE_MAX),
             http,
             writers: Arc::new(Semaphore::new(WRITERS_MAX)),
             runtime: Handle::current(),

@@ -115,7 +115,8 @@ impl Broker {
                 .request_from(&inbox, subject.into(), headers, message.body)
                 .await
         };
-        match timeout_at(until, asked).await {
+        let asked = self.closing.run_until_cancelled(timeout_at(until, asked));
+        match asked.await.ok_or(MessagingError::Closed)? {
             Ok(Ok(answer)) => wire::read(scope, answer)
                 .ok_or_else(|| MessagingError::Backend("the answer is of another scope".into())),
             Ok(Err(unanswered)) => Err(wire::error(unanswered.into(), &named)),

@@ -11,6 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{OnceCell, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use weft_capabilities::messaging::{
     Delivery, Guarantee, INBOX, Listen, Message, Messaging, MessagingError, Scope, Subscriber, Subscription,
@@ -23,6 +24,8 @@ use weft_lattice::transport::nats::{Heard, Listening, NatsTransport};
 
 /// Requests that wait for answers at once, at most.
 const REQUESTS_MAX: usize = 65_536;
+/// The longest that what is on its way is waited for, when nobody wants more: without a connection it does not come.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Gives the connection, once there is one.
 type Connection = dyn Fn() -> Option<NatsTransport> + Send + Sync;
@@ -167,7 +170,6 @@ impl Inner {
     ) -> Result<Message, MessagingError> {
         message.check()?;
         let subject = message.subject.clone();
-        scope.subject(&subject)?;
         let asked = async {
             self.hear_answers(scope).await?;
             let (answer, answered) = oneshot::channel();
@@ -236,17 +238,19 @@ async fn deliver(
     end: CancellationToken,
     closed: CancellationToken,
 ) {
-    let mut ending = false;
+    let mut until: Option<Instant> = None;
     loop {
         let heard = tokio::select! {
             biased;
             () = closed.cancelled() => return,
-            () = end.cancelled(), if !ending => {
+            () = end.cancelled(), if until.is_none() => {
                 // What has come already is delivered all the same.
-                ending = true;
-                listening.end().await;
+                let last = Instant::now() + LAST_WAIT;
+                until = Some(last);
+                drop(timeout_at(last, listening.end()).await);
                 continue;
             }
+            () = passed(until) => return,
             () = subscriber.unheard() => return,
             heard = listening.next() => heard,
         };
@@ -258,6 +262,14 @@ async fn deliver(
             // Not of a host of this version.
             None => subscriber.count_dropped(),
         }
+    }
+}
+
+/// Ends at `until`; never without.
+async fn passed(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

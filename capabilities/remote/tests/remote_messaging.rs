@@ -112,6 +112,17 @@ async fn while_the_server_is_away_all_is_refused_and_then_it_goes_on() {
     tokio::time::timeout(LONG, again).await.expect("it never goes on");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_ends_while_the_server_is_away() {
+    let mut server = Nats::start("");
+    let messaging = messaging(&connect(&server, "a").await, "p");
+    let mut hears = messaging.subscribe(&scope(), Listen::to("a")).await.unwrap();
+    server.kill();
+    hears.end();
+    let ended = tokio::time::timeout(LONG, hears.next()).await;
+    assert!(ended.expect("it waits for the server").is_none());
+}
+
 #[tokio::test]
 async fn a_host_that_has_not_joined_says_so() {
     let alone = LatticeMessaging::new(|| None, Subjects::new("test").unwrap(), ["default", "shop", "p"]);

@@ -11,6 +11,7 @@ use tokio::task::{AbortHandle, JoinSet};
 pub struct Proxy {
     port: u16,
     open: watch::Sender<bool>,
+    resets: watch::Sender<()>,
     accepts: AbortHandle,
     _tasks: JoinSet<()>,
 }
@@ -21,16 +22,21 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let own = listener.local_addr().unwrap().port();
         let (open, is_open) = watch::channel(true);
+        let (resets, reset) = watch::channel(());
         let mut tasks = JoinSet::new();
         let accepts = tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(connect(client, port, is_open.clone()));
+                // What was ended before is not this connection's.
+                let mut reset = reset.clone();
+                reset.mark_unchanged();
+                connections.spawn(connect(client, port, is_open.clone(), reset));
             }
         });
         Self {
             port: own,
             open,
+            resets,
             accepts,
             _tasks: tasks,
         }
@@ -46,6 +52,11 @@ impl Proxy {
         self.open.send_replace(false);
     }
 
+    /// Ends all connections; new ones can be made.
+    pub fn reset(&self) {
+        self.resets.send_replace(());
+    }
+
     /// Lets everything pass again, what was on its way first.
     pub fn heal(&self) {
         self.open.send_replace(true);
@@ -58,7 +69,12 @@ impl Drop for Proxy {
     }
 }
 
-async fn connect(client: TcpStream, port: u16, mut is_open: watch::Receiver<bool>) {
+async fn connect(
+    client: TcpStream,
+    port: u16,
+    mut is_open: watch::Receiver<bool>,
+    mut reset: watch::Receiver<()>,
+) {
     // While it is cut, a new connection is made with this end, and goes no further.
     if is_open.wait_for(|open| *open).await.is_err() {
         return;
@@ -73,6 +89,7 @@ async fn connect(client: TcpStream, port: u16, mut is_open: watch::Receiver<bool
     tokio::select! {
         () = pass(client_reads, server_writes, is_open.clone()) => {}
         () = pass(server_reads, client_writes, is_open) => {}
+        _ = reset.changed() => {}
     }
 }
 

@@ -104,6 +104,7 @@ pub fn texts(text: &str) {
         Some(Key::Link(actor, interface)) => assert_eq!(key::link(&actor, &interface), text),
         Some(Key::Placement(actor, host)) => assert_eq!(key::placement(&actor, &host), text),
         Some(Key::Move(provider)) => assert_eq!(key::moved(&provider), text),
+        Some(Key::Quota(namespace)) => assert_eq!(key::quota(&namespace), text),
         Some(Key::Secret(name)) => assert_eq!(key::secret(&name), text),
         Some(Key::Subscription(actor, provider, subject)) => {
             assert_eq!(key::subscription(&actor, &provider, &subject), text);
@@ -119,6 +120,7 @@ pub fn texts(text: &str) {
     is_a_record::<weft_compose::SubscriptionRecord>(text);
     is_a_record::<weft_compose::record::PlacementRecord>(text);
     is_a_record::<weft_compose::MoveRecord>(text);
+    is_a_record::<weft_compose::QuotaRecord>(text);
     is_a_record::<weft_compose::SecretRecord>(text);
 }
 

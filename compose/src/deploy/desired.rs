@@ -56,6 +56,7 @@ pub(super) fn actors(
                 .iter()
                 .map(|(key, source)| (key.clone(), source.to_string()))
                 .collect(),
+            allow_from: actor.allow_from.clone(),
         };
         records.insert(key::actor(&name), record);
     }
@@ -72,6 +73,8 @@ pub(super) fn providers(manifest: &Manifest) -> BTreeMap<String, ProviderRecord>
             capability: provider.capability,
             backend: provider.backend.value.clone(),
             config: provider.config.clone(),
+            allow_from: provider.allow_from.clone(),
+            command: provider.command.clone(),
         };
         (key::provider(&name), record)
     });
@@ -165,6 +168,7 @@ impl Record for ActorRecord {
             ("limits", self.limits != before.limits),
             ("idempotent", self.idempotent != before.idempotent),
             ("secrets", self.secrets != before.secrets),
+            ("allowFrom", self.allow_from != before.allow_from),
         ])
     }
 }
@@ -187,6 +191,8 @@ impl Record for ProviderRecord {
             ("capability", self.capability != before.capability),
             ("backend", self.backend != before.backend),
             ("config", self.config != before.config),
+            ("allowFrom", self.allow_from != before.allow_from),
+            ("command", self.command != before.command),
         ])
     }
 }

@@ -63,6 +63,8 @@ pub(crate) enum Shape {
     Links,
     /// Names, and sources of secrets.
     Secrets,
+    /// An app, or all of a namespace.
+    Apps,
     Object(&'static Object),
 }
 
@@ -94,6 +96,9 @@ pub(crate) const COMPONENT_LEN_MAX: usize = 4_095;
 pub(crate) const BUCKET_LEN_MAX: usize = 255;
 /// Bytes of a key of an actor's configuration.
 pub(crate) const CONFIG_KEY_LEN_MAX: usize = 255;
+/// Arguments of a provider's process, and bytes of each.
+pub(crate) const ARGUMENTS_MAX: usize = 64;
+pub(crate) const ARGUMENT_LEN_MAX: usize = 4 << 10;
 /// Bytes of a value of an actor's configuration: a record is kept in the log of the control store.
 pub(crate) const CONFIG_VALUE_LEN_MAX: usize = 64 << 10;
 
@@ -174,8 +179,15 @@ pub(crate) static ACTOR: Object = Object {
             "What the actor reads as its secrets: its own names, and where each comes from.",
             Shape::Secrets,
         ),
+        ALLOW_FROM,
     ],
 };
+
+const ALLOW_FROM: Key = optional(
+    "allowFrom",
+    "Other apps that may link to it: NAMESPACE/APP, NAMESPACE/* or an app of the same namespace; none without.",
+    Shape::List(&Shape::Apps),
+);
 
 pub(crate) static LIMITS: Object = Object {
     place: "limits",
@@ -286,6 +298,16 @@ pub(crate) static PROVIDER: Object = Object {
         required("capability", "What it serves.", Shape::Capability),
         required("backend", "What serves it.", Shape::Backend),
         optional("config", "What is set on the backend.", Shape::BackendConfig),
+        ALLOW_FROM,
+        optional(
+            "command",
+            "Of an outside provider that a host starts: the program, by its name in the host's folder of programs, and its arguments.",
+            Shape::List(&Shape::Text {
+                len_max: ARGUMENT_LEN_MAX,
+            }),
+        ),
+        optional("env", "The environment of its process.", Shape::Config),
+        optional("host", "The host that starts its process.", Shape::Label),
     ],
 };
 

@@ -8,18 +8,20 @@ mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::capability::{BACKENDS, Capability, OptionValue, backend};
+use crate::capability::{BACKENDS, Capability, OUTSIDE, OptionValue, backend};
 use crate::fault::{Collector, FaultKind, Faults, Near, Spanned, one_of, repeated};
 use crate::interface::InterfacePattern;
 use crate::key;
 use crate::limits::Limits;
 use crate::link::check_interface;
 use crate::manifest::keys::{self, ACTOR_LINK, HTTP_LINK, LINK, MANIFEST, PROVIDER_LINK};
+use crate::manifest::read::value::Fields;
 use crate::manifest::tree::{self, Entry, Node};
 use crate::manifest::{API_VERSION, Actor, ComponentRef, Link, Manifest, Provider, Route, Subscription};
-use crate::name::{ActorName, AppName, DEFAULT_NAMESPACE, ProviderName};
-use crate::record::LinkTarget;
+use crate::name::{ActorName, AppName, DEFAULT_NAMESPACE, HostName, ProviderName};
+use crate::record::{CommandRecord, LinkTarget};
 use crate::route::{self, METHODS};
+use crate::scope::AppPattern;
 use crate::secret::{SecretSource, Template};
 use crate::subscription::{is_group, is_subject};
 
@@ -145,6 +147,7 @@ impl Reader {
             links.extend(self.link(entry));
         }
         let secrets = self.secrets(fields.get("secrets"));
+        let allow_from = self.allow_from(fields.get("allowFrom"));
         Some(Actor {
             name: name?,
             component: component?,
@@ -153,7 +156,22 @@ impl Reader {
             idempotent,
             links,
             secrets,
+            allow_from,
         })
+    }
+
+    fn allow_from(&mut self, entry: Option<&Entry>) -> Vec<AppPattern> {
+        let mut apps = BTreeSet::new();
+        for node in self.items(entry) {
+            let Some(text) = self.text("allowFrom", node) else {
+                continue;
+            };
+            match AppPattern::read(text, &self.namespace) {
+                Ok(pattern) => drop(apps.insert(pattern)),
+                Err(error) => self.faults.push(node.span, || FaultKind::AllowFrom(error)),
+            }
+        }
+        apps.into_iter().collect()
     }
 
     fn component(&mut self, entry: &Entry) -> Option<Spanned<ComponentRef>> {
@@ -374,7 +392,58 @@ impl Reader {
             capability,
             backend: Spanned::new(text.to_owned(), chosen.node.span),
             config,
+            allow_from: self.allow_from(fields.get("allowFrom")),
+            command: self.command(text, &fields),
         })
+    }
+
+    /// The process of an outside provider.
+    fn command(&mut self, backend: &str, fields: &Fields<'_>) -> Option<CommandRecord> {
+        let given = ["command", "env", "host"].map(|key| fields.get(key));
+        let first = given.into_iter().flatten().next()?;
+        let [Some(command), env, Some(host)] = given else {
+            self.faults.push(first.key_span, || FaultKind::Command {
+                reason: "`command` and `host` belong together, and `env` to both: add what is missing, or remove them",
+            });
+            return None;
+        };
+        if backend != OUTSIDE {
+            self.faults.push(first.key_span, || FaultKind::Command {
+                reason: "it is for the backend `outside`, whose providers are processes of their own: remove it",
+            });
+            return None;
+        }
+        let mut args = Vec::new();
+        for node in self.items(Some(command)) {
+            let text = self.text("command", node)?;
+            if self.fits("command", text, keys::ARGUMENT_LEN_MAX, node.span) {
+                args.push(text.to_owned());
+            }
+        }
+        let is_file =
+            |name: &String| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
+        if !args.first().is_some_and(is_file) || args.len() > keys::ARGUMENTS_MAX {
+            self.faults.push(command.node.span, || FaultKind::Command {
+                reason: "expected a list of at most 64: the name of a file in the host's folder of programs, without a slash, and its arguments",
+            });
+            return None;
+        }
+        let env = self.config(env);
+        let refused = env.keys().find(|name| !is_variable(name)).cloned();
+        if let Some(text) = refused {
+            self.faults.push(first.key_span, || FaultKind::EnvName {
+                text: repeated(&text),
+            });
+        }
+        let name = self.text("host", &host.node)?.parse::<HostName>();
+        match name {
+            Ok(host) => Some(CommandRecord { args, env, host }),
+            Err(error) => {
+                self.faults
+                    .push(host.node.span, || FaultKind::Name(error, Near::default()));
+                None
+            }
+        }
     }
 
     /// A text that may refer to secrets, as it is written.
@@ -547,6 +616,17 @@ impl Reader {
             .map(|(name, (value, _))| (name, value))
             .collect()
     }
+}
+
+/// Whether a manifest may set a variable of a process: none of the host's, and none by which other code is loaded.
+fn is_variable(name: &str) -> bool {
+    let refused = ["WEFT_", "LD_", "DYLD_"];
+    name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+        && name != "PATH"
+        && !refused.iter().any(|start| name.starts_with(start))
 }
 
 /// A count that is in its range.

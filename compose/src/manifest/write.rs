@@ -9,7 +9,7 @@ use crate::fault::Spanned;
 use crate::limits::Limits;
 use crate::manifest::{API_VERSION, Actor, Manifest, Provider, Route, Subscription};
 use crate::name::{AppName, DEFAULT_NAMESPACE};
-use crate::record::LinkTarget;
+use crate::record::{CommandRecord, LinkTarget};
 use crate::units::{duration_text, size_text};
 
 enum Yaml {
@@ -81,6 +81,7 @@ fn of_actor(app: &AppName, actor: &Actor) -> Yaml {
         idempotent,
         links,
         secrets,
+        allow_from,
     } = actor;
     let mut keys = Keys::default();
     keys.text("component", &component.value.to_string());
@@ -102,6 +103,7 @@ fn of_actor(app: &AppName, actor: &Actor) -> Yaml {
             .iter()
             .map(|(key, source)| (key.clone(), Text(source.to_string()))),
     );
+    keys.list("allowFrom", allow_from.iter().map(|app| Text(app.to_string())));
     Map(keys.0)
 }
 
@@ -185,6 +187,8 @@ fn of_provider(provider: &Provider) -> Yaml {
         capability,
         backend,
         config,
+        allow_from,
+        command,
     } = provider;
     let mut keys = Keys::default();
     keys.text("capability", &capability.to_string());
@@ -201,6 +205,12 @@ fn of_provider(provider: &Provider) -> Yaml {
             (key.clone(), if is_number(key) { Raw(value) } else { Text(value) })
         }),
     );
+    keys.list("allowFrom", allow_from.iter().map(|app| Text(app.to_string())));
+    if let Some(CommandRecord { args, env, host }) = command {
+        keys.list("command", args.iter().cloned().map(Text));
+        keys.map("env", texts(env));
+        keys.text("host", host.as_str());
+    }
     Map(keys.0)
 }
 

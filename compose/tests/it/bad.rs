@@ -11,6 +11,7 @@ use weft_compose::{FaultKind, Faults, key, parse};
 /// Faults that no text of a few lines has.
 const MADE_HERE: &[&str] = &[
     "text-too-long",
+    "not-allowed",
     "not-deployed",
     "not-placed",
     "secret-version",

@@ -197,6 +197,7 @@ fn manifests() -> impl Strategy<Value = Manifest> {
             if bits & 1 == 1 {
                 out.secrets
                     .insert(actor.0.clone(), "secret:api-key".parse().unwrap());
+                out.allow_from = vec!["1/*".parse().unwrap(), "a/b".parse().unwrap()];
             }
             let (to_actor, actor_name) = (name.clone(), actor.0.clone());
             manifest.actors.insert(actor.0, out);
@@ -210,7 +211,25 @@ fn manifests() -> impl Strategy<Value = Manifest> {
                 capability: Capability::KeyValue,
                 backend: "redb".to_owned().into(),
                 config,
+                allow_from: Vec::from_iter((bits & 2 == 2).then(|| "a/*".parse().unwrap())),
+                command: None,
             };
+            if bits & 16 == 16 {
+                let started = Provider {
+                    name: weft_compose::ProviderName::new(&namespace, &app, "started")
+                        .unwrap()
+                        .into(),
+                    backend: "outside".to_owned().into(),
+                    config: [].into(),
+                    command: Some(weft_compose::CommandRecord {
+                        args: vec!["a".into(), "- b".into(), "".into()],
+                        env: [("A_1".to_owned(), "yes".to_owned())].into(),
+                        host: "h1".parse().unwrap(),
+                    }),
+                    ..store.clone()
+                };
+                manifest.providers.insert("started".into(), started);
+            }
             manifest.providers.insert("store".into(), store);
             let mut to = Route::new(name);
             to.host = route.0;

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use weft_compose::record::{VERSION, decode, encode};
 use weft_compose::{
-    ActorRecord, AppRecord, Capability, Limits, LinkRecord, LinkTarget, ProviderRecord, RouteRecord,
-    SecretRecord, SubscriptionRecord,
+    ActorRecord, AppRecord, Capability, CommandRecord, Limits, LinkRecord, LinkTarget, ProviderRecord,
+    QuotaRecord, RouteRecord, SecretRecord, SubscriptionRecord,
 };
 
 fn golden_file(name: &str) -> PathBuf {
@@ -105,6 +105,7 @@ fn an_actor_is_stored_as_ever() {
             limits: Limits::default(),
             idempotent: vec!["shop:catalog/catalog.get".into()],
             secrets: BTreeMap::new(),
+            allow_from: Vec::new(),
         },
     );
 }
@@ -120,6 +121,61 @@ fn a_provider_is_stored_as_ever() {
             capability: Capability::KeyValue,
             backend: "redb".into(),
             config: [("cacheMiB".into(), "64".into())].into(),
+            allow_from: Vec::new(),
+            command: None,
+        },
+    );
+}
+
+#[test]
+fn a_provider_that_other_apps_may_use_is_stored_as_ever() {
+    golden(
+        "provider-shared",
+        &ProviderRecord {
+            v: VERSION,
+            name: "default/shop/goods".parse().unwrap(),
+            revision: 1,
+            capability: Capability::KeyValue,
+            backend: "redb".into(),
+            config: BTreeMap::new(),
+            allow_from: vec!["default/blog".parse().unwrap(), "press/*".parse().unwrap()],
+            command: None,
+        },
+    );
+}
+
+#[test]
+fn a_provider_that_a_host_starts_is_stored_as_ever() {
+    golden(
+        "provider-started",
+        &ProviderRecord {
+            v: VERSION,
+            name: "default/shop/goods".parse().unwrap(),
+            revision: 1,
+            capability: Capability::KeyValue,
+            backend: "outside".into(),
+            config: BTreeMap::new(),
+            allow_from: Vec::new(),
+            command: Some(CommandRecord {
+                args: vec!["goods".into(), "--verbose".into()],
+                env: [("GOODS_FILE".into(), "/var/goods".into())].into(),
+                host: "eu-1".parse().unwrap(),
+            }),
+        },
+    );
+}
+
+#[test]
+fn a_quota_is_stored_as_ever() {
+    golden(
+        "quota",
+        &QuotaRecord {
+            v: VERSION,
+            namespace: "press".into(),
+            messages_per_s: Some(100),
+            object_bytes_per_s: Some(1 << 20),
+            connections: None,
+            by: "uid:0".into(),
         },
     );
 }

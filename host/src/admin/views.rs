@@ -21,7 +21,7 @@ use crate::link::{Linked, linked};
 use crate::mesh::{Details, Member};
 use crate::moving::Report;
 use crate::provider::health::HealthState;
-use crate::reconcile::{Progress, subscription};
+use crate::reconcile::{Progress, link_subject, subscription};
 use crate::state::{ActorState, State as Snapshot};
 
 #[derive(serde::Deserialize)]
@@ -174,6 +174,7 @@ pub(super) async fn actors(State(admin): State<Admin>, Checked(Query(filter)): W
             "concurrency": record.limits.concurrency,
             "limits": record.limits,
             "idempotent": record.idempotent,
+            "allow_from": record.allow_from,
             "config": record.config.keys().collect::<Vec<_>>(),
             "secrets": record.secrets,
             "links": links.map(|link| json!({ "interface": link.interface, "target": link.target })).collect::<Vec<_>>(),
@@ -208,6 +209,11 @@ pub(super) async fn providers(State(admin): State<Admin>, Checked(Query(filter))
             "revision": record.revision,
             "capability": record.capability,
             "backend": record.backend,
+            "allow_from": record.allow_from,
+            "command": record.command,
+            "process": progress.commands.as_ref().and_then(|commands| commands.process(name)).map(
+                |(pid, ends)| json!({ "pid": pid, "ends": ends }),
+            ),
             // A password that the manifest has in clear is not told; a reference to one is.
             "config": record.config.iter().map(|(key, text)| (key, shown_option(key, text))).collect::<BTreeMap<_, _>>(),
             "open": !progress.conditions.iter().any(|condition| condition.subject == subject),
@@ -268,8 +274,16 @@ fn moving(record: &MoveRecord, report: Option<Report>) -> Value {
     })
 }
 
-/// Why calls through a link fail now, if its provider does not answer.
+/// Why calls through a link fail now: it is not allowed any more, or its provider does not answer.
 fn down(progress: &Progress, link: &LinkRecord) -> Option<String> {
+    let subject = link_subject(link);
+    let denied = progress
+        .conditions
+        .iter()
+        .find(|condition| condition.subject == subject);
+    if let Some(denied) = denied {
+        return Some(denied.reason.clone());
+    }
     let LinkTarget::Provider { name, .. } = &link.target else {
         return None;
     };

@@ -34,6 +34,15 @@ pub(super) struct HostArgs {
 }
 
 impl HostArgs {
+    /// The host that is named by either; `None` if neither is.
+    pub(super) fn named(data: Option<&PathBuf>, lattice: &LatticeArgs) -> Option<Self> {
+        let is_named = lattice.is_named() || data.is_some();
+        is_named.then(|| Self {
+            data: data.cloned().unwrap_or_default(),
+            lattice: lattice.clone(),
+        })
+    }
+
     pub(super) fn client(&self) -> Result<AdminClient, Failure> {
         if !self.lattice.is_named() {
             return AdminClient::new(&self.data);

@@ -44,6 +44,9 @@ enum Kind {
     /// Secrets: names, versions and who uses them, never values.
     #[value(alias = "secret")]
     Secrets,
+    /// What namespaces may use of each host, and what the host that is asked has refused.
+    #[value(alias = "quota")]
+    Quotas,
     /// What is wanted and is not so, with reasons.
     #[value(alias = "condition")]
     Conditions,
@@ -69,6 +72,7 @@ pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
         Kind::Subscriptions => "subscriptions",
         Kind::Hosts => "hosts",
         Kind::Secrets => "secrets",
+        Kind::Quotas => "quotas",
         Kind::Conditions => "conditions",
     };
     let name = get.name.as_ref().map(|name| format!("?name={}", escaped(name)));
@@ -184,6 +188,18 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("USED BY", |secret| joined(&secret["used_by"])),
             ("BY", |secret| text(&secret["by"])),
             ("AT", |secret| text(&secret["at"])),
+        ],
+        Kind::Quotas => &[
+            ("NAMESPACE", |quota| text(&quota["namespace"])),
+            ("MESSAGES/S", |quota| text(&quota["messages_per_s"])),
+            ("OBJECT BYTES/S", |quota| text(&quota["object_bytes_per_s"])),
+            ("CONNECTIONS", |quota| text(&quota["connections"])),
+            ("REFUSED", |quota| {
+                let refused = &quota["refused"];
+                let [messages, bytes] = ["messages", "object_bytes"].map(|what| text(&refused[what]));
+                format!("{messages} messages, {bytes} objects")
+            }),
+            ("BY", |quota| text(&quota["by"])),
         ],
         Kind::Conditions => &[
             ("SINCE", |condition| {

@@ -9,6 +9,7 @@ use super::lattice_args::LatticeArgs;
 use super::serving::Serving;
 use super::up::run_host;
 use super::{Exit, Failure, Output};
+use crate::config::Config;
 
 /// The most labels, and the longest of their names and values: what every host hears of every other is to stay small.
 const LABELS_MAX: usize = 32;
@@ -39,6 +40,10 @@ pub(super) struct HostCommand {
     /// Have the control store: exactly one host of a lattice does.
     #[arg(long, env = "WEFT_CONTROLLER")]
     controller: bool,
+    /// Start the processes of outside providers that manifests want on this host, whose programs are in this folder.
+    /// Without it, none.
+    #[arg(long, value_name = "DIR", env = "WEFT_ALLOW_COMMANDS")]
+    allow_commands: Option<PathBuf>,
     #[command(flatten)]
     serving: Serving,
 }
@@ -54,6 +59,10 @@ pub(super) fn run(host: HostCommand, output: Output) -> Result<(), Failure> {
     let config = host
         .serving
         .into_config(Vec::new(), Limits::default(), Some(settings), host.name);
+    let config = Config {
+        commands: host.allow_commands,
+        ..config
+    };
     run_host(config, output, log_format)
 }
 

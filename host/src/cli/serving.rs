@@ -127,6 +127,7 @@ impl Serving {
             secret_files: self.secret_files,
             drain_timeout: self.drain_timeout,
             lattice,
+            commands: None,
             name,
         }
     }

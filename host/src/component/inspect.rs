@@ -7,6 +7,8 @@ use std::fmt;
 
 use wasmparser::WasmFeatures;
 use wasmtime::component::{Component, types::ComponentItem};
+use weft_compose::Capability;
+use weft_compose::capability::{Need, need};
 use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{Resolve, WorldItem, WorldKey};
 
@@ -130,6 +132,15 @@ pub fn provision(name: &str) -> Provision {
     }
 }
 
+/// What a provider has to serve that answers the import `name`; `None` for one that is no provider's.
+fn capability(name: &str) -> Option<Capability> {
+    let interface = name.split('@').next()?.parse().ok()?;
+    match (provision(name), need(&interface)) {
+        (Provision::Link, Need::Provider(capability)) => Some(capability),
+        _ => None,
+    }
+}
+
 /// An import that nothing here provides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unlinked {
@@ -186,6 +197,23 @@ pub struct Import {
     pub name: String,
     /// How it would be answered.
     pub provision: Provision,
+    /// The capability that a provider has to serve for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capability: Option<Capability>,
+    /// The providers that do, if a host was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub providers: Option<Vec<Candidate>>,
+}
+
+/// A provider that could answer an import.
+#[derive(Debug, serde::Serialize)]
+pub struct Candidate {
+    /// Its full name.
+    pub name: String,
+    /// What serves it.
+    pub backend: String,
+    /// `down` if it does not answer the host that was asked.
+    pub state: Option<String>,
 }
 
 /// What `weft inspect` tells of a component.
@@ -222,6 +250,8 @@ pub fn inspect(component: &ComponentBytes) -> Result<Inspection, String> {
         .map(|(key, _)| resolve_name(resolve, key))
         .map(|name| Import {
             provision: provision(&name),
+            capability: capability(&name),
+            providers: None,
             name,
         })
         .collect();
@@ -290,6 +320,25 @@ mod tests {
         assert_eq!(provision("wasi:logging/logging"), Provision::Platform);
         assert_eq!(provision("wasi:logging/logging@0.1.0-draft"), Provision::Platform);
         assert_eq!(provision("wasi:logging/logging@9.9.9"), Provision::Missing);
+    }
+
+    #[test]
+    fn tells_which_capability_serves_what_a_provider_answers() {
+        for (name, expected) in [
+            ("wasi:keyvalue/store@0.2.0-draft", Some(Capability::KeyValue)),
+            ("weft:sql/database@0.1.0", Some(Capability::Sql)),
+            (
+                "wasi:blobstore/blobstore@0.2.0-draft",
+                Some(Capability::BlobStore),
+            ),
+            ("wasmcloud:messaging/consumer@0.2.0", Some(Capability::Messaging)),
+            ("wasi:keyvalue/store@9.9.9", None),
+            ("wasi:http/outgoing-handler@0.2.0", None),
+            ("wasi:cli/stdout@0.2.0", None),
+            ("shop:api/pricing@1.0.0", None),
+        ] {
+            assert_eq!(capability(name), expected, "{name}");
+        }
     }
 
     #[test]

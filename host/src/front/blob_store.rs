@@ -13,6 +13,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower, Resource, ResourceType};
 use weft_capabilities::blob_store::PAGE_LEN_MAX;
 use weft_capabilities::{BlobError, BlobStore, Container, Object};
+use weft_compose::Capability;
 use weft_observability::metrics::Operation;
 
 use super::operation::observed;
@@ -102,7 +103,11 @@ fn told(error: BlobError) -> String {
 
 /// A container by the name that the guest has for it.
 fn named(call: &Call, name: &str) -> Result<OpenContainer, BlobError> {
-    let Some(link) = &call.target().links.blob_store else {
+    let links = &call.target().links;
+    let Some(link) = &links.blob_store else {
+        if links.denies(Capability::BlobStore) {
+            return Err(BlobError::AccessDenied);
+        }
         return Err(BlobError::Unavailable(
             "this actor is linked to no blob store".to_owned(),
         ));

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, LinkerInstance, Lower, Resource, ResourceType};
 use weft_capabilities::key_value::{Bucket, KeyValue, KeyValueError, Page, Swap};
+use weft_compose::Capability;
 use weft_observability::metrics::Operation;
 
 use super::operation::observed;
@@ -146,7 +147,11 @@ fn open(
 ) -> wasmtime::Result<(Result<Resource<OpenBucket>, Error>,)> {
     let call = context.data().call().clone();
     let Some(link) = &call.target().links.key_value else {
-        return Ok((Err(Error::NoSuchStore),));
+        let error = match call.target().links.denies(Capability::KeyValue) {
+            true => Error::AccessDenied,
+            false => Error::NoSuchStore,
+        };
+        return Ok((Err(error),));
     };
     let name = link.bucket.as_deref().unwrap_or(&name);
     let bucket = match &link.scope {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower};
 use weft_capabilities::messaging::{Message, MessagingError};
+use weft_compose::Capability;
 use weft_observability::context_of;
 use weft_observability::metrics::Operation;
 
@@ -69,6 +70,9 @@ fn publish<'a>(context: StoreContextMut<'a, InstanceState>, (message,): (BrokerM
     Box::new(async move {
         let said = observed(&call, Operation::MessagingPublish, async {
             let link = linked(&call)?;
+            if let Some(quota) = &link.quota {
+                quota.try_message()?;
+            }
             let message = Message {
                 reply_to: message.reply_to,
                 headers: trace_headers(&call),
@@ -88,6 +92,9 @@ fn request<'a>(
     Box::new(async move {
         let asked = observed(&call, Operation::MessagingRequest, async {
             let link = linked(&call)?;
+            if let Some(quota) = &link.quota {
+                quota.try_message()?;
+            }
             let message = Message {
                 headers: trace_headers(&call),
                 ..Message::new(subject, body)
@@ -103,8 +110,16 @@ fn request<'a>(
 }
 
 fn linked(call: &Arc<Call>) -> Result<&MessagingLink, String> {
-    let link = call.target().links.messaging.as_ref();
-    link.ok_or_else(|| format!("nothing is linked to {CONSUMER}"))
+    let links = &call.target().links;
+    links
+        .messaging
+        .as_ref()
+        .ok_or_else(|| match links.denies(Capability::Messaging) {
+            true => format!(
+                "denied: {CONSUMER} is linked to a provider of another app, which does not let this one"
+            ),
+            false => format!("nothing is linked to {CONSUMER}"),
+        })
 }
 
 /// What a backend says of itself is the operator's; the guest learns that it failed.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower, Resource, ResourceType};
 use weft_capabilities::sql::{ConstraintKind, Rows, Sql, SqlError, SqlTransaction, SqlValue};
+use weft_compose::Capability;
 use weft_observability::metrics::Operation;
 
 use super::operation::observed;
@@ -121,9 +122,15 @@ pub(super) fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Res
 /// The database that the running actor is linked to.
 fn linked(context: &Context<'_>) -> (Arc<Call>, Result<Arc<dyn Sql>, SqlError>) {
     let call = context.data().call().clone();
-    let database = call.target().links.sql.as_ref().map(|link| link.database.clone());
-    let database = database.ok_or_else(|| SqlError::Unavailable {
-        message: "this actor is linked to no database".to_owned(),
+    let links = &call.target().links;
+    let database = links.sql.as_ref().map(|link| link.database.clone());
+    let database = database.ok_or_else(|| match links.denies(Capability::Sql) {
+        true => SqlError::Denied {
+            what: "a database of another app, which does not let this one".to_owned(),
+        },
+        false => SqlError::Unavailable {
+            message: "this actor is linked to no database".to_owned(),
+        },
     });
     (call, database)
 }

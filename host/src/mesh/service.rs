@@ -27,12 +27,13 @@ use super::http::{Begun, Came, HTTP, HostBody, request_of, response_of, send_bod
 use crate::call;
 use crate::call::remote::{failure_of, trace_of};
 use crate::component::description::Description;
+use crate::deploy::not_allowed;
 use crate::engine::Engine;
 use crate::ingress::IngressLimits;
 use crate::ingress::body::RequestBody;
 use crate::ingress::invoke::{GuestTasks, invoke};
 use crate::invocation::{Call, FromAfar};
-use crate::state::{ActorIndex, State};
+use crate::state::{ActorIndex, ActorState, State};
 use weft_remote::{BLOB_STORE, KEY_VALUE, PARTS, SQL};
 
 /// The namespace of what hosts say to each other: no label, and so no namespace of actors.
@@ -251,6 +252,7 @@ impl HostService {
     async fn actor(self: Arc<Self>, invocation: Invocation) -> Result<Bytes, Failure> {
         let state = self.state.load_full();
         let at = self.find(&state, &invocation.target)?;
+        may_call(state.actor(at), &invocation.caller)?;
         let component = state.actor(at).actor.component.clone();
         let position = position(
             &component.description,
@@ -296,6 +298,18 @@ impl HostService {
             .map_err(|error| failure_of(&error))?;
         let encoded = types.encode_result(&result);
         encoded.map_err(|error| Failure::started(FailureKind::Unavailable, error.to_string()))
+    }
+}
+
+/// Whether `caller` may call an actor: one of another app has to be let, and by what this host knows. Who is no actor is an
+/// operator or a trigger, whose rights are looked at where they come in.
+fn may_call(target: &ActorState, caller: &str) -> Result<(), Failure> {
+    match caller.parse::<ActorName>() {
+        Ok(caller) if !target.allows(&caller.app_name()) => {
+            let refused = not_allowed(&caller, target.actor.info.name.as_str());
+            Err(Failure::not_started(FailureKind::Denied, refused.to_string()))
+        }
+        _ => Ok(()),
     }
 }
 

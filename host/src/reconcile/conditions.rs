@@ -1,15 +1,43 @@
 //! What is amiss now: what the reconciler could not make so, and which backends do not answer.
 
+use std::sync::Weak;
+
 use weft_compose::record::LinkTarget;
 use weft_observability::metrics::ProviderReport;
 
-use super::{Condition, Progress};
+use super::{Condition, Progress, link_subject};
 use crate::provider::health::HealthState;
 
 impl Progress {
-    /// All conditions of this host. A provider that does not answer is one, and so is each link to it.
+    /// All conditions of this host. A provider that does not answer is one, and so is each link to it; and that this host
+    /// takes no part in its lattice as it should, that a namespace had more of something than its quota, and that the process of
+    /// a provider does not run.
     pub fn all_conditions(&self) -> Vec<Condition> {
         let mut conditions = self.conditions.clone();
+        let amiss = self.mesh.as_ref().and_then(Weak::upgrade);
+        let amiss = amiss.and_then(|mesh| mesh.amiss());
+        conditions.extend(amiss.map(|(reason, since)| Condition {
+            app: None,
+            subject: "lattice".to_owned(),
+            reason,
+            since,
+        }));
+        for (namespace, quota) in &*self.quotas {
+            let refusals = quota.refusals().into_iter();
+            conditions.extend(refusals.map(|(reason, since)| Condition {
+                app: None,
+                subject: format!("quota {namespace}"),
+                reason,
+                since,
+            }));
+        }
+        let processes = self.commands.iter().flat_map(|commands| commands.conditions());
+        conditions.extend(processes.map(|(name, reason, since)| Condition {
+            app: Some(name.app_name()),
+            subject: format!("provider {name}"),
+            reason,
+            since,
+        }));
         for (name, guard) in &*self.guards {
             let HealthState::Down { reason, since, .. } = guard.health.standing() else {
                 continue;
@@ -26,7 +54,7 @@ impl Progress {
             );
             conditions.extend(to_it.map(|link| Condition {
                 app: Some(link.actor.app_name()),
-                subject: format!("link {} {}", link.actor, link.interface),
+                subject: link_subject(link),
                 reason: format!("the provider {name} does not answer: {reason}"),
                 since,
             }));

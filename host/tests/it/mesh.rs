@@ -4,15 +4,20 @@ mod faults;
 mod messages;
 mod moving;
 mod objects;
+mod processes;
 mod secrets;
 
 use std::sync::Arc;
 
 use serde_json::Value;
+use weft_lattice::envelope::FailureKind;
+use weft_lattice::rpc::{Call, Client, Place, Stamps};
+use weft_lattice::subject::{Address, Subjects};
+use weft_lattice::transport::nats::{NatsSettings, NatsTransport, Role};
 use weft_servers::Nats;
 
 use crate::support::guests::{CALLEE, CALLER, ECHO, HELLO, KV, SQL};
-use crate::support::{AppFile, Weft, guest, weft};
+use crate::support::{AppFile, PATIENCE, Weft, guest, weft};
 
 /// A lattice of hosts `h1`, which has the control store, `h2` and so on.
 struct Lattice {
@@ -202,6 +207,48 @@ async fn an_actor_that_is_placed_elsewhere_is_called_over_the_lattice_with_value
     lattice.cli(&["actor", "unplace", "callee", "--host", "h3"]);
     lattice.settle().await;
     assert_eq!(lattice.hosts[0].get("/mix").await.text(), "same\n");
+}
+
+#[tokio::test]
+async fn a_call_that_comes_from_an_app_that_is_not_allowed_is_denied_where_it_arrives() {
+    let lattice = Lattice::of(1).await;
+    lattice.deploy(&calls()).await;
+    let hosts = hosts_of(&lattice.hosts[0]).await;
+    let address = hosts[0]["lattice"]["address"].as_str().unwrap();
+    // As a host would say it that does not look at what is allowed.
+    let settings = NatsSettings::new(vec![lattice.nats.url()], "stranger", Role::Calls);
+    let transport = NatsTransport::connect(&settings).await.unwrap();
+    let subjects = Subjects::new("default").unwrap();
+    let client = Client::new(
+        Arc::new(transport),
+        subjects.clone(),
+        Address::new("stranger", 1).unwrap(),
+        Place::default(),
+        Stamps::starting_at(0),
+        1,
+    );
+    let call = async |caller: &str| {
+        let call = Call {
+            target: "default/calls/callee".to_owned(),
+            interface: "test:call/echo".to_owned(),
+            function: "sum".to_owned(),
+            body: bytes::Bytes::new(),
+            deadline: tokio::time::Instant::now() + PATIENCE,
+            hops: 0,
+            trace: None,
+            caller: caller.to_owned(),
+            idempotent: false,
+            stream: None,
+        };
+        let at = client.at_subject(subjects.call(address, "default").unwrap());
+        client.call(&at, call).await.unwrap_err()
+    };
+    let denied = call("default/other/caller").await;
+    assert_eq!(denied.kind, FailureKind::Denied);
+    assert!(denied.to_string().contains("add `default/other`"), "{denied}");
+    // One of its own app is let in, and gets as far as the arguments, of which there are none.
+    let let_in = call("default/calls/caller").await;
+    assert!(!let_in.to_string().contains("allowFrom"), "{let_in}");
 }
 
 #[tokio::test]

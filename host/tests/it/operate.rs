@@ -9,8 +9,10 @@ use std::time::Duration;
 use serde_json::Value;
 use weft_observability::test_collector::TestCollector;
 
-use crate::support::guests::{ECHO, FAULT, HELLO, REPLY};
-use crate::support::{PATIENCE, Weft, empty, get, guest, http1, over_unix, request, send, wait_until, weft};
+use crate::support::guests::{ECHO, FAULT, HELLO, KV, REPLY};
+use crate::support::{
+    AppFile, PATIENCE, Weft, empty, get, guest, http1, over_unix, request, send, wait_until, weft,
+};
 
 #[tokio::test]
 async fn the_ready_line_tells_where_everything_is() {
@@ -268,6 +270,48 @@ fn inspect_tells_what_a_component_needs_and_whether_it_is_served() {
         text.contains("weft:test/reply") && text.contains("nothing that answers HTTP"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn inspect_tells_which_providers_there_are_for_each_import() {
+    let kv = guest(KV);
+    let app = AppFile::new(&format!(
+        "
+apiVersion: weft/v1
+name: store
+actors:
+  kv: {{ component: {}, links: {{ wasi:keyvalue: {{ provider: values }} }} }}
+providers:
+  values: {{ capability: key-value, backend: redb }}
+  scratch: {{ capability: key-value, backend: memory }}
+  tables: {{ capability: sql, backend: sqlite }}
+",
+        kv.display()
+    ));
+    let host = Weft::app(&app, &[]);
+    let of = |args: &[&str]| {
+        let output = weft(&[&["inspect", kv.to_str().unwrap()][..], args].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let alone = of(&[]);
+    assert!(
+        alone.contains("wasi:keyvalue/store@0.2.0-draft")
+            && alone.contains("by a link to a provider of key-value\n"),
+        "{alone}"
+    );
+    let data = host.data.path().to_str().unwrap();
+    let asked = of(&["--data", data]);
+    let named = "a provider of key-value: default/store/scratch (memory), default/store/values (redb)\n";
+    assert!(asked.contains(named) && !asked.contains("tables"), "{asked}");
+    let asked: Value = serde_json::from_str(&of(&["--data", data, "--output", "json"])).unwrap();
+    let imports = asked["imports"].as_array().unwrap();
+    let store = imports
+        .iter()
+        .find(|import| import["name"] == "wasi:keyvalue/store@0.2.0-draft")
+        .unwrap();
+    assert_eq!(store["capability"], "key-value");
+    assert_eq!(store["providers"][1]["backend"], "redb");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Runs a [`View`] on a transport: one task, which ends with the last clone of what is returned.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -76,6 +77,8 @@ struct Driver {
     all: Subject,
     listens: bool,
     heartbeats: Option<Subscription>,
+    /// How each host stood when it was told last; those that are gone are not in it.
+    stood: BTreeMap<Address, Standing>,
 }
 
 impl Membership {
@@ -110,6 +113,7 @@ impl Membership {
             begin: Instant::now(),
             listens: false,
             heartbeats: None,
+            stood: BTreeMap::new(),
         };
         let mut task = JoinSet::new();
         task.spawn(driver.run(own, digests));
@@ -249,11 +253,30 @@ impl Driver {
                 }
                 Effect::Listen(listens) => self.listens = listens,
                 Effect::Changed(member) => {
-                    info!(host = %member.address, region = member.region, standing = ?member.standing, "host");
+                    self.tell(&member);
                     // Nobody has to listen.
                     let _ = self.shared.changes.send(member);
                 }
             }
+        }
+    }
+
+    /// Tells people how a host stands, if it stands differently.
+    fn tell(&mut self, member: &Member) {
+        let Member {
+            address,
+            region,
+            standing,
+            ..
+        } = member;
+        let before = match standing {
+            Standing::Gone => self.stood.remove(address),
+            standing => self.stood.insert(address.clone(), *standing),
+        };
+        if before == Some(*standing) {
+            debug!(host = %address, region, "host says something else of itself");
+        } else {
+            info!(host = %address, region, ?standing, "host");
         }
     }
 

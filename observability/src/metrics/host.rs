@@ -13,7 +13,8 @@ use super::instrument::{Counter, Histogram};
 use super::mesh::MeshReport;
 use super::nanos;
 use super::outcome::{CacheResult, CompileOutcome, Eviction};
-use super::provider::{self, ProviderReport};
+use super::provider::{self, ProcessReport, ProviderReport};
+use super::quota::{self, QuotaReport};
 use super::snapshot::{Attributes, Family, Point, PointValue, Value};
 use crate::attributes::*;
 
@@ -101,6 +102,8 @@ struct Host {
     artifacts: Observer<dyn Fn() -> (u64, u64) + Send>,
     places: Observer<dyn Fn() -> Vec<AppPlacesReport> + Send>,
     providers: Observer<dyn Fn() -> (Vec<ProviderReport>, u64) + Send>,
+    processes: Observer<dyn Fn() -> Vec<ProcessReport> + Send>,
+    quotas: Observer<dyn Fn() -> Vec<QuotaReport> + Send>,
     tasks: Observer<dyn Fn() -> u64 + Send>,
     connections: Observer<dyn Fn() -> u64 + Send>,
     certificates: Observer<CertificatesFn>,
@@ -162,6 +165,8 @@ impl Default for HostMetrics {
             artifacts: Observer::default(),
             places: Observer::default(),
             providers: Observer::default(),
+            processes: Observer::default(),
+            quotas: Observer::default(),
             tasks: Observer::default(),
             connections: Observer::default(),
             certificates: Observer::default(),
@@ -294,6 +299,16 @@ impl HostMetrics {
     ) {
         let ask = move || (providers(), moved_keys());
         self.0.providers.set(Box::new(ask));
+    }
+
+    /// Tells how to ask for the processes of providers.
+    pub fn observe_processes(&self, f: impl Fn() -> Vec<ProcessReport> + Send + 'static) {
+        self.0.processes.set(Box::new(f));
+    }
+
+    /// Tells how to ask what was refused because of quotas.
+    pub fn observe_quotas(&self, f: impl Fn() -> Vec<QuotaReport> + Send + 'static) {
+        self.0.quotas.set(Box::new(f));
     }
 
     /// Tells how to count the tasks that are alive.
@@ -507,6 +522,12 @@ impl HostMetrics {
         family(&CONDITIONS, of_state(|state| state.conditions));
         if let Some((providers, moved_keys)) = host.providers.ask(|ask| ask()) {
             families.extend(provider::families(&providers, moved_keys, point));
+        }
+        if let Some(processes) = host.processes.ask(|ask| ask()) {
+            families.extend(provider::process_families(&processes, point));
+        }
+        if let Some(quotas) = host.quotas.ask(|ask| ask()) {
+            families.push(quota::family(&quotas, point));
         }
         if let Some(mesh) = host.mesh.ask(|ask| ask()).flatten() {
             families.extend(mesh.families(point));

@@ -28,6 +28,28 @@ pub struct ProviderReport {
     pub refused: u64,
 }
 
+/// The process of an outside provider that this host starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessReport {
+    /// `namespace/app/name`.
+    pub provider: Arc<str>,
+    /// Whether it runs.
+    pub runs: bool,
+    /// Times that it ended.
+    pub ends: u64,
+}
+
+static PROCESS_UP: Description = gauge(
+    WEFT_PROVIDER_PROCESS_UP,
+    Unit::Count("{process}"),
+    "Whether the process of a provider runs that this host starts.",
+);
+static PROCESS_ENDS: Description = counter(
+    WEFT_PROVIDER_PROCESS_ENDS,
+    "{process}",
+    "Times that the process of a provider ended.",
+);
+
 static UP: Description = gauge(
     WEFT_PROVIDER_UP,
     Unit::Count("{provider}"),
@@ -58,6 +80,28 @@ static MOVE_KEYS: Description = gauge(
     Unit::Count("{key}"),
     "Keys that were looked at by the moves that are on.",
 );
+
+/// Processes as metrics; `point` adds the rest.
+pub(super) fn process_families(
+    processes: &[ProcessReport],
+    point: impl Fn(Vec<(&'static str, Value)>, PointValue) -> Point,
+) -> Vec<Family> {
+    let each = |value: fn(&ProcessReport) -> u64| {
+        let points = processes.iter().take(PROVIDERS_MAX).map(|one| {
+            let attributes = vec![(WEFT_PROVIDER, Value::Shared(Arc::clone(&one.provider)))];
+            point(attributes, PointValue::Number(value(one)))
+        });
+        points.collect::<Vec<_>>()
+    };
+    let families = [
+        (&PROCESS_UP, each(|one| u64::from(one.runs))),
+        (&PROCESS_ENDS, each(|one| one.ends)),
+    ];
+    families
+        .into_iter()
+        .map(|(description, points)| Family { description, points })
+        .collect()
+}
 
 /// As metrics; `point` adds the rest.
 pub(super) fn families(

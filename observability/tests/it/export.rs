@@ -6,8 +6,8 @@ use http::HeaderValue;
 use weft_observability::attributes::{METRICS, WEFT_POOL_SLOTS, WEFT_TLS_RELOAD};
 use weft_observability::metrics::{
     AppPlacesReport, CacheResult, CallPath, CompileOutcome, ConnectionReport, Eviction, MeshReport,
-    MessageOutcome, ObjectBytes, Operation, OperationOutcome, PoolState, ProviderReport, ShedReason,
-    StateReport,
+    MessageOutcome, ObjectBytes, Operation, OperationOutcome, PoolState, ProcessReport, ProviderReport,
+    QuotaReport, ShedReason, StateReport,
 };
 use weft_observability::test_collector::{SpanKind, TestCollector};
 use weft_observability::{InvocationRecord, LogFormat, Outcome, TraceContext, context_of, set_parent};
@@ -125,6 +125,19 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
         },
         || 0,
     );
+    metrics.observe_processes(|| {
+        vec![ProcessReport {
+            provider: "default/shop/carts".into(),
+            runs: true,
+            ends: 0,
+        }]
+    });
+    metrics.observe_quotas(|| {
+        vec![QuotaReport {
+            namespace: "press".into(),
+            refused: [("messages", 0), ("object-bytes", 0)],
+        }]
+    });
     metrics.observe_tasks(|| 5);
     metrics.observe_connections(|| 1);
     metrics.observe_certificates(|each| each("example.com", std::time::SystemTime::now()));

@@ -85,6 +85,8 @@ pub(crate) fn open(
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect(),
+        allow_from: Vec::new(),
+        command: None,
     };
     let provider = Provider::open(&record, folder)?;
     Ok((record.name, Arc::new(provider)))

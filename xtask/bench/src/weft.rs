@@ -118,6 +118,7 @@ impl Weft {
             providers,
             actors: &known,
             remotes: &Default::default(),
+            quotas: &Default::default(),
         };
         let mut states = Vec::new();
         for (guest, actor) in actors {
@@ -130,6 +131,7 @@ impl Weft {
                 actor,
                 links,
                 elsewhere: None,
+                allow_from: Vec::new(),
             });
         }
         Ok(Arc::new(State::new(states, Vec::new(), Routes::default())))

@@ -31,6 +31,7 @@ pub async fn blob_store(open: impl Fn() -> Arc<dyn BlobStore>, name_len_max: usi
     holds_the_limits(&*open(), name_len_max).await;
     lists_each_name_once_in_pages(&*open()).await;
     shows_nothing_of_an_object_before_it_is_whole(&*open()).await;
+    an_object_of_which_a_write_failed_is_not_committed(&*open()).await;
     reads_one_write_whatever_comes_after(&*open()).await;
     shows_one_of_many_writes_and_no_mixture(open()).await;
     copies_and_moves(&*open()).await;
@@ -412,6 +413,22 @@ async fn shows_nothing_of_an_object_before_it_is_whole(store: &dyn BlobStore) {
             assert_eq!(all(store, &object).await.ok().as_deref(), before);
         }
         store.clear(&container).await.unwrap();
+    }
+}
+
+async fn an_object_of_which_a_write_failed_is_not_committed(store: &dyn BlobStore) {
+    let container = created(store).await;
+    let object = container.object("o").unwrap();
+    for to in [None, Some(&object)] {
+        let mut writer = store.write(to).await.unwrap();
+        writer.write(Bytes::from_static(b"one")).await.unwrap();
+        let refused = writer.write(Bytes::from(vec![0; CHUNK_LEN_MAX + 1])).await;
+        assert!(matches!(refused, Err(BlobError::TooLarge { .. })), "{refused:?}");
+        // Whether this is taken or refused, a part is missing.
+        drop(writer.write(Bytes::from_static(b"three")).await);
+        let committed = writer.commit(&object).await;
+        assert!(committed.is_err(), "half an object was committed");
+        assert!(list(store, &container, "", 7).await.is_empty());
     }
 }
 

@@ -252,6 +252,7 @@ impl BlobStore for MemoryBlobStore {
                 store: self.0.clone(),
                 chunks: Vec::new(),
                 size: 0,
+                has_failed: false,
             });
             Ok(writer)
         })
@@ -301,24 +302,37 @@ struct Writer {
     store: Arc<Inner>,
     chunks: Vec<Bytes>,
     size: u64,
+    /// A chunk is missing.
+    has_failed: bool,
+}
+
+impl Writer {
+    fn try_write(&mut self, chunk: &Bytes) -> Result<(), BlobError> {
+        check_chunk(self.size, chunk, OBJECT_SIZE_MAX)?;
+        self.store
+            .take(&mut *self.store.open()?, chunk.len() + CHUNK_OVERHEAD)?;
+        self.size += chunk.len() as u64;
+        // A chunk may be a slice of something larger: what is kept is its own.
+        self.chunks.push(Bytes::copy_from_slice(chunk));
+        Ok(())
+    }
 }
 
 impl BlobWriter for Writer {
     fn write(&mut self, chunk: Bytes) -> BoxFuture<'_, Result<(), BlobError>> {
         now!({
-            check_chunk(self.size, &chunk, OBJECT_SIZE_MAX)?;
-            self.store
-                .take(&mut *self.store.open()?, chunk.len() + CHUNK_OVERHEAD)?;
-            self.size += chunk.len() as u64;
-            // A chunk may be a slice of something larger: what is kept is its own.
-            self.chunks.push(Bytes::copy_from_slice(&chunk));
-            Ok(())
+            let written = self.try_write(&chunk);
+            self.has_failed |= written.is_err();
+            written
         })
     }
 
     fn commit<'a>(mut self: Box<Self>, to: &'a Object) -> BoxFuture<'a, Result<(), BlobError>> {
         now!({
             let mut state = self.store.open()?;
+            if self.has_failed {
+                return Err(BlobError::Backend("a write failed before".into()));
+            }
             state.held(to.container())?;
             let stored = Stored {
                 chunks: mem::take(&mut self.chunks).into(),

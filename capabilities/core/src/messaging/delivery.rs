@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{self, BoxFuture};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{Message, MessagingError};
 
@@ -114,6 +114,24 @@ pub struct Subscriber {
 struct Counts {
     dropped: AtomicU64,
     bytes: AtomicUsize,
+    /// A message was taken.
+    taken: Notify,
+}
+
+impl Counts {
+    /// Counts `len` bytes if there is room for them. A message by itself always has it.
+    fn try_add(&self, len: usize) -> bool {
+        let with = |bytes| (bytes == 0 || bytes + len <= QUEUE_BYTES_MAX).then_some(bytes + len);
+        let added = self
+            .bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, with);
+        added.is_ok()
+    }
+
+    fn subtract(&self, len: usize) {
+        self.bytes.fetch_sub(len, Ordering::Relaxed);
+        self.taken.notify_waiters();
+    }
 }
 
 /// Why a delivery was not queued.
@@ -149,7 +167,7 @@ impl Subscription {
     /// The next message; `None` when no more will come. Dropping the future loses none.
     pub async fn next(&mut self) -> Option<Delivery> {
         let delivery = self.queue.recv().await?;
-        self.counts.bytes.fetch_sub(delivery.len(), Ordering::Relaxed);
+        self.counts.subtract(delivery.len());
         Some(delivery)
     }
 
@@ -175,16 +193,15 @@ impl Subscriber {
             return Err(Refused::Gone(Box::new(delivery)));
         }
         let len = delivery.len();
-        let before = self.counts.bytes.fetch_add(len, Ordering::Relaxed);
-        let sent = match before > 0 && before + len > QUEUE_BYTES_MAX {
-            true => Err(Refused::Full(Box::new(delivery))),
-            false => self.queue.try_send(delivery).map_err(|error| match error {
-                mpsc::error::TrySendError::Full(delivery) => Refused::Full(Box::new(delivery)),
-                mpsc::error::TrySendError::Closed(delivery) => Refused::Gone(Box::new(delivery)),
-            }),
-        };
+        if !self.counts.try_add(len) {
+            return Err(Refused::Full(Box::new(delivery)));
+        }
+        let sent = self.queue.try_send(delivery).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(delivery) => Refused::Full(Box::new(delivery)),
+            mpsc::error::TrySendError::Closed(delivery) => Refused::Gone(Box::new(delivery)),
+        });
         if sent.is_err() {
-            self.counts.bytes.fetch_sub(len, Ordering::Relaxed);
+            self.counts.subtract(len);
         }
         sent
     }
@@ -207,9 +224,18 @@ impl Subscriber {
         let Ok(place) = self.queue.reserve().await else {
             return false;
         };
-        self.counts.bytes.fetch_add(delivery.len(), Ordering::Relaxed);
-        place.send(delivery);
-        true
+        loop {
+            // Begins to listen before it looks, so that nothing is taken unheard in between.
+            let taken = self.counts.taken.notified();
+            if self.counts.try_add(delivery.len()) {
+                place.send(delivery);
+                return true;
+            }
+            tokio::select! {
+                () = taken => {}
+                () = self.queue.closed() => return false,
+            }
+        }
     }
 
     /// Counts a message that was lost as there was no room.
@@ -262,5 +288,24 @@ mod tests {
         assert!(matches!(subscriber.try_send(largest()), Err(Refused::Full(_))));
         drop(subscription);
         assert!(!subscriber.offer(largest()));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_keeps_the_bound_of_bytes() {
+        let (subscriber, mut subscription) = subscription(1_000);
+        let largest = || Delivery::once(Message::new("a", vec![0; BODY_LEN_MAX]));
+        let mut sent = 0;
+        while subscriber.send(largest()).now_or_never().is_some() {
+            sent += 1;
+        }
+        assert_eq!(sent, QUEUE_BYTES_MAX / largest().len());
+        let mut waiting = Box::pin(subscriber.send(largest()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(subscription.next().await.is_some());
+        assert!(waiting.await, "it has room now");
+        let mut waiting = Box::pin(subscriber.send(largest()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(subscription);
+        assert!(!waiting.await, "nobody takes it any more");
     }
 }

@@ -44,14 +44,11 @@ impl Ear {
     pub(super) async fn at_next(&self, broker: &Broker) -> Option<Heard> {
         loop {
             let (connection, ()) = broker.link.up().await?;
-            match self.at(connection).await {
+            let heard = async { Ok(self.at(connection).await?) };
+            match broker.link.within(broker.link.deadline(), heard).await {
                 Ok(heard) => return Some(heard),
-                Err(unanswered) => {
-                    tracing::warn!(
-                        subject = self.subject,
-                        reason = unanswered.text(),
-                        "failed to listen"
-                    );
+                Err(failure) => {
+                    tracing::warn!(subject = self.subject, %failure, "failed to listen");
                     sleep(AGAIN_PAUSE).await;
                 }
             }

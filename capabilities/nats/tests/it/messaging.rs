@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use weft_capabilities::messaging::{Delivery, Listen, Subscription};
 use weft_capabilities::{Message, Messaging, MessagingError, Scope, conformance};
 use weft_nats::{JetStreamMessaging, NatsMessaging, NatsOptions, StreamOptions};
-use weft_servers::Nats;
+use weft_servers::{Nats, Proxy};
 
 use super::LONG;
 
@@ -214,6 +214,48 @@ async fn what_nobody_settles_comes_again_and_what_is_being_handled_does_not() {
     assert!(nothing.is_err(), "what is being handled came again: {nothing:?}");
     again.ack().await.unwrap();
     handled.ack().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_handles_that_left_does_not_come_again_after_a_new_connection() {
+    let server = Nats::start_with_jetstream("");
+    let stream = StreamOptions {
+        ack_wait: Duration::from_secs(3),
+        ..StreamOptions::default()
+    };
+    let proxy = Proxy::to(server.port()).await;
+    let options = NatsOptions::new(format!("nats://127.0.0.1:{}", proxy.port()));
+    let (leaves, stays) = (
+        JetStreamMessaging::open(&options, stream.clone()).unwrap(),
+        kept_with(&server, stream),
+    );
+    let mut heard = leaves.subscribe(&scope(), in_group("a")).await.unwrap();
+    stays.publish(&scope(), Message::new("a", "b")).await.unwrap();
+    let handled = next(&mut heard).await;
+    let mut others = stays.subscribe(&scope(), in_group("a")).await.unwrap();
+    drop(heard);
+    // The connection that it came by is gone; what handles it does so still.
+    proxy.reset();
+    let again = timeout(Duration::from_secs(10), next(&mut others)).await;
+    assert!(again.is_err(), "what is being handled came again: {again:?}");
+    handled.ack().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_an_answer_is_told_when_messaging_is_closed() {
+    let server = Nats::start("");
+    let messaging = core(&server);
+    let scope = scope();
+    let _heard = messaging.subscribe(&scope, Listen::to("a")).await.unwrap();
+    let asks = messaging.request(&scope, Message::new("a", "?"), LONG);
+    let closes = async {
+        sleep(Duration::from_millis(100)).await;
+        messaging.close().await;
+    };
+    let (asked, ()) = timeout(LONG / 4, async { tokio::join!(asks, closes) })
+        .await
+        .expect("it waits for its own deadline");
+    assert!(matches!(asked, Err(MessagingError::Closed)), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

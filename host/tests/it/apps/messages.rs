@@ -193,13 +193,15 @@ async fn of_a_group_one_handles_each_message_and_each_group_gets_all() {
 
 #[tokio::test]
 async fn two_apps_on_one_provider_meet_only_where_both_say_shared() {
-    let app = with(
+    let app = post(
         &[("reader", "{}")],
         &[
             "subject: a.*, actor: reader",
             "subject: b.*, actor: reader, shared: true",
         ],
     );
+    let events = "backend: lattice";
+    let app = AppFile::new(&app.replace(events, &format!("{events}, allowFrom: [other]")));
     let guest = component(MESSENGER);
     let other = AppFile::new(&format!(
         "

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_servers::Nats;
+
 use super::{Lattice, calls, one};
 use crate::support::Weft;
 use crate::support::guests::HELLO;
@@ -25,6 +27,14 @@ async fn a_host_without_nats_serves_what_it_has_says_so_and_takes_part_again() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(told.contains("the connection to NATS is lost"), "{told}");
+    let told = second.try_cli(&["get", "hosts"]).await;
+    let told = String::from_utf8(told.stderr).unwrap();
+    assert!(told.contains("h2: the connection to NATS is lost"), "{told}");
+    let conditions = second.cli(&["get", "conditions"]).await;
+    assert!(
+        conditions.contains("the connection to NATS is lost"),
+        "{conditions}"
+    );
     // A change is refused at once, and not queued.
     let refused = second.try_cli(&["delete", "app", "hello"]).await;
     assert!(!refused.status.success());
@@ -81,6 +91,17 @@ async fn hosts_whose_controller_is_gone_serve_on_and_say_so() {
         "{told}"
     );
     assert_eq!(second.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_host_that_has_no_copy_and_finds_no_controller_says_so_in_a_condition() {
+    let nats = Nats::start("");
+    let alone = Weft::host(&nats.url(), "h2", &[], Arc::new(tempfile::tempdir().unwrap()));
+    let conditions = alone.cli(&["get", "conditions"]).await;
+    assert!(
+        conditions.contains("lattice") && conditions.contains("start the controller again"),
+        "{conditions}"
+    );
 }
 
 #[tokio::test]

@@ -165,7 +165,7 @@ impl Group {
         let mut waiting = VecDeque::new();
         let mut prolong = interval(self.options.ack_wait / PROLONGED);
         prolong.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let connection = {
+        {
             let mut giving: Option<BoxFuture<'_, bool>> = None;
             let is_heard = loop {
                 if giving.is_none()
@@ -185,7 +185,7 @@ impl Group {
                         true
                     }
                     _ = prolong.tick() => {
-                        self.held.prolong(&member.connection).await;
+                        self.prolong().await;
                         true
                     }
                     message = member.asked.next() => match message {
@@ -214,7 +214,6 @@ impl Group {
                 }
             };
             let Member {
-                connection,
                 asked,
                 mut pulled,
                 mut wanted,
@@ -236,23 +235,43 @@ impl Group {
             // From here on the server gives to others.
             drop(pulled);
             if is_heard {
-                is_heard = give(giving, &mut prolong, &self.held, &connection).await;
+                is_heard = self.give(giving, &mut prolong).await;
             }
             for (message, kept) in waiting {
                 if is_heard {
                     let giving = subscriber.send(self.delivery(message, kept)).boxed();
-                    is_heard = give(Some(giving), &mut prolong, &self.held, &connection).await;
+                    is_heard = self.give(Some(giving), &mut prolong).await;
                 } else {
                     kept.release().await;
                 }
             }
-            connection
-        };
+        }
         drop(subscriber);
         while !self.held.is_empty() {
             tokio::select! {
                 () = self.broker.closing.cancelled() => return,
-                _ = prolong.tick() => self.held.prolong(&connection).await,
+                _ = prolong.tick() => self.prolong().await,
+            }
+        }
+    }
+
+    /// Tells the server of what is not settled yet, on the connection that there is now: a delivery may outlive the one
+    /// that brought it.
+    async fn prolong(&self) {
+        if let Ok((connection, ())) = self.broker.link.connection().await {
+            self.held.prolong(&connection).await;
+        }
+    }
+
+    /// Waits until a delivery is handed on, which may take long. Whether somebody takes more.
+    async fn give(&self, mut giving: Option<BoxFuture<'_, bool>>, prolong: &mut Interval) -> bool {
+        if giving.is_none() {
+            return true;
+        }
+        loop {
+            tokio::select! {
+                is_heard = done(&mut giving) => return is_heard,
+                _ = prolong.tick() => self.prolong().await,
             }
         }
     }
@@ -344,24 +363,6 @@ async fn done(giving: &mut Option<BoxFuture<'_, bool>>) -> bool {
     match giving {
         Some(giving) => giving.await,
         None => std::future::pending().await,
-    }
-}
-
-/// Waits until a delivery is handed on, which may take long. Whether somebody takes more.
-async fn give(
-    mut giving: Option<BoxFuture<'_, bool>>,
-    prolong: &mut Interval,
-    held: &Held,
-    connection: &Connection,
-) -> bool {
-    if giving.is_none() {
-        return true;
-    }
-    loop {
-        tokio::select! {
-            is_heard = done(&mut giving) => return is_heard,
-            _ = prolong.tick() => held.prolong(connection).await,
-        }
     }
 }
 
