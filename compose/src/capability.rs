@@ -469,6 +469,7 @@ pub(crate) const SERVED: &[(&str, Need)] = &[
     ("wasi:logging", Need::Nothing),
     ("wasi:random", Need::Nothing),
     ("wasi:sockets", Need::Nothing),
+    ("wasmcloud:bus", Need::Nothing),
     ("wasmcloud:secrets", Need::Nothing),
 ];
 

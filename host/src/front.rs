@@ -7,6 +7,7 @@ pub mod blob_store;
 pub mod config;
 pub mod http_client;
 pub mod key_value;
+pub mod lattice;
 pub mod logging;
 pub mod messaging;
 mod operation;
@@ -36,6 +37,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     blob_store::add_to_linker(&mut linker)?;
     secrets::add_to_linker(&mut linker)?;
     messaging::add_to_linker(&mut linker)?;
+    lattice::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

@@ -1,19 +1,22 @@
 //! Links: what the imports of an actor resolve to.
 //!
 //! Owns the link table of an actor within one snapshot ([`crate::state`]), and how it is made of records. A table never
-//! changes: a link that is changed is another table in another snapshot. Read [`check`] for what fits what.
+//! changes: a link that is changed is another table in another snapshot. Read [`check`] for what fits what, `chosen` for
+//! what becomes of links by name.
 
 pub mod check;
+mod chosen;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use weft_capabilities::{BlobStore, KeyValue, Messaging, Scope, Sql};
 use weft_compose::record::{LinkRecord, LinkTarget};
-use weft_compose::{ActorName, InterfacePattern, ProviderName};
+use weft_compose::{ActorName, DEFAULT_LINK, InterfacePattern, ProviderName};
 use weft_http::HttpClient;
 use weft_secrets::Secret;
 
+pub use self::chosen::{Chosen, Import, NameIndex};
 use crate::component::description::Description;
 use crate::component::lazy::LazyComponent;
 use crate::front::http_client::HttpLink;
@@ -23,9 +26,25 @@ use crate::state::{ActorIndex, Callee, RemoteIndex};
 /// What the config keys start with by which an actor reads its own links.
 const LINK_KEYS: &str = "weft.link.";
 
+/// Characters that are repeated of a link's name that is not there: as many as one may have.
+const NAME_SHOWN_LEN_MAX: usize = 63;
+
 /// What the imports of one actor resolve to.
 #[derive(Default)]
 pub struct LinkTable {
+    /// By the links that an invocation begins with.
+    default: Links,
+    /// By those of other names.
+    named: Vec<Named>,
+    /// Secrets by the actor's own names, or why there is none.
+    pub secrets: BTreeMap<String, Result<Secret, String>>,
+    /// Configuration, in the order of its keys: the actor's own, and one for each link of where it goes.
+    pub config: Arc<[(String, String)]>,
+}
+
+/// What imports resolve to by the links of one name.
+#[derive(Default)]
+pub struct Links {
     /// By the component's own numbering of what actors answer.
     actors: Vec<Option<ActorLink>>,
     /// `wasi:keyvalue`.
@@ -38,10 +57,14 @@ pub struct LinkTable {
     pub messaging: Option<MessagingLink>,
     /// Outgoing HTTP; denied without.
     pub http: Option<HttpLink>,
-    /// Secrets by the actor's own names, or why there is none.
-    pub secrets: BTreeMap<String, Result<Secret, String>>,
-    /// Configuration, in the order of its keys: the actor's own, and one for each link of where it goes.
-    pub config: Arc<[(String, String)]>,
+}
+
+/// The links of a name that is not the default one.
+struct Named {
+    name: String,
+    /// What they are for.
+    interfaces: Vec<InterfacePattern>,
+    links: Links,
 }
 
 /// An interface that an actor answers.
@@ -130,11 +153,55 @@ pub struct Targets<'a> {
 }
 
 impl LinkTable {
-    /// The function that an imported one resolves to.
-    pub fn function(&self, import: usize, function: usize) -> Option<Linked> {
-        Some(match self.actors.get(import)?.as_ref()? {
-            ActorLink::Here { target, functions } => Linked::Here(*target, *functions.get(function)?),
-            ActorLink::There(target) => Linked::There(*target),
+    /// The links of a name that was [chosen](Chosen).
+    pub fn by(&self, name: NameIndex) -> &Links {
+        match name
+            .0
+            .checked_sub(1)
+            .and_then(|at| self.named.get(usize::from(at)))
+        {
+            Some(named) => &named.links,
+            None => &self.default,
+        }
+    }
+
+    /// The links of a name.
+    pub fn named(&self, name: &str) -> Option<&Links> {
+        if name == DEFAULT_LINK {
+            return Some(&self.default);
+        }
+        let named = self.named.iter().find(|named| named.name == name);
+        named.map(|named| &named.links)
+    }
+
+    /// The name by which `interface` is to be linked from now on.
+    ///
+    /// # Errors
+    /// No link of that name takes it; in one sentence for the guest.
+    fn choose(&self, name: &str, interface: &InterfacePattern) -> Result<NameIndex, String> {
+        // What an invocation begins with can be gone back to.
+        if name == DEFAULT_LINK {
+            return Ok(NameIndex::DEFAULT);
+        }
+        let takes = |named: &&Named| named.interfaces.iter().any(|own| own.covers(interface));
+        let at = self
+            .named
+            .iter()
+            .position(|named| named.name == name && takes(&named));
+        let index = at.and_then(|at| u16::try_from(at + 1).ok());
+        index.map(NameIndex).ok_or_else(|| {
+            let known = self.named.iter().filter(takes).map(|named| named.name.as_str());
+            let known: Vec<_> = [DEFAULT_LINK].into_iter().chain(known).collect();
+            // A guest may give any text for a name.
+            let name: String = name
+                .chars()
+                .take(NAME_SHOWN_LEN_MAX)
+                .flat_map(char::escape_debug)
+                .collect();
+            format!(
+                "this actor has no link `{name}` for {interface}; it has {}",
+                known.join(", ")
+            )
         })
     }
 
@@ -147,15 +214,72 @@ impl LinkTable {
         links: &[LinkRecord],
         targets: &Targets<'_>,
     ) -> (Self, Vec<String>) {
-        let mut table = Self::default();
         let mut faults = Vec::new();
+        let mut names: Vec<&str> = links
+            .iter()
+            .filter(|link| !link.interface.is_default() && link.target != LinkTarget::Removed)
+            .map(|link| link.interface.name())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut resolve = |name| Links::resolve(actor, component, name, links, targets, &mut faults);
+        let default = resolve(DEFAULT_LINK);
+        let named = names.into_iter().map(|name| Named {
+            name: name.to_owned(),
+            interfaces: of_name(links, name)
+                .filter(|link| link.target != LinkTarget::Removed)
+                .map(|link| link.interface.interface.clone())
+                .collect(),
+            links: resolve(name),
+        });
+        let named = named.collect();
         // What is told of the links can't be said otherwise.
         let mut config: Vec<_> = config
             .into_iter()
             .filter(|(key, _)| !key.starts_with(LINK_KEYS))
             .collect();
+        for link in links {
+            if let LinkTarget::Provider { name, .. } = &link.target
+                && let Some(provider) = targets.providers.get(name)
+            {
+                config.push((
+                    format!("{LINK_KEYS}{}", link.interface),
+                    format!("{}@{}", name.name(), provider.revision),
+                ));
+            }
+        }
+        config.sort();
+        let table = Self {
+            default,
+            named,
+            secrets: BTreeMap::new(),
+            config: config.into(),
+        };
+        (table, faults)
+    }
+}
+
+impl Links {
+    /// The function that an imported one resolves to.
+    pub fn function(&self, import: usize, function: usize) -> Option<Linked> {
+        Some(match self.actors.get(import)?.as_ref()? {
+            ActorLink::Here { target, functions } => Linked::Here(*target, *functions.get(function)?),
+            ActorLink::There(target) => Linked::There(*target),
+        })
+    }
+
+    /// Resolves by the links of one name.
+    fn resolve(
+        actor: &ActorName,
+        component: &Description,
+        name: &str,
+        links: &[LinkRecord],
+        targets: &Targets<'_>,
+        faults: &mut Vec<String>,
+    ) -> Self {
+        let mut resolved = Self::default();
         for import in &component.actor_imports {
-            let resolved = match linked(links, &import.interface) {
+            let link = match linked(links, name, &import.interface) {
                 Some(LinkTarget::Actor { name }) => match targets.actors.get(name) {
                     Some((index, target)) => check::exports(import, &target.description)
                         .map(|functions| {
@@ -174,25 +298,19 @@ impl LinkTable {
                 Some(LinkTarget::Removed) | None => Ok(None),
                 Some(_) => Err(format!("{} has to go to an actor", import.interface)),
             };
-            table.actors.push(resolved.unwrap_or_else(|fault| {
+            resolved.actors.push(link.unwrap_or_else(|fault| {
                 faults.push(fault);
                 None
             }));
         }
-        for link in links {
+        for link in of_name(links, name) {
             match &link.target {
                 LinkTarget::Provider { name, bucket, shared } => match targets.providers.get(name) {
-                    Some(provider) => {
-                        config.push((
-                            format!("{LINK_KEYS}{}", link.interface),
-                            format!("{}@{}", name.name(), provider.revision),
-                        ));
-                        table.use_provider(actor, provider, bucket.clone(), *shared);
-                    }
+                    Some(provider) => resolved.use_provider(actor, provider, bucket.clone(), *shared),
                     None => faults.push(format!("{} goes to {name}, which is not open", link.interface)),
                 },
                 LinkTarget::Http { allow } => {
-                    table.http = Some(HttpLink {
+                    resolved.http = Some(HttpLink {
                         client: targets.http.clone(),
                         allow: allow.clone().into(),
                     });
@@ -200,9 +318,7 @@ impl LinkTable {
                 LinkTarget::Actor { .. } | LinkTarget::Removed => {}
             }
         }
-        config.sort();
-        table.config = config.into();
-        (table, faults)
+        resolved
     }
 
     fn use_provider(
@@ -255,9 +371,17 @@ pub fn scope_of(actor: &ActorName, shared: bool) -> Scope {
     }
 }
 
-/// Where an import goes: of the links that take it, the one that says most.
-pub fn linked<'a>(links: &'a [LinkRecord], import: &str) -> Option<&'a LinkTarget> {
-    best(links.iter().map(|link| (&link.interface, &link.target)), import)
+/// Where an import goes by the links of a name: of those that take it, the one that says most.
+pub fn linked<'a>(links: &'a [LinkRecord], name: &str, import: &str) -> Option<&'a LinkTarget> {
+    let links = of_name(links, name);
+    best(
+        links.map(|link| (&link.interface.interface, &link.target)),
+        import,
+    )
+}
+
+fn of_name<'a>(links: &'a [LinkRecord], name: &str) -> impl Iterator<Item = &'a LinkRecord> {
+    links.iter().filter(move |link| link.interface.name() == name)
 }
 
 /// Of the patterns that take `import`, the target of the one that says most.

@@ -116,6 +116,9 @@ pub fn provision(name: &str) -> Provision {
         front::messaging::TYPES => {
             return served(front::messaging::VERSIONS.contains(&version), Provision::Platform);
         }
+        front::lattice::INTERFACE => {
+            return served(front::lattice::VERSIONS.contains(&version), Provision::Platform);
+        }
         "wasmcloud:secrets/store" | "wasmcloud:secrets/reveal" => {
             return served(front::secrets::VERSIONS.contains(&version), Provision::Platform);
         }

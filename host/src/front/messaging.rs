@@ -15,7 +15,7 @@ use weft_observability::metrics::Operation;
 use super::operation::observed;
 use crate::call::remote::wire_trace;
 use crate::invocation::Call;
-use crate::link::MessagingLink;
+use crate::link::{Import, MessagingLink};
 use crate::store::InstanceState;
 
 /// What an actor imports to say something.
@@ -103,7 +103,7 @@ fn request<'a>(
 }
 
 fn linked(call: &Arc<Call>) -> Result<&MessagingLink, String> {
-    let link = call.target().links.messaging.as_ref();
+    let link = call.links(Import::MESSAGING).messaging.as_ref();
     link.ok_or_else(|| format!("nothing is linked to {CONSUMER}"))
 }
 

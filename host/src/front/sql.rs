@@ -12,6 +12,7 @@ use weft_observability::metrics::Operation;
 
 use super::operation::observed;
 use crate::invocation::Call;
+use crate::link::Import;
 use crate::store::InstanceState;
 
 /// The interfaces' versions that are served.
@@ -121,7 +122,11 @@ pub(super) fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Res
 /// The database that the running actor is linked to.
 fn linked(context: &Context<'_>) -> (Arc<Call>, Result<Arc<dyn Sql>, SqlError>) {
     let call = context.data().call().clone();
-    let database = call.target().links.sql.as_ref().map(|link| link.database.clone());
+    let database = call
+        .links(Import::SQL)
+        .sql
+        .as_ref()
+        .map(|link| link.database.clone());
     let database = database.ok_or_else(|| SqlError::Unavailable {
         message: "this actor is linked to no database".to_owned(),
     });

@@ -7,6 +7,7 @@ mod calls;
 mod crash;
 mod http_client;
 mod key_value;
+mod link_names;
 mod messages;
 mod moving;
 mod refused;

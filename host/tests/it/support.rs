@@ -27,6 +27,7 @@ pub(crate) mod guests {
     pub(crate) const BLOB: &str = "blob";
     pub(crate) const CALLEE: &str = "callee";
     pub(crate) const CALLER: &str = "caller";
+    pub(crate) const CHOOSER: &str = "chooser";
     pub(crate) const CONFIG: &str = "config";
     pub(crate) const ECHO: &str = "echo";
     pub(crate) const FAULT: &str = "fault";

@@ -21,7 +21,7 @@ impl Reader {
         let (namespace, app) = (self.namespace.clone(), self.app.clone());
         let own = |name: AppName| name.namespace() == namespace && name.app() == app;
         for (
-            interface,
+            key,
             Link {
                 interface: at,
                 target,
@@ -39,7 +39,7 @@ impl Reader {
                 }
                 _ => {}
             }
-            if let Err(kind) = check_target(interface, &target.value, serves) {
+            if let Err(kind) = check_target(&key.interface, &target.value, serves) {
                 self.faults.push(at.span, || kind);
             }
         }
