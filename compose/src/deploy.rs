@@ -190,7 +190,7 @@ impl CurrentApp {
                     provider: name.name().to_owned(),
                     near: Near::of(name.name(), known()),
                 })?;
-                serves = Some(provider.record.capability);
+                serves = Some((provider.record.capability, provider.record.backend.as_str()));
             }
             _ => {}
         }

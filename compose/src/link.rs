@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capability::{Capability, Need, SERVED, need};
+use crate::capability::{Capability, Need, SERVED, need, only_backend};
 use crate::fault::{FaultKind, Near};
 use crate::interface::{InterfaceError, InterfacePattern};
 use crate::record::LinkTarget;
@@ -119,12 +119,12 @@ pub(crate) fn check_interface(interface: &InterfacePattern) -> Result<(), FaultK
     }
 }
 
-/// Checks that a target is of the kind that the interface needs. `serves` is the provider's capability, if the target
-/// is one and it is known.
+/// Checks that a target is of the kind that the interface needs. `serves` is the provider's capability and backend, if the
+/// target is one and it is known.
 pub(crate) fn check_target(
     interface: &InterfacePattern,
     target: &LinkTarget,
-    serves: Option<Capability>,
+    serves: Option<(Capability, &str)>,
 ) -> Result<(), FaultKind> {
     check_interface(interface)?;
     let need = need(interface);
@@ -134,15 +134,10 @@ pub(crate) fn check_target(
         _ => "an actor that exports it".to_owned(),
     };
     let found = match (need, target) {
-        (Need::Provider(wanted), LinkTarget::Provider { name, .. }) => {
+        (Need::Provider(_), LinkTarget::Provider { name, .. }) => {
             return match serves {
-                Some(serves) if serves != wanted => Err(FaultKind::TargetCapability {
-                    interface: interface.to_string(),
-                    needs: wanted.to_string(),
-                    provider: name.name().to_owned(),
-                    serves: serves.to_string(),
-                }),
-                _ => Ok(()),
+                Some((capability, backend)) => check_provider(interface, name.name(), capability, backend),
+                None => Ok(()),
             };
         }
         (Need::Http, LinkTarget::Http { .. })
@@ -158,6 +153,38 @@ pub(crate) fn check_target(
         interface: interface.to_string(),
         found,
         needs: needs(),
+    })
+}
+
+/// Checks that a provider can serve an interface.
+///
+/// # Errors
+/// It is of another capability, or on another backend than the only one that can.
+pub fn check_provider(
+    interface: &InterfacePattern,
+    provider: &str,
+    capability: Capability,
+    backend: &str,
+) -> Result<(), FaultKind> {
+    let Need::Provider(wanted) = need(interface) else {
+        return Ok(());
+    };
+    let only = only_backend(interface);
+    let (needs, serves) = match only {
+        Some(only) => (
+            format!("{wanted} on {only}"),
+            format!("{capability} on {backend}"),
+        ),
+        None => (wanted.to_string(), capability.to_string()),
+    };
+    if capability == wanted && only.is_none_or(|only| only == backend) {
+        return Ok(());
+    }
+    Err(FaultKind::TargetCapability {
+        interface: interface.to_string(),
+        needs,
+        provider: provider.to_owned(),
+        serves,
     })
 }
 

@@ -11,6 +11,7 @@ pub mod lattice;
 pub mod logging;
 pub mod messaging;
 mod operation;
+pub mod postgres;
 pub mod secrets;
 pub mod sql;
 pub mod stdio;
@@ -38,6 +39,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     secrets::add_to_linker(&mut linker)?;
     messaging::add_to_linker(&mut linker)?;
     lattice::add_to_linker(&mut linker)?;
+    postgres::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

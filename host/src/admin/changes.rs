@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use weft_compose::capability::{Need, need};
 use weft_compose::manifest::parse;
 use weft_compose::{
-    ActorName, AllowPattern, AppName, FaultKind, InterfacePattern, LinkKey, LinkTarget, ProviderName,
+    ActorName, AllowPattern, AppName, InterfacePattern, LinkKey, LinkTarget, ProviderName, check_provider,
 };
 
 use super::access::Sender;
@@ -363,17 +363,11 @@ fn provider_named(
         None => complete("provider", name, desired.providers.keys())?,
     };
     // The plan checks this of providers in the actor's own app, as it reads no other.
-    match (need(interface), desired.providers.get(&name)) {
-        (Need::Provider(wanted), Some(record)) if record.capability != wanted => {
-            Err(Problem::refused(&FaultKind::TargetCapability {
-                interface: interface.to_string(),
-                needs: wanted.to_string(),
-                provider: name.to_string(),
-                serves: record.capability.to_string(),
-            }))
-        }
-        _ => Ok(name),
+    if let Some(record) = desired.providers.get(&name) {
+        check_provider(interface, name.as_str(), record.capability, &record.backend)
+            .map_err(|kind| Problem::refused(&kind))?;
     }
+    Ok(name)
 }
 
 fn parse_digest(text: &str) -> Result<Digest, Problem> {

@@ -13,7 +13,7 @@ use super::LinkTable;
 use crate::component::description::Description;
 
 /// What links are for, beside other actors. In the order of the constants of [`Import`].
-const PLATFORM: [&str; 8] = [
+const PLATFORM: [&str; 10] = [
     "wasi:keyvalue/store",
     "wasi:keyvalue/atomics",
     "wasi:keyvalue/batch",
@@ -22,6 +22,8 @@ const PLATFORM: [&str; 8] = [
     "weft:sql/database",
     "wasmcloud:messaging/consumer",
     "wasi:http/outgoing-handler",
+    "wasmcloud:postgres/query",
+    "wasmcloud:postgres/prepared",
 ];
 
 /// An interface that an actor imports and is linked to something.
@@ -45,6 +47,11 @@ impl Import {
     pub const MESSAGING: Self = Self(6);
     /// `wasi:http/outgoing-handler`.
     pub const HTTP: Self = Self(7);
+
+    /// `wasmcloud:postgres/query`.
+    pub const POSTGRES: Self = Self(8);
+    /// `wasmcloud:postgres/prepared`.
+    pub const POSTGRES_PREPARED: Self = Self(9);
 
     /// By the component's own numbering of what actors answer.
     pub fn actor(number: usize) -> Self {
@@ -146,6 +153,8 @@ mod tests {
             (Import::SQL, "weft:sql/database"),
             (Import::MESSAGING, "wasmcloud:messaging/consumer"),
             (Import::HTTP, "wasi:http/outgoing-handler"),
+            (Import::POSTGRES, "wasmcloud:postgres/query"),
+            (Import::POSTGRES_PREPARED, "wasmcloud:postgres/prepared"),
         ] {
             assert_eq!(PLATFORM[import.0], interface);
         }

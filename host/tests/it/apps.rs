@@ -10,6 +10,7 @@ mod key_value;
 mod link_names;
 mod messages;
 mod moving;
+mod postgres;
 mod refused;
 pub(crate) mod secrets;
 mod servers;

@@ -41,6 +41,7 @@ pub(crate) mod guests {
     pub(crate) const LOGGER: &str = "logger";
     pub(crate) const MEMO: &str = "memo";
     pub(crate) const MESSENGER: &str = "messenger";
+    pub(crate) const POSTGRES: &str = "postgres";
     pub(crate) const REPLY: &str = "reply";
     pub(crate) const SECRET: &str = "secret";
     pub(crate) const SQL: &str = "sql";

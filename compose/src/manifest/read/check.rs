@@ -35,7 +35,9 @@ impl Reader {
                 }
                 LinkTarget::Provider { name, .. } if own(name.app_name()) => {
                     self.known_provider(name.name(), target.span);
-                    serves = providers.get(name.name()).map(|provider| provider.capability);
+                    serves = providers
+                        .get(name.name())
+                        .map(|provider| (provider.capability, provider.backend.value.as_str()));
                 }
                 _ => {}
             }
