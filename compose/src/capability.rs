@@ -453,6 +453,7 @@ const PLATFORM: &[&str] = &["wasi", "weft"];
 pub(crate) const SERVED: &[(&str, Need)] = &[
     ("wasi:keyvalue", Need::Provider(Capability::KeyValue)),
     ("weft:sql", Need::Provider(Capability::Sql)),
+    ("wasmcloud:postgres", Need::Provider(Capability::Sql)),
     ("wasi:blobstore", Need::Provider(Capability::BlobStore)),
     (
         "wasmcloud:messaging/consumer",
@@ -469,8 +470,14 @@ pub(crate) const SERVED: &[(&str, Need)] = &[
     ("wasi:logging", Need::Nothing),
     ("wasi:random", Need::Nothing),
     ("wasi:sockets", Need::Nothing),
+    ("wasmcloud:bus", Need::Nothing),
     ("wasmcloud:secrets", Need::Nothing),
 ];
+
+/// The only backend whose providers can serve an interface, if it is one's own.
+pub fn only_backend(interface: &InterfacePattern) -> Option<&'static str> {
+    (interface.package() == "wasmcloud:postgres").then_some("postgres")
+}
 
 /// What an interface needs; for all interfaces of a package, what that one of them needs that needs a link.
 pub fn need(interface: &InterfacePattern) -> Need {
@@ -512,6 +519,11 @@ mod tests {
             ("wasi:http/types@0.2.6", Need::Nothing),
             ("wasi:http@0.2.6", Need::Http),
             ("wasi:blobstore", Need::Provider(Capability::BlobStore)),
+            (
+                "wasmcloud:postgres/query@0.1.1-draft",
+                Need::Provider(Capability::Sql),
+            ),
+            ("wasmcloud:bus/lattice@2.0.1", Need::Nothing),
             ("wasi:messaging", Need::Unknown),
             ("shop:pricing/pricing", Need::Actor),
         ] {

@@ -15,9 +15,8 @@ use serde::de::DeserializeOwned;
 
 use crate::diff::{Diff, Sign};
 use crate::fault::{Collector, FaultKind, Faults, Near};
-use crate::interface::InterfacePattern;
 use crate::key::{self, Key};
-use crate::link::check_target;
+use crate::link::{LinkKey, check_target};
 use crate::manifest::Manifest;
 use crate::name::{ActorName, AppName};
 use crate::record::{
@@ -173,7 +172,7 @@ impl CurrentApp {
     }
 
     /// Checks that a target in this app is there, and that it fits the interface.
-    fn check(&self, interface: &InterfacePattern, target: &LinkTarget) -> Result<(), FaultKind> {
+    fn check(&self, link: &LinkKey, target: &LinkTarget) -> Result<(), FaultKind> {
         let mut serves = None;
         match target {
             LinkTarget::Actor { name } if name.app_name() == self.name => {
@@ -191,11 +190,11 @@ impl CurrentApp {
                     provider: name.name().to_owned(),
                     near: Near::of(name.name(), known()),
                 })?;
-                serves = Some(provider.record.capability);
+                serves = Some((provider.record.capability, provider.record.backend.as_str()));
             }
             _ => {}
         }
-        check_target(interface, target, serves)
+        check_target(&link.interface, target, serves)
     }
 
     fn deployed(&self) -> Result<&Stored<AppRecord>, FaultKind> {
@@ -320,7 +319,7 @@ pub fn plan(
 pub fn put_link(
     current: &CurrentApp,
     actor: &ActorName,
-    interface: &InterfacePattern,
+    interface: &LinkKey,
     target: LinkTarget,
     by: &str,
 ) -> Result<Change, FaultKind> {
@@ -385,7 +384,7 @@ fn keep_bucket(target: LinkTarget, link: Option<&LinkRecord>) -> LinkTarget {
 pub fn delete_link(
     current: &CurrentApp,
     actor: &ActorName,
-    interface: &InterfacePattern,
+    interface: &LinkKey,
     by: &str,
 ) -> Result<Change, FaultKind> {
     let app = current.deployed()?;

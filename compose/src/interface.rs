@@ -29,6 +29,15 @@ pub struct InterfaceError {
     expected: &'static str,
 }
 
+impl InterfaceError {
+    pub(crate) fn new(text: &str, expected: &'static str) -> Self {
+        Self {
+            text: repeated(text),
+            expected,
+        }
+    }
+}
+
 const WHOLE: &str = "expected namespace:package or namespace:package/interface, for example wasi:keyvalue or shop:pricing/pricing";
 const WITH_VERSION: &str =
     "expected a version of three numbers after the `@`, for example wasi:keyvalue@0.2.0-draft";
@@ -41,14 +50,19 @@ impl InterfacePattern {
         let Ok(import) = import.parse::<Self>() else {
             return false;
         };
-        self.namespace == import.namespace
-            && self.package == import.package
-            && (self.interface.is_none() || self.interface == import.interface)
+        self.covers(&import)
             && match (&self.version, &import.version) {
                 (None, _) => true,
                 (Some(own), Some(other)) => compatible(own, other),
                 (Some(_), None) => false,
             }
+    }
+
+    /// Whether the pattern takes an interface that is named without a version, in any of its versions.
+    pub fn covers(&self, interface: &Self) -> bool {
+        self.namespace == interface.namespace
+            && self.package == interface.package
+            && (self.interface.is_none() || self.interface == interface.interface)
     }
 
     /// How much the pattern says. Of several that match an import, the one that says most wins.
@@ -113,10 +127,7 @@ impl FromStr for InterfacePattern {
     type Err = InterfaceError;
 
     fn from_str(text: &str) -> Result<Self, InterfaceError> {
-        let error = |expected| InterfaceError {
-            text: repeated(text),
-            expected,
-        };
+        let error = |expected| InterfaceError::new(text, expected);
         let (path, version) = match text.split_once('@') {
             Some((path, version)) => {
                 let version = version.parse().map_err(|_| error(WITH_VERSION))?;

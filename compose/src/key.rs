@@ -1,13 +1,13 @@
 //! Names of the control store's keys.
 //!
-//! Owns them all. `app/NS/APP`, `actor/NS/APP/NAME`, `provider/NS/APP/NAME`, `link/NS/APP/NAME/INTERFACE`,
+//! Owns them all. `app/NS/APP`, `actor/NS/APP/NAME`, `provider/NS/APP/NAME`, `link/NS/APP/NAME/INTERFACE#LINK`,
 //! `placement/NS/APP/NAME/HOST`, `move/NS/APP/NAME`, `secret/NS/APP/NAME`, `quota/NS`,
 //! `subscription/NS/APP/ACTOR/NS/APP/PROVIDER/SUBJECT` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::interface::InterfacePattern;
+use crate::link::LinkKey;
 use crate::name::{ActorName, AppName, HostName, ProviderName, SecretName, is_label};
 use crate::route::Claim;
 
@@ -42,7 +42,7 @@ pub enum Key {
     /// Of a [`crate::ProviderRecord`].
     Provider(ProviderName),
     /// Of a [`crate::LinkRecord`].
-    Link(ActorName, InterfacePattern),
+    Link(ActorName, LinkKey),
     /// Of a [`crate::PlacementRecord`].
     Placement(ActorName, HostName),
     /// Of a [`crate::SecretRecord`].
@@ -73,8 +73,8 @@ pub fn provider(name: &ProviderName) -> String {
 }
 
 /// The key of a link's record.
-pub fn link(actor: &ActorName, interface: &InterfacePattern) -> String {
-    format!("{LINKS}{actor}/{interface}")
+pub fn link(actor: &ActorName, link: &LinkKey) -> String {
+    format!("{LINKS}{actor}/{link}")
 }
 
 /// The key of a placement.
@@ -216,7 +216,7 @@ mod tests {
     fn a_key_reads_back_as_what_it_names() {
         let name: ActorName = "default/shop/catalog".parse().unwrap();
         let app_name = name.app_name();
-        let interface: InterfacePattern = "shop:pricing/pricing@1.0.0".parse().unwrap();
+        let interface: LinkKey = "shop:pricing/pricing@1.0.0".parse().unwrap();
         assert_eq!(
             link(&name, &interface),
             "link/default/shop/catalog/shop:pricing/pricing@1.0.0"

@@ -9,7 +9,7 @@ mod read;
 pub(crate) mod tree;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) use keys::{ACTOR_LINK, HTTP_LINK, MANIFEST, Object, PROVIDER_LINK, Shape};
@@ -17,8 +17,8 @@ pub use read::parse;
 
 use crate::capability::Capability;
 use crate::fault::{Fault, FaultKind, Span, Spanned};
-use crate::interface::InterfacePattern;
 use crate::limits::Limits;
+use crate::link::{DEFAULT_LINK, LinkKey};
 use crate::name::{ActorName, AppName, DEFAULT_NAMESPACE, NameError, ProviderName};
 use crate::record::{CommandRecord, LinkTarget};
 use crate::route::{self, Claim};
@@ -68,7 +68,7 @@ pub struct Actor {
     /// Functions that may be called again, as `INTERFACE.FUNCTION`, in order and each once.
     pub idempotent: Vec<Spanned<String>>,
     /// What its imports resolve to.
-    pub links: BTreeMap<InterfacePattern, Link>,
+    pub links: BTreeMap<LinkKey, Link>,
     /// What it reads as its secrets: its own names, and where each comes from.
     pub secrets: BTreeMap<String, SecretSource>,
     /// Which other apps may link to it, in order and each once.
@@ -193,10 +193,21 @@ impl Actor {
         }
     }
 
-    /// The link of an import, for example `wasi:keyvalue/store@0.2.0-draft`: of those that match, the one that says most.
-    pub fn link(&self, import: &str) -> Option<(&InterfacePattern, &Link)> {
-        let matching = self.links.iter().filter(|(pattern, _)| pattern.matches(import));
-        matching.max_by_key(|(pattern, _)| pattern.specificity())
+    /// The default link of an import, for example `wasi:keyvalue/store@0.2.0-draft`.
+    pub fn link(&self, import: &str) -> Option<(&LinkKey, &Link)> {
+        self.link_named(DEFAULT_LINK, import)
+    }
+
+    /// The link of an import that has this name: of those that match, the one that says most.
+    pub fn link_named(&self, name: &str, import: &str) -> Option<(&LinkKey, &Link)> {
+        let matches = |key: &LinkKey| key.name() == name && key.interface.matches(import);
+        let matching = self.links.iter().filter(|(key, _)| matches(key));
+        matching.max_by_key(|(key, _)| key.interface.specificity())
+    }
+
+    /// The names that its links have, in order and each once.
+    pub fn link_names(&self) -> BTreeSet<&str> {
+        self.links.keys().map(LinkKey::name).collect()
     }
 }
 

@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::allow::AllowPattern;
 use crate::capability::Capability;
-use crate::interface::InterfacePattern;
 use crate::limits::Limits;
+use crate::link::LinkKey;
 use crate::name::{ActorName, AppName, HostName, ProviderName, SecretName};
 use crate::route::{self, Claim};
 use crate::scope::{AppPattern, allows};
@@ -162,8 +162,9 @@ pub struct LinkRecord {
     pub v: u32,
     /// Whose import.
     pub actor: ActorName,
-    /// Which imports.
-    pub interface: InterfacePattern,
+    /// Which imports, and the link's name. Both are one text, which a build that knows no names can't read: it would take the
+    /// link for the default one.
+    pub interface: LinkKey,
     /// Rises when the target changes.
     pub revision: u64,
     /// Where it goes.

@@ -13,7 +13,7 @@ use crate::units::{duration_text, size_text};
 
 const LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 const NAME: &str = "^[a-z0-9-]{1,63}(/[a-z0-9-]{1,63}/[a-z0-9-]{1,63})?$";
-const INTERFACE: &str = "^[A-Za-z][A-Za-z0-9-]*:[A-Za-z][A-Za-z0-9-]*(/[A-Za-z][A-Za-z0-9-]*)?(@[0-9]+\\.[0-9]+\\.[0-9]+([-+].+)?)?$";
+const LINK: &str = "^[A-Za-z][A-Za-z0-9-]*:[A-Za-z][A-Za-z0-9-]*(/[A-Za-z][A-Za-z0-9-]*)?(@[0-9]+\\.[0-9]+\\.[0-9]+([-+][^#]+)?)?(#[A-Za-z0-9_-]{1,63})?$";
 const FUNCTION: &str =
     "^[A-Za-z][A-Za-z0-9-]*:[A-Za-z][A-Za-z0-9-]*/[A-Za-z][A-Za-z0-9-]*(@.+)?\\.[A-Za-z][A-Za-z0-9-]*$";
 
@@ -98,7 +98,7 @@ fn shape(of: &Shape) -> Value {
             "type": "object", "propertyNames": { "pattern": LABEL }, "additionalProperties": named(item),
         }),
         Shape::Links => json!({
-            "type": "object", "propertyNames": { "pattern": INTERFACE },
+            "type": "object", "propertyNames": { "pattern": LINK },
             "additionalProperties": { "oneOf": [object(&PROVIDER_LINK), object(&ACTOR_LINK), object(&HTTP_LINK)] },
         }),
         Shape::Secrets => json!({

@@ -25,8 +25,7 @@ use crate::component::lazy::InUse;
 use crate::instance::LiveInstance;
 use crate::invocation::record::{Record, classify};
 use crate::invocation::{Call, CallError, ErrorKind, Metered};
-use crate::link::Linked;
-use crate::state::ActorState;
+use crate::link::{Import, Linked};
 use crate::store::InstanceState;
 use crate::value::wire::{CrossError, LazySignature, Signature};
 use crate::value::{ValueError, val_of, value_of};
@@ -230,9 +229,9 @@ async fn resolve_and_run<S: Crossing>(
     step: S,
     path: &mut CallPath,
 ) -> Result<S::Output, CallError> {
-    let Some(linked) = caller.target().links.function(at.import, at.function) else {
-        let ActorState { actor, links, .. } = caller.target();
-        let interface = &actor.component.description.actor_imports[at.import].interface;
+    let links = caller.links(Import::actor(at.import));
+    let Some(linked) = links.function(at.import, at.function) else {
+        let interface = &caller.target().actor.component.description.actor_imports[at.import].interface;
         let (kind, cause) = match links.is_denied(interface) {
             true => (
                 ErrorKind::Denied,

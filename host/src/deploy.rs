@@ -19,9 +19,7 @@ use weft_compose::key::Key;
 use weft_compose::manifest::{Actor as ActorManifest, ComponentRef};
 use weft_compose::moving::{MoveRecord, Place, Step};
 use weft_compose::record::{AppRecord, LinkTarget, decode, encode};
-use weft_compose::{
-    ActorName, AppName, FaultKind, Faults, HostName, InterfacePattern, Manifest, QuotaRecord, key,
-};
+use weft_compose::{ActorName, AppName, FaultKind, Faults, HostName, LinkKey, Manifest, QuotaRecord, key};
 use weft_lattice::control::{CommitError, ControlStore, Entry, Expected, Index, ReadError, Transaction};
 use weft_observability::HostMetrics;
 
@@ -33,6 +31,7 @@ use crate::component::lazy::LazyComponent;
 use crate::config::Deployment;
 use crate::desired::{Desired, read_all};
 use crate::digest::Digest;
+use crate::front::lattice;
 use crate::ingress::messages;
 use crate::link::check;
 use crate::reconcile::{Condition, Progress};
@@ -212,7 +211,7 @@ impl Deployer {
     pub async fn put_link(
         &self,
         actor: &ActorName,
-        interface: &InterfacePattern,
+        interface: &LinkKey,
         target: LinkTarget,
         by: &str,
     ) -> Result<Deployed, DeployError> {
@@ -220,6 +219,15 @@ impl Deployer {
         if !desired.allows(&actor.app_name(), &target) {
             let refused = not_allowed(actor, target.name().unwrap_or_default());
             return Err(DeployError::Refused(refused));
+        }
+        if !interface.is_default()
+            && let Some(component) = self.deployed(actor, &desired).await?
+            && !component.description.chooses_links()
+        {
+            return Err(DeployError::Refused(FaultKind::Found(never_chosen(
+                actor.name(),
+                interface,
+            ))));
         }
         if let LinkTarget::Actor { name } = &target {
             self.check_link(actor, interface, name, &desired).await?;
@@ -237,7 +245,7 @@ impl Deployer {
     pub async fn delete_link(
         &self,
         actor: &ActorName,
-        interface: &InterfacePattern,
+        interface: &LinkKey,
         by: &str,
     ) -> Result<Deployed, DeployError> {
         let plan = |current: &CurrentApp, _: &deploy::Claims| {
@@ -503,24 +511,41 @@ impl Deployer {
             let Some(component) = components.get(name) else {
                 continue;
             };
+            let chooses = component.description.chooses_links();
+            for (key, link) in actor
+                .links
+                .iter()
+                .filter(|(key, _)| !key.is_default() && !chooses)
+            {
+                faults.push(link.interface.span, || FaultKind::Found(never_chosen(name, key)));
+            }
+            let names = actor.link_names();
+            let links = |import: &str| {
+                let named = names.iter().filter_map(|name| actor.link_named(name, import));
+                named.map(|(_, link)| link).collect::<Vec<_>>()
+            };
+            // One that chooses may do without a default link.
+            let is_linked =
+                |import: &str| actor.link(import).is_some() || chooses && !links(import).is_empty();
             for import in &component.description.actor_imports {
-                let Some((_, link)) = actor.link(&import.interface) else {
+                if !is_linked(&import.interface) {
                     faults.push(actor.name.span, || {
                         FaultKind::Found(unlinked(name, &import.interface, "actor: NAME"))
                     });
-                    continue;
-                };
-                if let LinkTarget::Actor { name: target } = &link.target.value
-                    && let Some(component) = targets.get(target)
-                    && let Err(difference) = check::exports(import, &component.description)
-                {
-                    faults.push(link.target.span, || {
-                        FaultKind::Found(format!("{name} can't be linked to {target}: {difference}"))
-                    });
+                }
+                for link in links(&import.interface) {
+                    if let LinkTarget::Actor { name: target } = &link.target.value
+                        && let Some(component) = targets.get(target)
+                        && let Err(difference) = check::exports(import, &component.description)
+                    {
+                        faults.push(link.target.span, || {
+                            FaultKind::Found(format!("{name} can't be linked to {target}: {difference}"))
+                        });
+                    }
                 }
             }
             for import in component.description.provider_imports() {
-                if actor.link(import).is_none() {
+                if !is_linked(import) {
                     faults.push(actor.name.span, || {
                         FaultKind::Found(unlinked(name, import, "provider: NAME"))
                     });
@@ -577,7 +602,7 @@ impl Deployer {
     async fn check_link(
         &self,
         actor: &ActorName,
-        interface: &InterfacePattern,
+        link: &LinkKey,
         target: &ActorName,
         desired: &Desired,
     ) -> Result<(), DeployError> {
@@ -596,7 +621,7 @@ impl Deployer {
             .description
             .actor_imports
             .iter()
-            .filter(|import| interface.matches(&import.interface))
+            .filter(|import| link.interface.matches(&import.interface))
             .collect();
         if taken.is_empty() {
             let imports: Vec<_> = caller
@@ -606,7 +631,8 @@ impl Deployer {
                 .map(|import| import.interface.as_str())
                 .collect();
             return Err(refused(format!(
-                "{actor} imports no {interface} that an actor could answer; it imports {}",
+                "{actor} imports no {} that an actor could answer; it imports {}",
+                link.interface,
                 if imports.is_empty() {
                     "none at all".to_owned()
                 } else {
@@ -703,6 +729,14 @@ fn unlinked(actor: &str, import: &str, target: &str) -> String {
     };
     format!(
         "actor `{actor}` imports {import}, and nothing is linked to it: add `{key}: {{ {target} }}` to its links"
+    )
+}
+
+fn never_chosen(actor: &str, link: &LinkKey) -> String {
+    format!(
+        "actor `{actor}` does not import {}, so it can't choose the link {link} by its name: leave out `#{}`",
+        lattice::INTERFACE,
+        link.name()
     )
 }
 

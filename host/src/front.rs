@@ -7,9 +7,11 @@ pub mod blob_store;
 pub mod config;
 pub mod http_client;
 pub mod key_value;
+pub mod lattice;
 pub mod logging;
 pub mod messaging;
 mod operation;
+pub mod postgres;
 pub mod secrets;
 pub mod sql;
 pub mod stdio;
@@ -36,6 +38,8 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     blob_store::add_to_linker(&mut linker)?;
     secrets::add_to_linker(&mut linker)?;
     messaging::add_to_linker(&mut linker)?;
+    lattice::add_to_linker(&mut linker)?;
+    postgres::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

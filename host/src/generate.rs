@@ -84,7 +84,7 @@ pub fn manifest(
                 bucket: None,
                 shared: false,
             };
-            actor.links.insert(interface, Link::new(target));
+            actor.links.insert(interface.into(), Link::new(target));
             manifest.providers.insert(
                 default.provider.to_owned(),
                 Provider {
@@ -105,7 +105,7 @@ pub fn manifest(
         let target = LinkTarget::Http {
             allow: allow_http.to_vec(),
         };
-        actor.links.insert(interface, Link::new(target));
+        actor.links.insert(interface.into(), Link::new(target));
     }
     manifest.routes.push(Route {
         path: route.to_owned(),

@@ -20,6 +20,7 @@ use weft_observability::metrics::{Outcome, ShedReason};
 
 use crate::actor::ActorInfo;
 use crate::engine::EPOCH_TICK;
+use crate::link::{Chosen, Import, Links};
 use crate::state::{ActorIndex, ActorState, State};
 use crate::store::LogLine;
 
@@ -106,6 +107,8 @@ pub struct Call {
     pub trace: Option<TraceContext>,
     /// Its processor time.
     pub cpu: CpuAccount,
+    /// The links that it chose by name.
+    pub chosen: Chosen,
     expired: AtomicBool,
     failed: AtomicBool,
     log_bytes: AtomicU64,
@@ -188,6 +191,7 @@ impl Call {
         Self {
             id: InvocationId::next(),
             cpu: CpuAccount::new(actor.limits.cpu_time),
+            chosen: Chosen::default(),
             actor,
             state,
             at,
@@ -206,6 +210,11 @@ impl Call {
     /// The actor that it calls, with its links.
     pub fn target(&self) -> &ActorState {
         self.state.actor(self.at)
+    }
+
+    /// The links by which its calls of `import` go now.
+    pub fn links(&self, import: Import) -> &Links {
+        self.target().links.by(self.chosen.of(import))
     }
 
     /// Says that the call is about to be dropped for lateness, and not because its caller left.

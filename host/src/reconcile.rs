@@ -558,7 +558,7 @@ impl Reconciler {
                 &open,
                 &targets,
             );
-            links.denied = denied.iter().map(|link| link.interface.clone()).collect();
+            links.deny(&denied);
             let failed = |fault| Found::of(name.app_name(), format!("links of {name}"), fault);
             found.extend(faults.into_iter().map(failed));
             links.secrets = self.secrets.of_actor(record);

@@ -15,6 +15,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::engine::TABLE_ELEMENTS_MAX;
 use crate::front::http_client::HttpHooks;
 use crate::front::key_value::OpenBucket;
+use crate::front::lattice::CallTarget;
 use crate::front::stdio::Stdio;
 use crate::invocation::{Call, CpuCheck};
 
@@ -87,7 +88,10 @@ impl InstanceState {
             handle.is::<DynOutputStream>()
                 || handle.is::<DynInputStream>()
                 || handle.is::<DynPollable>()
-                || handle.is::<OpenBucket>()
+                || handle
+                    .downcast_ref::<OpenBucket>()
+                    .is_some_and(OpenBucket::outlives)
+                || handle.is::<CallTarget>()
         });
         if let Some(Wasi { stdio, .. }) = &self.wasi {
             stdio.end();

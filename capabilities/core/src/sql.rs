@@ -59,6 +59,9 @@ impl SqlValue {
 pub struct Rows {
     /// The columns' names.
     pub columns: Vec<String>,
+    /// What Postgres calls the columns' types, with `_` before that of an array's elements; empty where the backend is
+    /// another one, or another host's.
+    pub types: Vec<String>,
     /// The rows, in the order that the backend gave them.
     pub rows: Vec<Vec<SqlValue>>,
 }
@@ -235,9 +238,16 @@ impl BoundedRows {
     pub fn new(columns: Vec<String>) -> Self {
         let rows = Rows {
             columns,
-            rows: Vec::new(),
+            ..Rows::default()
         };
         Self { rows, bytes: 0 }
+    }
+
+    /// The same, with the types of the columns.
+    #[must_use]
+    pub fn with_types(mut self, types: Vec<String>) -> Self {
+        self.rows.types = types;
+        self
     }
 
     /// Counts `len` bytes of a value, before it is copied from where the backend has it.

@@ -178,7 +178,9 @@ impl Session {
             };
             return Ok(Ok(Output::Executed(Executed { rows_affected })));
         }
-        let mut rows = BoundedRows::new(columns.iter().map(|column| column.name().to_owned()).collect());
+        let types = columns.iter().map(|column| value::name(column.type_()));
+        let mut rows = BoundedRows::new(columns.iter().map(|column| column.name().to_owned()).collect())
+            .with_types(types.collect());
         while let Some(row) = stream.try_next().await? {
             let mut values = Vec::with_capacity(columns.len());
             for (n, column) in columns.iter().enumerate() {

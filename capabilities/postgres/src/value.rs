@@ -41,6 +41,16 @@ pub(crate) fn check(column: &str, of_type: &Type) -> Result<(), SqlError> {
     Err(SqlError::Syntax { message })
 }
 
+/// The name of what a type is in the end: a domain is what it is based on, and an enum is a text.
+pub(crate) fn name(of_type: &Type) -> String {
+    match of_type.kind() {
+        Kind::Domain(base) => name(base),
+        Kind::Array(element) => format!("_{}", name(element)),
+        Kind::Enum(_) => Type::TEXT.name().to_owned(),
+        _ => of_type.name().to_owned(),
+    }
+}
+
 fn is_read(of_type: &Type) -> bool {
     match of_type.kind() {
         Kind::Domain(base) => return is_read(base),

@@ -334,7 +334,7 @@ tuple!(4: A 0, B 1, C 2, D 3);
 
 /// A record, its fields in the order of the wire: the shorter names first.
 macro_rules! record {
-    ($ty:ident[$len:literal] { $($name:literal $field:ident),* }) => {
+    ($ty:ident[$len:literal] { $($name:literal $field:ident),* } $(without $kept:ident)?) => {
         impl $crate::cbor::Write for $ty {
             fn write(&self, out: &mut $crate::cbor::Writer) {
                 $crate::cbor::put(out.map($len));
@@ -358,7 +358,7 @@ macro_rules! record {
                     }
                 }
                 let missing = $crate::cbor::Unreadable("all fields of the record");
-                Ok(Self { $($field: $field.ok_or(missing)?),* })
+                Ok(Self { $($field: $field.ok_or(missing)?,)* $($kept: Default::default())? })
             }
         }
     };

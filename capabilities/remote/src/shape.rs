@@ -86,7 +86,8 @@ record!(Limit[3] { "len" len, "max" max, "what" what });
 record!(Bound[2] { "max" max, "what" what });
 record!(Violation[2] { "kind" kind, "message" message });
 record!(Page[2] { "keys" keys, "cursor" cursor });
-record!(Rows[2] { "rows" rows, "columns" columns });
+// The types are for a front that needs a connection of its own.
+record!(Rows[2] { "rows" rows, "columns" columns } without types);
 
 /// An error that came from elsewhere as text.
 #[derive(Debug, thiserror::Error)]

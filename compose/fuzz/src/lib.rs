@@ -14,8 +14,8 @@ use weft_compose::key::{self, Key};
 use weft_compose::record::{decode, encode};
 use weft_compose::units::{duration_text, parse_duration, parse_size, size_text};
 use weft_compose::{
-    ActorName, ActorRecord, AllowPattern, AppName, AppRecord, InterfacePattern, LinkRecord, Manifest,
-    ProviderName, ProviderRecord, RouteRecord, parse,
+    ActorName, ActorRecord, AllowPattern, AppName, AppRecord, InterfacePattern, LinkKey, LinkRecord,
+    Manifest, ProviderName, ProviderRecord, RouteRecord, parse,
 };
 
 /// The longest report of faults, in bytes: it is sent to whoever deploys, and logged.
@@ -82,6 +82,7 @@ pub fn texts(text: &str) {
     reads_back::<ProviderName>(text);
     reads_back::<AppName>(text);
     reads_back::<InterfacePattern>(text);
+    reads_back::<LinkKey>(text);
     reads_back::<weft_compose::SecretName>(text);
     reads_back::<weft_compose::SecretSource>(text);
     reads_back::<AllowPattern>(text);

@@ -173,7 +173,11 @@ pub(crate) static ACTOR: Object = Object {
             "Functions that may be called again after a failure, as INTERFACE.FUNCTION.",
             Shape::List(&Shape::Function),
         ),
-        optional("links", "What the actor's imports resolve to.", Shape::Links),
+        optional(
+            "links",
+            "What the actor's imports resolve to, as INTERFACE, or INTERFACE#NAME for one that it chooses by name.",
+            Shape::Links,
+        ),
         optional(
             "secrets",
             "What the actor reads as its secrets: its own names, and where each comes from.",

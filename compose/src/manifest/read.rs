@@ -6,14 +6,14 @@
 mod check;
 mod value;
 
+use std::collections::btree_map as map;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::capability::{BACKENDS, Capability, OUTSIDE, OptionValue, backend};
 use crate::fault::{Collector, FaultKind, Faults, Near, Spanned, one_of, repeated};
-use crate::interface::InterfacePattern;
 use crate::key;
 use crate::limits::Limits;
-use crate::link::check_interface;
+use crate::link::{LinkKey, check_interface};
 use crate::manifest::keys::{self, ACTOR_LINK, HTTP_LINK, LINK, MANIFEST, PROVIDER_LINK};
 use crate::manifest::read::value::Fields;
 use crate::manifest::tree::{self, Entry, Node};
@@ -142,9 +142,20 @@ impl Reader {
         }
         idempotent.sort_by(|a, b| a.value.cmp(&b.value));
         idempotent.dedup();
-        let mut links = BTreeMap::new();
+        let mut links: BTreeMap<LinkKey, Link> = BTreeMap::new();
         for entry in self.entries(fields.get("links")) {
-            links.extend(self.link(entry));
+            let Some((key, link)) = self.link(entry) else {
+                continue;
+            };
+            match links.entry(key) {
+                map::Entry::Vacant(free) => drop(free.insert(link)),
+                // `#default` says what is so without it.
+                map::Entry::Occupied(taken) => {
+                    let (key, first) = (taken.key().to_string(), taken.get().interface.span.line);
+                    self.faults
+                        .push(entry.key_span, || FaultKind::DuplicateKey { key, first });
+                }
+            }
         }
         let secrets = self.secrets(fields.get("secrets"));
         let allow_from = self.allow_from(fields.get("allowFrom"));
@@ -272,14 +283,14 @@ impl Reader {
         limits
     }
 
-    fn link(&mut self, entry: &Entry) -> Option<(InterfacePattern, Link)> {
+    fn link(&mut self, entry: &Entry) -> Option<(LinkKey, Link)> {
         let target = self.target(entry);
-        let interface = entry.key.parse::<InterfacePattern>().map_err(FaultKind::from);
-        match interface.and_then(|interface| check_interface(&interface).map(|()| interface)) {
-            Ok(interface) => {
+        let key = entry.key.parse::<LinkKey>().map_err(FaultKind::from);
+        match key.and_then(|key| check_interface(&key.interface).map(|()| key)) {
+            Ok(key) => {
                 let at = Spanned::new((), entry.key_span);
                 Some((
-                    interface,
+                    key,
                     Link {
                         interface: at,
                         target: target?,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use weft_compose::deploy::{Claims, delete_app, delete_link, place, plan, put_link, unplace};
-use weft_compose::{ActorName, Change, CurrentApp, InterfacePattern, LinkTarget, Manifest, parse};
+use weft_compose::{ActorName, Change, CurrentApp, LinkKey, LinkTarget, Manifest, parse};
 
 use crate::good::SHOP;
 
@@ -105,7 +105,7 @@ fn catalog() -> ActorName {
     "default/shop/catalog".parse().unwrap()
 }
 
-fn keyvalue() -> InterfacePattern {
+fn keyvalue() -> LinkKey {
     "wasi:keyvalue".parse().unwrap()
 }
 
@@ -267,7 +267,7 @@ fn a_declared_link_that_is_deleted_at_run_time_goes_nowhere_until_the_next_chang
 #[test]
 fn a_link_made_at_run_time_goes_when_it_is_deleted_or_with_the_next_changed_deploy() {
     let mut current = shop();
-    let store: InterfacePattern = "wasi:keyvalue/batch".parse().unwrap();
+    let store: LinkKey = "wasi:keyvalue/batch".parse().unwrap();
     let count = current.links.len();
     let made = put_link(&current, &catalog(), &store, to_scratch(), "operator").unwrap();
     apply(&mut current, &made);

@@ -181,6 +181,13 @@ fn manifests() -> impl Strategy<Value = Manifest> {
             };
             out.links
                 .insert("wasi:keyvalue".parse().unwrap(), Link::new(to_provider));
+            let spare = LinkTarget::Provider {
+                name: provider.clone(),
+                bucket: None,
+                shared: false,
+            };
+            out.links
+                .insert("wasi:keyvalue#spare".parse().unwrap(), Link::new(spare));
             out.links.insert(
                 "a:b/c@0.1.0".parse().unwrap(),
                 Link::new(LinkTarget::Actor { name: name.clone() }),

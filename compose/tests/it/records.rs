@@ -208,6 +208,11 @@ fn links_are_stored_as_ever() {
         "http://10.0.0.0/8:8080".parse().unwrap(),
     ];
     golden("link-to-http", &link(LinkTarget::Http { allow }, None));
+    let named = LinkRecord {
+        interface: "wasi:keyvalue#cache".parse().unwrap(),
+        ..link(to_goods(), None)
+    };
+    golden("link-by-name", &named);
     golden("link-removed", &link(LinkTarget::Removed, Some(to_goods())));
 }
 

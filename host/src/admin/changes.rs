@@ -15,7 +15,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_compose::capability::{Need, need};
 use weft_compose::manifest::parse;
-use weft_compose::{ActorName, AllowPattern, AppName, FaultKind, InterfacePattern, LinkTarget, ProviderName};
+use weft_compose::{
+    ActorName, AllowPattern, AppName, InterfacePattern, LinkKey, LinkTarget, ProviderName, check_provider,
+};
 
 use super::access::Sender;
 use super::names::complete;
@@ -61,7 +63,7 @@ fn default_file() -> String {
 #[serde(deny_unknown_fields)]
 pub(super) struct PutLink {
     actor: String,
-    interface: InterfacePattern,
+    interface: LinkKey,
     to: Target,
     by: Option<String>,
 }
@@ -70,7 +72,7 @@ pub(super) struct PutLink {
 #[serde(deny_unknown_fields)]
 pub(super) struct DeleteLink {
     actor: String,
-    interface: InterfacePattern,
+    interface: LinkKey,
     by: Option<String>,
 }
 
@@ -266,7 +268,7 @@ pub(super) async fn put_link(
         let deployer = &admin.status.deployer;
         let desired = deployer.progress().desired;
         let actor = complete("actor", &request.actor, desired.actors.keys())?;
-        let target = target(&desired, &actor, &request.interface, request.to)?;
+        let target = target(&desired, &actor, &request.interface.interface, request.to)?;
         let linked = deployer.put_link(&actor, &request.interface, target, &by).await;
         linked.map_err(|error| Problem::of_change(&error, ""))
     };
@@ -361,17 +363,11 @@ fn provider_named(
         None => complete("provider", name, desired.providers.keys())?,
     };
     // The plan checks this of providers in the actor's own app, as it reads no other.
-    match (need(interface), desired.providers.get(&name)) {
-        (Need::Provider(wanted), Some(record)) if record.capability != wanted => {
-            Err(Problem::refused(&FaultKind::TargetCapability {
-                interface: interface.to_string(),
-                needs: wanted.to_string(),
-                provider: name.to_string(),
-                serves: record.capability.to_string(),
-            }))
-        }
-        _ => Ok(name),
+    if let Some(record) = desired.providers.get(&name) {
+        check_provider(interface, name.as_str(), record.capability, &record.backend)
+            .map_err(|kind| Problem::refused(&kind))?;
     }
+    Ok(name)
 }
 
 fn parse_digest(text: &str) -> Result<Digest, Problem> {

@@ -372,6 +372,9 @@ fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
     let Some(ActorState { actor, links, .. }) = running(state, &link.actor) else {
         return false;
     };
+    let Some(links) = links.named(link.interface.name()) else {
+        return false;
+    };
     match &link.target {
         LinkTarget::Provider { name, .. } => {
             let key_value = links.key_value.as_ref().map(|link| &link.provider.name);
@@ -390,8 +393,8 @@ fn served(state: &Snapshot, link: &LinkRecord, all: &[LinkRecord]) -> bool {
                 .iter()
                 .enumerate()
                 .filter(|(_, import)| {
-                    link.interface.matches(&import.interface)
-                        && linked(all, &import.interface) == Some(&link.target)
+                    link.interface.interface.matches(&import.interface)
+                        && linked(all, link.interface.name(), &import.interface) == Some(&link.target)
                 });
             target.is_some()
                 && imports.all(|(import, _)| links.function(import, 0).map(Linked::callee) == target)

@@ -11,6 +11,7 @@ use wasmtime::component::types::ComponentFunc;
 use super::imports::{ActorImport, exported_functions, exported_interfaces};
 use super::inspect::{Provision, provision};
 use crate::engine::Engine;
+use crate::front::lattice;
 use crate::link::check::{signature, types};
 
 /// The form that this version writes; another one is made anew from the component.
@@ -127,6 +128,12 @@ impl Description {
             .iter()
             .filter(|import| import.provision == Provision::Link && !import.name.contains("/types@"))
             .map(|import| import.name.as_str())
+    }
+
+    /// Whether it can choose links by their names.
+    pub fn chooses_links(&self) -> bool {
+        let choice = |name: &str| name.split('@').next() == Some(lattice::INTERFACE);
+        self.imports.iter().any(|import| choice(&import.name))
     }
 
     /// Where an exported function is among all that are exported, in order: its place in

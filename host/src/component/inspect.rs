@@ -118,6 +118,15 @@ pub fn provision(name: &str) -> Provision {
         front::messaging::TYPES => {
             return served(front::messaging::VERSIONS.contains(&version), Provision::Platform);
         }
+        front::lattice::INTERFACE => {
+            return served(front::lattice::VERSIONS.contains(&version), Provision::Platform);
+        }
+        "wasmcloud:postgres/query" | "wasmcloud:postgres/prepared" => {
+            return served(front::postgres::VERSIONS.contains(&version), Provision::Link);
+        }
+        "wasmcloud:postgres/types" => {
+            return served(front::postgres::VERSIONS.contains(&version), Provision::Platform);
+        }
         "wasmcloud:secrets/store" | "wasmcloud:secrets/reveal" => {
             return served(front::secrets::VERSIONS.contains(&version), Provision::Platform);
         }

@@ -18,6 +18,7 @@ use weft_observability::metrics::Operation;
 
 use super::operation::observed;
 use crate::invocation::Call;
+use crate::link::{Import, NameIndex};
 use crate::store::InstanceState;
 
 /// The versions that are served.
@@ -27,8 +28,16 @@ type Context<'a> = StoreContextMut<'a, InstanceState>;
 type Answer<'a, T> = Box<dyn Future<Output = wasmtime::Result<(Result<T, String>,)>> + Send + 'a>;
 
 /// What a guest's `container` stands for.
-#[derive(Clone)]
 struct OpenContainer {
+    at: At,
+    /// What the guest asked for: if it chooses another link, that is a container there.
+    name: String,
+    link: NameIndex,
+}
+
+/// A container of a store.
+#[derive(Clone)]
+struct At {
     store: Arc<dyn BlobStore>,
     container: Container,
 }
@@ -102,8 +111,13 @@ fn told(error: BlobError) -> String {
 }
 
 /// A container by the name that the guest has for it.
-fn named(call: &Call, name: &str) -> Result<OpenContainer, BlobError> {
-    let links = &call.target().links;
+fn named(call: &Call, name: &str) -> Result<At, BlobError> {
+    linked(call, call.chosen.of(Import::BLOB_STORE), name)
+}
+
+/// The container that a name stands for by a link.
+fn linked(call: &Call, link: NameIndex, name: &str) -> Result<At, BlobError> {
+    let links = call.target().links.by(link);
     let Some(link) = &links.blob_store else {
         if links.denies(Capability::BlobStore) {
             return Err(BlobError::AccessDenied);
@@ -117,25 +131,45 @@ fn named(call: &Call, name: &str) -> Result<OpenContainer, BlobError> {
         Some((namespace, app)) => Container::scoped(namespace, app, name)?,
         None => Container::shared(name)?,
     };
-    Ok(OpenContainer {
+    Ok(At {
         store: link.store.clone(),
         container,
     })
 }
 
+/// A handle of a container that is there.
+fn push(
+    context: &mut Context<'_>,
+    call: &Call,
+    name: String,
+    at: At,
+) -> wasmtime::Result<Resource<OpenContainer>> {
+    let link = call.chosen.of(Import::BLOB_STORE);
+    Ok(context
+        .data_mut()
+        .table()
+        .push(OpenContainer { at, name, link })?)
+}
+
 fn object(call: &Call, id: &ObjectId) -> Result<(Arc<dyn BlobStore>, Object), BlobError> {
-    let OpenContainer { store, container } = named(call, &id.container)?;
+    let At { store, container } = named(call, &id.container)?;
     Ok((store, container.object(&id.object)?))
 }
 
-/// The container of a handle, and the call that uses it.
+/// The container of a handle, and the call that uses it. A handle is a name: if another link was chosen since, it is the
+/// container of that name there, as it was in wasmCloud.
 fn opened(
     context: &mut Context<'_>,
     handle: &Resource<OpenContainer>,
-) -> wasmtime::Result<(Arc<Call>, OpenContainer)> {
+) -> wasmtime::Result<(Arc<Call>, Result<At, BlobError>)> {
     let call = context.data().call().clone();
-    let container = context.data_mut().table().get(handle)?.clone();
-    Ok((call, container))
+    let link = call.chosen.of(Import::BLOB_CONTAINER);
+    let container = context.data_mut().table().get(handle)?;
+    let at = match container.link == link {
+        true => Ok(container.at.clone()),
+        false => linked(&call, link, &container.name),
+    };
+    Ok((call, at))
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -152,7 +186,7 @@ fn create_container<'a>(mut context: Context<'a>, (name,): (String,)) -> Answer<
         };
         Ok((
             match observed(&call, Operation::BlobCreateContainer, create).await {
-                Ok(opened) => Ok(context.data_mut().table().push(opened)?),
+                Ok(at) => Ok(push(&mut context, &call, name, at)?),
                 Err(error) => Err(told(error)),
             },
         ))
@@ -168,7 +202,7 @@ fn get_container<'a>(mut context: Context<'a>, (name,): (String,)) -> Answer<'a,
             Ok(opened)
         };
         Ok((match observed(&call, Operation::BlobContainerInfo, find).await {
-            Ok(opened) => Ok(context.data_mut().table().push(opened)?),
+            Ok(at) => Ok(push(&mut context, &call, name, at)?),
             Err(error) => Err(told(error)),
         },))
     })
@@ -213,7 +247,7 @@ fn name(
     (handle,): (Resource<OpenContainer>,),
 ) -> wasmtime::Result<(Result<String, String>,)> {
     let opened = context.data_mut().table().get(&handle)?;
-    Ok((Ok(opened.container.name().to_owned()),))
+    Ok((Ok(opened.at.container.name().to_owned()),))
 }
 
 /// A function of a container as one operation of the store.
@@ -225,8 +259,12 @@ macro_rules! of_container {
         ) -> Answer<'a, $output> {
             let opened = opened(&mut context, &handle);
             Box::new(async move {
-                let (call, $at) = opened?;
-                let result = observed(&call, Operation::$operation, async { $body }).await;
+                let (call, at) = opened?;
+                let done = async {
+                    let $at = at?;
+                    $body
+                };
+                let result = observed(&call, Operation::$operation, done).await;
                 Ok((result.map_err(told),))
             })
         }

@@ -15,6 +15,7 @@ use weft_observability::metrics::Operation;
 
 use super::operation::observed;
 use crate::invocation::Call;
+use crate::link::Import;
 
 /// Bytes of one write to a response's body. A guest asks how much it may write, and writes again.
 const CHUNK_LEN_MAX: usize = 64 << 10;
@@ -126,7 +127,7 @@ async fn send(
     mut request: Request<WasiBody>,
     options: Option<RequestOptions>,
 ) -> Result<(Response, Done), HttpError> {
-    let Some(link) = call.target().links.http.clone() else {
+    let Some(link) = call.links(Import::HTTP).http.clone() else {
         return Err(HttpError::HttpRequestDenied);
     };
     if let Some(trace) = &call.trace {

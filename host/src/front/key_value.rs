@@ -14,6 +14,7 @@ use weft_observability::metrics::Operation;
 
 use super::operation::observed;
 use crate::invocation::Call;
+use crate::link::{Import, NameIndex};
 use crate::store::InstanceState;
 
 const DRAFT: &str = "0.2.0-draft";
@@ -51,15 +52,30 @@ impl From<KeyValueError> for Error {
 }
 
 /// What a guest's `bucket` stands for.
-#[derive(Clone)]
 pub(crate) struct OpenBucket {
+    at: At,
+    /// What the guest asked for: if it chooses another link, that is a bucket there.
+    name: String,
+    link: NameIndex,
+}
+
+impl OpenBucket {
+    /// Whether it is what the same call would open in another invocation.
+    pub(crate) fn outlives(&self) -> bool {
+        self.link == NameIndex::DEFAULT
+    }
+}
+
+/// A bucket of a store.
+#[derive(Clone)]
+struct At {
     store: Arc<dyn KeyValue>,
     bucket: Bucket,
 }
 
 /// What a guest's `cas` stands for: a value as it was seen.
 struct Seen {
-    bucket: OpenBucket,
+    bucket: At,
     key: String,
     value: Option<Bytes>,
 }
@@ -146,93 +162,114 @@ fn open(
     (name,): (String,),
 ) -> wasmtime::Result<(Result<Resource<OpenBucket>, Error>,)> {
     let call = context.data().call().clone();
-    let Some(link) = &call.target().links.key_value else {
-        let error = match call.target().links.denies(Capability::KeyValue) {
-            true => Error::AccessDenied,
-            false => Error::NoSuchStore,
-        };
-        return Ok((Err(error),));
+    let link = call.chosen.of(Import::KEY_VALUE);
+    let at = match named(&call, link, &name) {
+        Ok(at) => at,
+        Err(error) => return Ok((Err(error.into()),)),
     };
-    let name = link.bucket.as_deref().unwrap_or(&name);
+    let handle = context.data_mut().table().push(OpenBucket { at, name, link })?;
+    Ok((Ok(handle),))
+}
+
+/// The bucket that a name stands for by a link.
+fn named(call: &Call, link: NameIndex, name: &str) -> Result<At, KeyValueError> {
+    let links = call.target().links.by(link);
+    let Some(link) = &links.key_value else {
+        return Err(match links.denies(Capability::KeyValue) {
+            true => KeyValueError::AccessDenied,
+            false => KeyValueError::NoSuchStore,
+        });
+    };
+    let name = link.bucket.as_deref().unwrap_or(name);
     let bucket = match &link.scope {
         Some((namespace, app)) => Bucket::scoped(namespace, app, name),
         None => Bucket::shared(name),
     };
-    if let Err(error) = bucket.prefix() {
-        return Ok((Err(error.into()),));
-    }
-    let store = link.store.clone();
-    let handle = context.data_mut().table().push(OpenBucket { store, bucket })?;
-    Ok((Ok(handle),))
+    bucket.prefix()?;
+    Ok(At {
+        store: link.store.clone(),
+        bucket,
+    })
 }
 
-/// The bucket of a handle, and the call that uses it.
+/// The bucket of a handle, and the call that uses it, of a function of `import`. A handle is a name: if another link was
+/// chosen since, it is the bucket of that name there, as it was in wasmCloud.
 fn opened(
     context: &mut Context<'_>,
     handle: &Resource<OpenBucket>,
-) -> wasmtime::Result<(Arc<Call>, OpenBucket)> {
+    import: Import,
+) -> wasmtime::Result<(Arc<Call>, Result<At, KeyValueError>)> {
     let call = context.data().call().clone();
-    let bucket = context.data_mut().table().get(handle)?.clone();
-    Ok((call, bucket))
+    let link = call.chosen.of(import);
+    let bucket = context.data_mut().table().get(handle)?;
+    let at = match bucket.link == link {
+        true => Ok(bucket.at.clone()),
+        false => named(&call, link, &bucket.name),
+    };
+    Ok((call, at))
 }
 
-/// A function of the interface as one operation of the store.
+/// A function of an interface as one operation of the store.
 macro_rules! operation {
-    ($name:ident, $operation:ident, ($($argument:ident: $type:ty),*) -> $output:ty, |$at:ident| $body:expr) => {
+    ($import:ident, $name:ident, $operation:ident, ($($argument:ident: $type:ty),*) -> $output:ty, |$at:ident| $body:expr) => {
         fn $name<'a>(
             mut context: Context<'a>,
             (handle, $($argument),*): (Resource<OpenBucket>, $($type),*),
         ) -> Answer<'a, $output> {
-            let opened = opened(&mut context, &handle);
+            let opened = opened(&mut context, &handle, Import::$import);
             Box::new(async move {
-                let (call, $at) = opened?;
-                let result = observed(&call, Operation::$operation, async { $body }).await;
+                let (call, at) = opened?;
+                let done = async {
+                    let $at = at?;
+                    $body
+                };
+                let result = observed(&call, Operation::$operation, done).await;
                 Ok((result.map_err(Error::from),))
             })
         }
     };
 }
 
-operation!(get, KeyValueGet, (key: String) -> Option<Vec<u8>>, |at| {
+operation!(KEY_VALUE, get, KeyValueGet, (key: String) -> Option<Vec<u8>>, |at| {
     Ok::<_, KeyValueError>(at.store.get(&at.bucket, &key).await?.map(Vec::from))
 });
-operation!(set, KeyValueSet, (key: String, value: Vec<u8>) -> (), |at| {
+operation!(KEY_VALUE, set, KeyValueSet, (key: String, value: Vec<u8>) -> (), |at| {
     at.store.set(&at.bucket, &key, value.into()).await
 });
-operation!(delete, KeyValueDelete, (key: String) -> (), |at| at.store.delete(&at.bucket, &key).await);
-operation!(exists, KeyValueExists, (key: String) -> bool, |at| at.store.exists(&at.bucket, &key).await);
-operation!(list_named, KeyValueListKeys, (cursor: Option<String>) -> NamedPage, |at| {
+operation!(KEY_VALUE, delete, KeyValueDelete, (key: String) -> (), |at| at.store.delete(&at.bucket, &key).await);
+operation!(KEY_VALUE, exists, KeyValueExists, (key: String) -> bool, |at| at.store.exists(&at.bucket, &key).await);
+operation!(KEY_VALUE, list_named, KeyValueListKeys, (cursor: Option<String>) -> NamedPage, |at| {
     let Page { keys, cursor } = at.store.list_keys(&at.bucket, cursor.as_deref(), PAGE_LEN).await?;
     Ok::<_, KeyValueError>(NamedPage { keys, cursor })
 });
-operation!(list_numbered, KeyValueListKeys, (cursor: Option<u64>) -> NumberedPage, |at| {
+operation!(KEY_VALUE, list_numbered, KeyValueListKeys, (cursor: Option<u64>) -> NumberedPage, |at| {
     numbered_page(&at, cursor.unwrap_or(0)).await
 });
-operation!(increment_signed, KeyValueIncrement, (key: String, delta: i64) -> i64, |at| {
+operation!(KEY_VALUE_ATOMICS, increment_signed, KeyValueIncrement, (key: String, delta: i64) -> i64, |at| {
     at.store.increment(&at.bucket, &key, delta).await
 });
-operation!(increment_unsigned, KeyValueIncrement, (key: String, delta: u64) -> u64, |at| {
+operation!(KEY_VALUE_ATOMICS, increment_unsigned, KeyValueIncrement, (key: String, delta: u64) -> u64, |at| {
     let out_of_range = || KeyValueError::OutOfRange { key: key.clone() };
     let delta = i64::try_from(delta).map_err(|_| out_of_range())?;
     let sum = at.store.increment(&at.bucket, &key, delta).await?;
     u64::try_from(sum).map_err(|_| out_of_range())
 });
-operation!(get_many, KeyValueGetMany, (keys: Vec<String>) -> Vec<Option<(String, Vec<u8>)>>, |at| {
+operation!(KEY_VALUE_BATCH, get_many, KeyValueGetMany, (keys: Vec<String>) -> Vec<Option<(String, Vec<u8>)>>, |at| {
     let values = at.store.get_many(&at.bucket, &keys).await?;
     let pairs = std::iter::zip(keys.iter(), values);
     Ok::<_, KeyValueError>(pairs.map(|(key, value)| Some((key.clone(), Vec::from(value?)))).collect())
 });
-operation!(set_many, KeyValueSetMany, (entries: Vec<(String, Vec<u8>)>) -> (), |at| {
+operation!(KEY_VALUE_BATCH, set_many, KeyValueSetMany, (entries: Vec<(String, Vec<u8>)>) -> (), |at| {
     let entries = entries.into_iter().map(|(key, value)| (key, value.into())).collect();
     at.store.set_many(&at.bucket, entries).await
 });
-operation!(delete_many, KeyValueDeleteMany, (keys: Vec<String>) -> (), |at| {
+operation!(KEY_VALUE_BATCH, delete_many, KeyValueDeleteMany, (keys: Vec<String>) -> (), |at| {
     at.store.delete_many(&at.bucket, &keys).await
 });
 
 /// The page at a number of pages from the start. Keys that come or go in between shift what follows, as the number
 /// says nothing of keys; the later draft has no such gap.
-async fn numbered_page(at: &OpenBucket, number: u64) -> Result<NumberedPage, KeyValueError> {
+async fn numbered_page(at: &At, number: u64) -> Result<NumberedPage, KeyValueError> {
     if number >= PAGES_MAX {
         return Err(KeyValueError::Unavailable(format!(
             "numbered pages end after {PAGES_MAX}; use wasi:keyvalue@{DRAFT2}, whose cursor is the last key"
@@ -269,17 +306,16 @@ fn see<'a>(
     mut context: Context<'a>,
     (handle, key): (Resource<OpenBucket>, String),
 ) -> Answer<'a, Resource<Seen>> {
-    let opened = opened(&mut context, &handle);
+    let opened = opened(&mut context, &handle, Import::KEY_VALUE_ATOMICS);
     Box::new(async move {
-        let (call, bucket) = opened?;
-        let read = observed(
-            &call,
-            Operation::KeyValueGet,
-            bucket.store.get(&bucket.bucket, &key),
-        )
-        .await;
-        Ok((match read {
-            Ok(value) => Ok(context.data_mut().table().push(Seen { bucket, key, value })?),
+        let (call, at) = opened?;
+        let read = async {
+            let bucket = at?;
+            let value = bucket.store.get(&bucket.bucket, &key).await?;
+            Ok::<_, KeyValueError>((bucket, value))
+        };
+        Ok((match observed(&call, Operation::KeyValueGet, read).await {
+            Ok((bucket, value)) => Ok(context.data_mut().table().push(Seen { bucket, key, value })?),
             Err(error) => Err(error.into()),
         },))
     })

@@ -16,7 +16,7 @@ use weft_observability::metrics::Operation;
 use super::operation::observed;
 use crate::call::remote::wire_trace;
 use crate::invocation::Call;
-use crate::link::MessagingLink;
+use crate::link::{Import, MessagingLink};
 use crate::store::InstanceState;
 
 /// What an actor imports to say something.
@@ -110,7 +110,7 @@ fn request<'a>(
 }
 
 fn linked(call: &Arc<Call>) -> Result<&MessagingLink, String> {
-    let links = &call.target().links;
+    let links = call.links(Import::MESSAGING);
     links
         .messaging
         .as_ref()

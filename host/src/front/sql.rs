@@ -13,6 +13,7 @@ use weft_observability::metrics::Operation;
 
 use super::operation::observed;
 use crate::invocation::Call;
+use crate::link::Import;
 use crate::store::InstanceState;
 
 /// The interfaces' versions that are served.
@@ -122,7 +123,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Res
 /// The database that the running actor is linked to.
 fn linked(context: &Context<'_>) -> (Arc<Call>, Result<Arc<dyn Sql>, SqlError>) {
     let call = context.data().call().clone();
-    let links = &call.target().links;
+    let links = call.links(Import::SQL);
     let database = links.sql.as_ref().map(|link| link.database.clone());
     let database = database.ok_or_else(|| match links.denies(Capability::Sql) {
         true => SqlError::Denied {

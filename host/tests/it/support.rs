@@ -27,6 +27,7 @@ pub(crate) mod guests {
     pub(crate) const BLOB: &str = "blob";
     pub(crate) const CALLEE: &str = "callee";
     pub(crate) const CALLER: &str = "caller";
+    pub(crate) const CHOOSER: &str = "chooser";
     pub(crate) const CONFIG: &str = "config";
     pub(crate) const ECHO: &str = "echo";
     pub(crate) const FAULT: &str = "fault";
@@ -40,6 +41,7 @@ pub(crate) mod guests {
     pub(crate) const LOGGER: &str = "logger";
     pub(crate) const MEMO: &str = "memo";
     pub(crate) const MESSENGER: &str = "messenger";
+    pub(crate) const POSTGRES: &str = "postgres";
     pub(crate) const REPLY: &str = "reply";
     pub(crate) const SECRET: &str = "secret";
     pub(crate) const SQL: &str = "sql";

@@ -21,7 +21,7 @@ impl Reader {
         let (namespace, app) = (self.namespace.clone(), self.app.clone());
         let own = |name: AppName| name.namespace() == namespace && name.app() == app;
         for (
-            interface,
+            key,
             Link {
                 interface: at,
                 target,
@@ -35,11 +35,13 @@ impl Reader {
                 }
                 LinkTarget::Provider { name, .. } if own(name.app_name()) => {
                     self.known_provider(name.name(), target.span);
-                    serves = providers.get(name.name()).map(|provider| provider.capability);
+                    serves = providers
+                        .get(name.name())
+                        .map(|provider| (provider.capability, provider.backend.value.as_str()));
                 }
                 _ => {}
             }
-            if let Err(kind) = check_target(interface, &target.value, serves) {
+            if let Err(kind) = check_target(&key.interface, &target.value, serves) {
                 self.faults.push(at.span, || kind);
             }
         }

@@ -8,13 +8,13 @@ use weft_capabilities::{BlobError, Listing};
 use weft_observability::metrics::Operation;
 
 use super::value::TOO_MANY;
-use super::{Answer, Context, OpenContainer, drop_of, opened, told};
+use super::{Answer, At, Context, OpenContainer, drop_of, opened, told};
 use crate::front::operation::observed;
 use crate::store::{BlobBody, InstanceState};
 
 /// What a guest's `stream-object-names` stands for.
 pub(super) struct ObjectNames {
-    at: OpenContainer,
+    at: At,
     /// Of the pages that were read, those that the guest was not given.
     names: VecDeque<String>,
     /// Where the next page begins; `None` after the last.
@@ -86,18 +86,20 @@ fn list_objects<'a>(
         let Some(counted) = context.data_mut().blob_body() else {
             return Ok((Err(TOO_MANY.to_owned()),));
         };
-        let mut names = ObjectNames {
-            at,
-            names: VecDeque::new(),
-            next: Some(None),
-            _counted: counted,
+        let list = async {
+            let mut names = ObjectNames {
+                at: at?,
+                names: VecDeque::new(),
+                next: Some(None),
+                _counted: counted,
+            };
+            names.fill().await?;
+            Ok::<_, BlobError>(names)
         };
-        Ok((
-            match observed(&call, Operation::BlobListObjects, names.fill()).await {
-                Ok(()) => Ok(context.data_mut().table().push(names)?),
-                Err(error) => Err(told(error)),
-            },
-        ))
+        Ok((match observed(&call, Operation::BlobListObjects, list).await {
+            Ok(names) => Ok(context.data_mut().table().push(names)?),
+            Err(error) => Err(told(error)),
+        },))
     })
 }
 

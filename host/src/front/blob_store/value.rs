@@ -19,6 +19,7 @@ use weft_observability::metrics::{ActorMetrics, ObjectBytes, Operation};
 
 use super::{Answer, Context, OpenContainer, drop_of, opened, told};
 use crate::front::operation::observed;
+use crate::link::Import;
 use crate::store::{BlobBody, InstanceState};
 
 /// Bytes that a guest may write at once.
@@ -131,6 +132,16 @@ fn unlinked() -> BlobError {
 }
 
 impl Outgoing {
+    /// Goes to `store`, which is another one if a link was chosen by name since it was made.
+    fn go_to(&mut self, store: &Arc<dyn BlobStore>) -> Result<(), String> {
+        let is_there = self.store.as_ref().is_some_and(|own| Arc::ptr_eq(own, store));
+        if !is_there && !matches!(self.written, Written::Nothing) {
+            return Err("the value was begun by another link: choose the link before it is made".to_owned());
+        }
+        self.store = Some(store.clone());
+        Ok(())
+    }
+
     fn write(&mut self, chunk: Bytes) {
         self.metrics.object_bytes(ObjectBytes::Written, chunk.len());
         let writing = match mem::replace(&mut self.written, Written::Nothing) {
@@ -224,10 +235,11 @@ impl OutputStream for OutgoingBody {
 
 fn new_outgoing_value(mut context: Context<'_>, (): ()) -> wasmtime::Result<(Resource<OutgoingValue>,)> {
     let call = context.data().call();
-    let links = &call.target().links;
+    // Where it goes is said by a container, mostly before anything is written.
+    let link = call.links(Import::BLOB_CONTAINER).blob_store.as_ref();
     let value = Outgoing {
         metrics: call.actor.metrics.clone(),
-        store: links.blob_store.as_ref().map(|link| link.store.clone()),
+        store: link.map(|link| link.store.clone()),
         to: None,
         written: Written::Nothing,
         stream: Stream::NotGiven,
@@ -265,18 +277,23 @@ pub(super) fn write_data<'a>(
     Box::new(async move {
         let (call, at) = opened?;
         let value = context.data_mut().table().get(&value)?.clone();
-        let is_whole = match at.container.object(&name) {
+        let to = at.and_then(|at| Ok((at.container.object(&name)?, at)));
+        let (object, at) = match to {
+            Ok(to) => to,
             Err(error) => return Ok((Err(told(error)),)),
-            Ok(object) => {
-                let mut value = value.lock();
-                if value.to.as_ref().is_some_and(|to| *to != object) {
-                    return Ok((Err(
-                        "the value goes to another object: make one for each".to_owned()
-                    ),));
-                }
-                value.to = Some(object);
-                matches!(value.stream, Stream::Dropped)
+        };
+        let is_whole = {
+            let mut value = value.lock();
+            if value.to.as_ref().is_some_and(|to| *to != object) {
+                return Ok((Err(
+                    "the value goes to another object: make one for each".to_owned()
+                ),));
             }
+            if let Err(reason) = value.go_to(&at.store) {
+                return Ok((Err(reason),));
+            }
+            value.to = Some(object);
+            matches!(value.stream, Stream::Dropped)
         };
         if !is_whole {
             // It is not told where it fails before its body comes; that there is no such container may be told now.
@@ -322,6 +339,7 @@ pub(super) fn get_data<'a>(
             return Ok((Err(TOO_MANY.to_owned()),));
         };
         let read = async {
+            let at = at?;
             // The guest's end is included.
             at.store
                 .read(&at.container.object(&name)?, start..end.saturating_add(1))
