@@ -245,11 +245,23 @@ impl Client {
     ///
     /// # Errors
     /// Why there are no results, and whether it may have run all the same.
-    pub async fn call(&self, targets: &Targets, mut call: Call) -> Result<Answer, Failure> {
+    pub async fn call(&self, targets: &Targets, call: Call) -> Result<Answer, Failure> {
+        self.call_as(targets, call, InvocationId::random()).await
+    }
+
+    /// The same for a call that has an id already, as it is passed on: whoever runs it drops a repeat.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn call_as(
+        &self,
+        targets: &Targets,
+        mut call: Call,
+        id: InvocationId,
+    ) -> Result<Answer, Failure> {
         let shared = &self.0.shared;
         shared.counters.calls.fetch_add(1, Relaxed);
         shared.budget.called();
-        let id = InvocationId::random();
         let mut tried = Vec::new();
         let mut last: Option<Failure> = None;
         let stream = call.stream.take();

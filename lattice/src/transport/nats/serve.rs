@@ -78,7 +78,13 @@ async fn run(
                 Some(_) = running.join_next() => continue,
                 request = requests.next() => request,
             };
-            let Some(Message { reply, payload, .. }) = request else {
+            let Some(Message {
+                subject,
+                reply,
+                payload,
+                ..
+            }) = request
+            else {
                 break;
             };
             let Some(reply) = reply.filter(|reply| reply.starts_with(INBOX)) else {
@@ -86,10 +92,12 @@ async fn run(
                 continue;
             };
             if running.len() >= serving.concurrency {
-                answers.give(reply, handler.shed(payload)).await;
+                answers
+                    .give(reply, handler.shed_on(subject.as_str(), payload))
+                    .await;
                 continue;
             }
-            let mut handled = handler.handle(payload);
+            let mut handled = handler.handle_on(subject.as_str(), payload);
             match poll_once(&mut handled).await {
                 Poll::Ready(answer) => answers.give(reply, answer).await,
                 Poll::Pending => {
