@@ -20,7 +20,7 @@ use crate::link::{LinkKey, check_target};
 use crate::manifest::Manifest;
 use crate::name::{ActorName, AppName};
 use crate::record::{
-    ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RecordError,
+    ActorRecord, AppRecord, Before, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RecordError,
     RouteRecord, SubscriptionRecord, VERSION, decode, encode,
 };
 
@@ -252,6 +252,7 @@ pub fn plan(
     let mut change = Change::default();
     let before = current.app.as_ref();
     let revision = before.map_or(0, |app| app.record.revision) + 1;
+    let replaced = replaced(current, &actors);
     merge(&current.actors, actors, revision, &mut change);
     merge(
         &current.providers,
@@ -293,6 +294,7 @@ pub fn plan(
         manifest: digest,
         by: by.to_owned(),
         at: at.to_owned(),
+        before: replaced,
     };
     change.put(&key::app(&current.name), before.map(|app| app.revision), &app);
     let sign = if before.is_some() {
@@ -307,6 +309,23 @@ pub fn plan(
     );
     change.summary.push(line.0, line.1, line.2);
     Ok(change)
+}
+
+/// The last revision that ran other components than `actors` do.
+fn replaced(current: &CurrentApp, actors: &BTreeMap<String, ActorRecord>) -> Option<Before> {
+    fn components<'r>(actors: impl Iterator<Item = &'r ActorRecord>) -> BTreeMap<String, String> {
+        let named = actors.map(|actor| (actor.name.name().to_owned(), actor.component.clone()));
+        named.collect()
+    }
+    let app = &current.app.as_ref()?.record;
+    let was = components(current.actors.values().map(|stored| &stored.record));
+    match was == components(actors.values()) {
+        true => app.before.clone(),
+        false => Some(Before {
+            revision: app.revision,
+            components: was,
+        }),
+    }
 }
 
 /// Links an import of an actor to another target, until the app's next changed deploy. One that moves to another provider

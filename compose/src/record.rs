@@ -75,6 +75,18 @@ pub struct AppRecord {
     pub by: String,
     /// When, as in RFC 3339.
     pub at: String,
+    /// The last revision that ran other components.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+}
+
+/// A revision of an app that another took the place of. Its components are kept, so that it can be deployed again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// Which.
+    pub revision: u64,
+    /// The component of each of its actors, by the actor's own name.
+    pub components: BTreeMap<String, String>,
 }
 
 /// An actor of an app.

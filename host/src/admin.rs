@@ -17,8 +17,10 @@ mod names;
 mod placements;
 mod problem;
 mod quotas;
+pub mod scope;
 mod secrets;
 mod server;
+mod uploads;
 mod views;
 
 use std::io;
@@ -44,6 +46,7 @@ use weft_observability::init::{PROMETHEUS_CONTENT_TYPE, Scraper};
 use self::access::{Guard, authorize};
 use self::problem::Problem;
 use self::server::Listener;
+use self::uploads::Uploads;
 use crate::admission::Places;
 use crate::data::DataDir;
 use crate::deploy::Deployer;
@@ -170,13 +173,19 @@ pub fn serve_admin(
     shutdown: &Shutdown,
 ) -> Result<Api, AdminError> {
     let mesh = status.mesh.clone();
+    let uploads = Uploads::default();
+    shutdown
+        .servers
+        .spawn(uploads.clone().sweep(shutdown.end.clone()));
     let router = router().with_state(Admin {
         status,
+        uploads,
         logs,
         shutdown: shutdown.clone(),
         pushes: Arc::new(Semaphore::new(changes::PUSHES_MAX)),
     });
     let router = router.layer(middleware::from_fn_with_state(mesh, lattice::pass_on));
+    let router = router.layer(middleware::from_fn(scope::check));
 
     let socket = data.admin_socket();
     let failed = |act| {
@@ -212,6 +221,7 @@ struct Admin {
     logs: LogBuffer,
     shutdown: Shutdown,
     pushes: Arc<Semaphore>,
+    uploads: Uploads,
 }
 
 impl Admin {

@@ -172,7 +172,7 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Deploy an app on the running host, by its manifest.
     Deploy(deploy::Deploy),
-    /// List what is deployed on the running host: apps, actors, providers, links, hosts, conditions.
+    /// List what is deployed on the running host: apps, actors, providers, links, hosts, artifacts, conditions.
     Get(get::Get),
     /// Call an exported function of an actor on the running host.
     Call(call::CallArgs),

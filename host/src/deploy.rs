@@ -740,9 +740,19 @@ fn never_chosen(actor: &str, link: &LinkKey) -> String {
     )
 }
 
-/// Who runs which component.
+/// Who needs which component: the actors that run it, and the revision that an app had before, to which it may have to go
+/// back.
 fn pins(desired: &Desired) -> Pins {
     let mut pins = Pins::new();
+    for (app, record) in &desired.apps {
+        let Some(before) = &record.before else { continue };
+        for (actor, component) in &before.components {
+            if let Ok(digest) = component.parse() {
+                let name = format!("{app}/{actor} (revision {})", before.revision);
+                pins.entry(digest).or_default().push(name);
+            }
+        }
+    }
     for (name, actor) in &desired.actors {
         if let Ok(digest) = actor.component.parse() {
             pins.entry(digest).or_default().push(name.to_string());

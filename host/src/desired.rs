@@ -139,6 +139,36 @@ impl Desired {
         }
     }
 
+    /// What of it is in one namespace.
+    pub fn of_namespace(&self, namespace: &str) -> Self {
+        fn of<N: Ord + Clone, R: Clone>(
+            records: &BTreeMap<N, R>,
+            is_in: impl Fn(&N, &R) -> bool,
+        ) -> BTreeMap<N, R> {
+            let those = records.iter().filter(|(name, record)| is_in(name, record));
+            those
+                .map(|(name, record)| (name.clone(), record.clone()))
+                .collect()
+        }
+        Self {
+            index: self.index,
+            apps: of(&self.apps, |name, _| name.namespace() == namespace),
+            actors: of(&self.actors, |name, _| name.namespace() == namespace),
+            providers: of(&self.providers, |name, _| name.namespace() == namespace),
+            links: of(&self.links, |name, _| name.namespace() == namespace),
+            routes: of(&self.routes, |_, route| route.app.namespace() == namespace),
+            subscriptions: of(&self.subscriptions, |_, record| {
+                record.actor.namespace() == namespace
+            }),
+            placements: of(&self.placements, |name, _| name.namespace() == namespace),
+            secrets: of(&self.secrets, |name, _| name.namespace() == namespace),
+            moves: of(&self.moves, |name, _| name.namespace() == namespace),
+            quotas: of(&self.quotas, |name, _| name == namespace),
+            // Of what can't be read it is not known whose it is.
+            unreadable: BTreeMap::new(),
+        }
+    }
+
     /// Whether an actor is to run on `host`.
     pub fn is_placed(&self, actor: &ActorName, host: &HostName) -> bool {
         self.placements

@@ -2,11 +2,13 @@
 //!
 //! Owns the connections, who the others are as this host sees them, and how they are called. A host without a
 //! connection goes on with what it has: local HTTP, local calls, the records that it took last. It must not know what
-//! actors do; [`service`] is what this host does for the others, [`http`] how requests cross, [`group`] who runs what.
+//! actors do; [`service`] is what this host does for the others, [`http`] how requests cross, [`group`] who runs what, `doors` what
+//! clients get that are no hosts.
 
 mod artifacts;
 mod copies;
 mod details;
+mod doors;
 pub mod group;
 pub mod http;
 mod join;
@@ -16,7 +18,7 @@ pub mod service;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -24,6 +26,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use weft_compose::{HostName, ProviderName};
 use weft_lattice::envelope::Standing;
 use weft_lattice::rpc::Place;
+use weft_lattice::transport::PAYLOAD_LEN_MAX;
 use weft_remote::LatticeMessaging;
 
 pub use self::artifacts::FromOthers;
@@ -62,6 +65,10 @@ pub struct Mesh {
     controller: Mutex<Option<Arc<Group>>>,
     /// Components that are deployed and on no second host, as far as this one knows.
     single_copies: AtomicU64,
+    /// Calls of clients that this host took.
+    fronts: Answered,
+    /// Requests of tools that it took.
+    tools: Answered,
     /// Why there is no connection.
     fault: Mutex<Option<String>>,
     /// What was amiss when it was looked at last, and since when, in seconds since 1970.
@@ -82,6 +89,8 @@ impl Mesh {
             members: ArcSwap::default(),
             controller: Mutex::default(),
             single_copies: AtomicU64::new(0),
+            fronts: Answered::default(),
+            tools: Answered::default(),
             fault: Mutex::default(),
             amiss: Mutex::default(),
             keeper: Mutex::default(),
@@ -175,10 +184,31 @@ impl Mesh {
         LatticeMessaging::new(connection, self.settings.subjects.clone(), parts)
     }
 
+    /// The longest message that goes, in bytes.
+    fn message_len_max(&self) -> usize {
+        let joined = self.joined.load_full();
+        joined.map_or(PAYLOAD_LEN_MAX, |joined| joined.client().payload_len_max())
+    }
+
     /// This run's address, once it has joined.
     pub fn address(&self) -> Option<String> {
         let joined = self.joined.load_full()?;
         Some(joined.address.to_string())
+    }
+}
+
+/// How many were answered, and how many not.
+#[derive(Default)]
+struct Answered([AtomicU64; 2]);
+
+impl Answered {
+    fn count(&self, ok: bool) {
+        self.0[usize::from(!ok)].fetch_add(1, Relaxed);
+    }
+
+    fn report(&self) -> [(&'static str, u64); 2] {
+        let [ok, failed] = &self.0;
+        [("ok", ok.load(Relaxed)), ("failed", failed.load(Relaxed))]
     }
 }
 

@@ -78,6 +78,22 @@ pub struct Invocation {
     pub from: Option<Address>,
     /// The stream that goes with the call, to be taken or left.
     pub stream: Option<Offer>,
+    /// By which way it came.
+    pub door: Door,
+}
+
+/// By which way a call came: what is said on the subjects of hosts is said by hosts, which trust each other; on the others
+/// by whoever has the right to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// A subject of this host, or one of its own choice.
+    Host,
+    /// [`Subjects::fronts`](crate::subject::Subjects::fronts): a client calls the actor that the subject names.
+    Front,
+    /// [`Subjects::apis`](crate::subject::Subjects::apis): a tool reads the state of the namespace that the subject names.
+    ApiRead,
+    /// The same, and it writes.
+    ApiWrite,
 }
 
 impl Failure {

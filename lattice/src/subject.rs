@@ -82,6 +82,17 @@ impl Subjects {
         self.subject(&["front", namespace, app, actor])
     }
 
+    /// All such calls, to listen on.
+    pub fn fronts(&self) -> Subject {
+        Subject(format!("weft.{}.front.*.*.*", self.lattice).into())
+    }
+
+    /// Whom `subject` of [`Subjects::fronts`] names, as `namespace/app/actor`.
+    pub fn front_target(&self, subject: &str) -> Option<String> {
+        let names = self.rest(subject, "front.")?;
+        (names.split('.').count() == 3).then(|| names.replace('.', "/"))
+    }
+
     /// Calls to the outside provider `namespace/app/name`, whichever of its runs takes them.
     pub fn provider(&self, namespace: &str, app: &str, name: &str) -> Result<Subject, SubjectError> {
         self.subject(&["p", namespace, app, name])
@@ -106,6 +117,21 @@ impl Subjects {
     /// Requests that write the desired state of `namespace`.
     pub fn api_write(&self, namespace: &str) -> Result<Subject, SubjectError> {
         self.subject(&["api", "write", namespace])
+    }
+
+    /// Requests that read the state of a namespace, whichever, to listen on; with `writes` those that write it.
+    pub fn apis(&self, writes: bool) -> Subject {
+        Subject(format!("weft.{}.{}*", self.lattice, api(writes)).into())
+    }
+
+    /// The namespace of `subject`, one of [`Subjects::apis`].
+    pub fn api_namespace<'s>(&self, subject: &'s str, writes: bool) -> Option<&'s str> {
+        self.rest(subject, api(writes)).filter(|name| check(name).is_ok())
+    }
+
+    /// Asks who has the control store.
+    pub fn controller(&self) -> Subject {
+        Subject(format!("weft.{}.api.controller", self.lattice).into())
     }
 
     /// Messages between voters, to `node`.
@@ -135,6 +161,12 @@ impl Subjects {
         }
     }
 
+    /// What comes after the lattice's name and `kind`.
+    fn rest<'s>(&self, subject: &'s str, kind: &str) -> Option<&'s str> {
+        let rest = subject.strip_prefix("weft.")?.strip_prefix(&*self.lattice)?;
+        rest.strip_prefix('.')?.strip_prefix(kind)
+    }
+
     fn subject(&self, tokens: &[&str]) -> Result<Subject, SubjectError> {
         let mut text = format!("weft.{}", self.lattice);
         for token in tokens {
@@ -144,6 +176,10 @@ impl Subjects {
         }
         Ok(Subject(text.into()))
     }
+}
+
+fn api(writes: bool) -> &'static str {
+    if writes { "api.write." } else { "api.read." }
 }
 
 fn check(token: &str) -> Result<(), SubjectError> {
@@ -211,6 +247,19 @@ impl Subject {
         self.0.ends_with(".*")
     }
 
+    /// Whether `other` is this one, or one of those that it stands for.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let (mut own, mut others) = (self.0.split('.'), other.0.split('.'));
+        loop {
+            match (own.next(), others.next()) {
+                (None, None) => return true,
+                (Some("*"), Some(_)) => {}
+                (Some(a), Some(b)) if a == b => {}
+                _ => return false,
+            }
+        }
+    }
+
     /// An inbox, of which the transport checks the form.
     pub(crate) fn of_inbox(text: &str) -> Self {
         Self(text.into())
@@ -273,6 +322,10 @@ mod tests {
             ),
             (of.api_read("default"), "weft.prod.api.read.default"),
             (of.api_write("default"), "weft.prod.api.write.default"),
+            (Ok(of.fronts()), "weft.prod.front.*.*.*"),
+            (Ok(of.apis(false)), "weft.prod.api.read.*"),
+            (Ok(of.apis(true)), "weft.prod.api.write.*"),
+            (Ok(of.controller()), "weft.prod.api.controller"),
             (of.raft("1"), "weft.prod.raft.1"),
             (of.artifact("h1"), "weft.prod.h.h1.artifact"),
         ] {
@@ -286,6 +339,32 @@ mod tests {
         let wide = of.heartbeat("eu", "h1").unwrap().wide();
         assert_eq!(wide, Some(of.heartbeats("eu").unwrap()));
         assert_eq!(of.views().wide(), None);
+    }
+
+    #[test]
+    fn a_subject_of_many_covers_each_of_them_and_tells_which_it_was() {
+        let of = Subjects::new("prod").unwrap();
+        let catalog = of.front("default", "shop", "catalog").unwrap();
+        assert!(of.fronts().covers(&catalog));
+        assert!(catalog.covers(&catalog));
+        assert_eq!(
+            of.front_target(catalog.as_str()).as_deref(),
+            Some("default/shop/catalog")
+        );
+        let read = of.api_read("default").unwrap();
+        assert!(of.apis(false).covers(&read));
+        assert_eq!(of.api_namespace(read.as_str(), false), Some("default"));
+        assert_eq!(of.api_namespace(read.as_str(), true), None);
+        for other in [of.controller(), of.raft("1").unwrap(), of.views()] {
+            assert!(
+                !of.fronts().covers(&other) && !of.apis(false).covers(&other),
+                "{other}"
+            );
+            assert_eq!(of.front_target(other.as_str()), None);
+            assert_eq!(of.api_namespace(other.as_str(), false), None);
+        }
+        let elsewhere = Subjects::new("prod2").unwrap();
+        assert_eq!(elsewhere.front_target(catalog.as_str()), None);
     }
 
     #[test]

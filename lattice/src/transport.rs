@@ -92,6 +92,16 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers a request that comes when [`Serving::concurrency`] others run: at once, and with an error that says
     /// that it did not start.
     fn shed(&self, request: Bytes) -> Option<Bytes>;
+
+    /// As [`Handler::handle`], where what is served stands for many subjects: `subject` is the one that it came on.
+    fn handle_on(&self, _subject: &str, request: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        self.handle(request)
+    }
+
+    /// As [`Handler::shed`], in the same way.
+    fn shed_on(&self, _subject: &str, request: Bytes) -> Option<Bytes> {
+        self.shed(request)
+    }
 }
 
 /// How a subject is served.
@@ -113,8 +123,8 @@ pub trait Transport: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>>;
 
-    /// Serves `subject` until what is returned is dropped; several who serve one share its requests. When it returns,
-    /// requests come.
+    /// Serves `subject`, which may be one that stands for many, until what is returned is dropped; several who serve one
+    /// share its requests. When it returns, requests come.
     ///
     /// After that no new request comes, and one that is on its way may be lost: who wants to lose none first says so
     /// to its callers. Those that run go on to their end.

@@ -224,6 +224,10 @@ pub const WEFT_ARTIFACT_FETCHES: &str = "weft.artifact.fetches";
 pub const WEFT_ARTIFACT_SENT: &str = "weft.artifact.sent";
 /// Components that no second host has.
 pub const WEFT_ARTIFACT_SINGLE: &str = "weft.artifact.single";
+/// Calls of clients that see no hosts.
+pub const WEFT_FRONT_CALLS: &str = "weft.front.calls";
+/// Requests of tools that are fenced to a namespace.
+pub const WEFT_FRONT_REQUESTS: &str = "weft.front.requests";
 
 /// Every metric. A test checks that each is emitted, and another that each is in README.md.
 pub const METRICS: &[&str] = &[
@@ -296,4 +300,6 @@ pub const METRICS: &[&str] = &[
     WEFT_ARTIFACT_FETCHES,
     WEFT_ARTIFACT_SENT,
     WEFT_ARTIFACT_SINGLE,
+    WEFT_FRONT_CALLS,
+    WEFT_FRONT_REQUESTS,
 ];

@@ -129,6 +129,27 @@ fn a_first_deploy_writes_everything_and_tells_it() {
 }
 
 #[test]
+fn the_last_revision_that_ran_other_components_is_remembered() {
+    let mut current = shop();
+    let before = |current: &CurrentApp| {
+        let before = current.app.as_ref().unwrap().record.before.clone();
+        before.map(|before| (before.revision, before.components["catalog"].clone()))
+    };
+    assert_eq!(before(&current), None);
+    deploy(&mut current, SHOP, "sha256:2");
+    assert_eq!(before(&current), Some((1, "sha256:1".to_owned())));
+    // What runs the same is nothing to go back from.
+    deploy(
+        &mut current,
+        &SHOP.replacen("A small shop.", "Another one.", 1),
+        "sha256:2",
+    );
+    assert_eq!(before(&current), Some((1, "sha256:1".to_owned())));
+    deploy(&mut current, SHOP, "sha256:1");
+    assert_eq!(before(&current), Some((3, "sha256:2".to_owned())));
+}
+
+#[test]
 fn the_same_manifest_again_is_no_change() {
     let current = shop();
     let change = change(&current, SHOP, "sha256:1");

@@ -64,6 +64,7 @@ fn app() -> AppRecord {
         manifest: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".into(),
         by: "someone".into(),
         at: "2026-01-01T00:00:00Z".into(),
+        before: None,
     }
 }
 

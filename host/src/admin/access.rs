@@ -30,7 +30,10 @@ impl Sender {
 
     /// Who asks by way of another host, as that host names it: hosts of a lattice trust each other.
     pub(super) fn of_lattice(caller: &str) -> Self {
+        // It may have come by way of several.
         let caller: String = caller
+            .strip_prefix("lattice:")
+            .unwrap_or(caller)
             .chars()
             .filter(|c| !c.is_control())
             .take(NOTE_LEN_MAX)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_compose::capability::{Need, need};
@@ -20,8 +20,9 @@ use weft_compose::{
 };
 
 use super::access::Sender;
-use super::names::complete;
 use super::problem::{Checked, JsonBody, Problem};
+use super::scope::Scope;
+use super::uploads::Piece;
 use super::{Admin, body};
 use crate::component::{COMPONENT_LEN_MAX, ComponentBytes};
 use crate::deploy::Deployed;
@@ -32,6 +33,8 @@ use crate::digest::Digest;
 pub(super) const PUSHES_MAX: usize = 2;
 /// How long a push waits for its turn; a large component takes a minute to compile.
 const PUSH_WAIT_MAX: Duration = Duration::from_secs(120);
+/// Bytes of a piece of a component: those that fit into a message.
+const PIECE_LEN_MAX: u64 = 1 << 20;
 /// Bytes of a manifest's file name, which faults repeat.
 const FILE_LEN_MAX: usize = 255;
 /// Bytes of a bucket's name, as in a manifest.
@@ -108,10 +111,15 @@ pub(super) async fn put_artifact(
     State(admin): State<Admin>,
     sender: Sender,
     Checked(Path(digest)): Checked<Path<String>>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, Problem> {
     let by = sender.noted(None);
-    let pushed = push(&admin, &digest, body).await;
+    let pushed = match push(&admin, &digest, &headers, body).await {
+        Ok(None) => return Ok(Json(json!({ "component": digest, "more": true }))),
+        Ok(Some(pushed)) => Ok(pushed),
+        Err(problem) => Err(problem),
+    };
     match &pushed {
         Ok(Pushed {
             len,
@@ -151,15 +159,34 @@ struct Pushed {
     warning: Option<String>,
 }
 
-async fn push(admin: &Admin, digest: &str, body: Body) -> Result<Pushed, Problem> {
+/// Takes a component, or a piece of one: nothing, if others have to follow.
+async fn push(
+    admin: &Admin,
+    digest: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Option<Pushed>, Problem> {
     admin.refuse_when_draining()?;
     let digest = parse_digest(digest)?;
+    let (body, come) = match Piece::of(headers)? {
+        None => (Some(body), Vec::new()),
+        Some(piece) => {
+            let bytes = body::read(body, PIECE_LEN_MAX).await?;
+            match admin.uploads.take(digest, piece, &bytes)? {
+                Some(all) => (None, all),
+                None => return Ok(None),
+            }
+        }
+    };
     let turn = tokio::time::timeout(PUSH_WAIT_MAX, admin.pushes.acquire()).await;
     let Ok(Ok(_turn)) = turn else {
         let detail = format!("{PUSHES_MAX} other components are being pushed: try again later");
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail));
     };
-    let bytes = body::read(body, COMPONENT_LEN_MAX).await?;
+    let bytes = match body {
+        Some(body) => body::read(body, COMPONENT_LEN_MAX).await?,
+        None => come,
+    };
     let found = Digest::of(&bytes);
     if found != digest {
         let detail = format!("the body is {found}, not {digest}: was it cut short or changed on its way?");
@@ -186,25 +213,31 @@ async fn push(admin: &Admin, digest: &str, body: Body) -> Result<Pushed, Problem
             Err(reason) => (None, Some(format!("no second host has the component: {reason}"))),
         },
     };
-    Ok(Pushed {
+    Ok(Some(Pushed {
         len,
         also_on,
         warning,
-    })
+    }))
 }
 
 /// Deploys a manifest.
 pub(super) async fn deploy(
     State(admin): State<Admin>,
+    scope: Scope,
     sender: Sender,
     JsonBody(request): JsonBody<DeployRequest>,
 ) -> Result<Json<Deployed>, Problem> {
     let by = sender.noted(request.by.as_deref());
-    let deployed = deploy_manifest(&admin, request, &by).await;
-    finish(&by, "deploy", deployed)
+    let deployed = deploy_manifest(&admin, &scope, request, &by).await;
+    finish(&scope, &by, "deploy", deployed)
 }
 
-async fn deploy_manifest(admin: &Admin, request: DeployRequest, by: &str) -> Result<Deployed, Problem> {
+async fn deploy_manifest(
+    admin: &Admin,
+    scope: &Scope,
+    request: DeployRequest,
+    by: &str,
+) -> Result<Deployed, Problem> {
     admin.refuse_when_draining()?;
     let DeployRequest {
         manifest: text,
@@ -227,6 +260,7 @@ async fn deploy_manifest(admin: &Admin, request: DeployRequest, by: &str) -> Res
         )
     })?;
     let manifest = parsed.map_err(|faults| Problem::faults(&faults, &text))?;
+    scope.allows_app(&manifest)?;
     let digests = digests
         .into_iter()
         .map(|(actor, digest)| Ok((actor, parse_digest(&digest)?)));
@@ -242,6 +276,7 @@ async fn deploy_manifest(admin: &Admin, request: DeployRequest, by: &str) -> Res
 /// Deletes an app.
 pub(super) async fn delete_app(
     State(admin): State<Admin>,
+    scope: Scope,
     sender: Sender,
     Checked(Path((namespace, app))): Checked<Path<(String, String)>>,
 ) -> Result<Json<Deployed>, Problem> {
@@ -250,15 +285,17 @@ pub(super) async fn delete_app(
         admin.refuse_when_draining()?;
         let name = AppName::new(&namespace, &app)
             .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "name", error.to_string()))?;
+        scope.allows(name.namespace())?;
         let deleted = admin.status.deployer.delete_app(&name, &by).await;
         deleted.map_err(|error| Problem::of_change(&error, ""))
     };
-    finish(&by, "deletion of an app", deleted.await)
+    finish(&scope, &by, "deletion of an app", deleted.await)
 }
 
 /// Links an import of an actor.
 pub(super) async fn put_link(
     State(admin): State<Admin>,
+    scope: Scope,
     sender: Sender,
     JsonBody(request): JsonBody<PutLink>,
 ) -> Result<Json<Deployed>, Problem> {
@@ -266,18 +303,20 @@ pub(super) async fn put_link(
     let linked = async {
         admin.refuse_when_draining()?;
         let deployer = &admin.status.deployer;
-        let desired = deployer.progress().desired;
-        let actor = complete("actor", &request.actor, desired.actors.keys())?;
-        let target = target(&desired, &actor, &request.interface.interface, request.to)?;
+        let desired = admin.progress(&scope).desired;
+        let actor = scope.complete("actor", &request.actor, desired.actors.keys())?;
+        let target = target(&desired, &scope, &actor, &request.interface.interface, request.to)?;
+        scope.allows_target(&target)?;
         let linked = deployer.put_link(&actor, &request.interface, target, &by).await;
         linked.map_err(|error| Problem::of_change(&error, ""))
     };
-    finish(&by, "link", linked.await)
+    finish(&scope, &by, "link", linked.await)
 }
 
 /// Takes a link away.
 pub(super) async fn delete_link(
     State(admin): State<Admin>,
+    scope: Scope,
     sender: Sender,
     JsonBody(request): JsonBody<DeleteLink>,
 ) -> Result<Json<Deployed>, Problem> {
@@ -285,16 +324,21 @@ pub(super) async fn delete_link(
     let deleted = async {
         admin.refuse_when_draining()?;
         let deployer = &admin.status.deployer;
-        let actor = complete("actor", &request.actor, deployer.progress().desired.actors.keys())?;
+        let actor = scope.complete(
+            "actor",
+            &request.actor,
+            admin.progress(&scope).desired.actors.keys(),
+        )?;
         let deleted = deployer.delete_link(&actor, &request.interface, &by).await;
         deleted.map_err(|error| Problem::of_change(&error, ""))
     };
-    finish(&by, "deletion of a link", deleted.await)
+    finish(&scope, &by, "deletion of a link", deleted.await)
 }
 
 /// What a request names as a link's target, in full. A short name is first looked for in the actor's own app.
 fn target(
     desired: &Desired,
+    scope: &Scope,
     actor: &ActorName,
     interface: &InterfacePattern,
     to: Target,
@@ -329,14 +373,14 @@ fn target(
             if !bucket.as_ref().is_none_or(bucket_is_text) {
                 return Err(wrong("a bucket's name is a line of 1 to 255 bytes"));
             }
-            let name = provider_named(desired, actor, interface, &name)?;
+            let name = provider_named(desired, scope, actor, interface, &name)?;
             Ok(LinkTarget::Provider { name, bucket, shared })
         }
         (None, Some(name), None) => {
             let own = ActorName::new(actor.namespace(), actor.app(), &name).ok();
             let name = match own.filter(|own| desired.actors.contains_key(own)) {
                 Some(own) => own,
-                None => complete("actor", &name, desired.actors.keys())?,
+                None => scope.complete("actor", &name, desired.actors.keys())?,
             };
             Ok(LinkTarget::Actor { name })
         }
@@ -353,6 +397,7 @@ fn target(
 
 fn provider_named(
     desired: &Desired,
+    scope: &Scope,
     actor: &ActorName,
     interface: &InterfacePattern,
     name: &str,
@@ -360,7 +405,7 @@ fn provider_named(
     let own = ProviderName::new(actor.namespace(), actor.app(), name).ok();
     let name = match own.filter(|own| desired.providers.contains_key(own)) {
         Some(own) => own,
-        None => complete("provider", name, desired.providers.keys())?,
+        None => scope.complete("provider", name, desired.providers.keys())?,
     };
     // The plan checks this of providers in the actor's own app, as it reads no other.
     if let Some(record) = desired.providers.get(&name) {
@@ -377,6 +422,7 @@ fn parse_digest(text: &str) -> Result<Digest, Problem> {
 }
 
 pub(super) fn finish(
+    scope: &Scope,
     by: &str,
     what: &str,
     result: Result<Deployed, Problem>,
@@ -392,7 +438,7 @@ pub(super) fn finish(
         }
         Err(problem) => log_refusal(by, what, problem),
     }
-    result.map(Json)
+    result.map(|deployed| Json(scope.shown(deployed)))
 }
 
 fn log_refusal(by: &str, what: &str, problem: &Problem) {

@@ -25,8 +25,8 @@ use weft_observability::{TraceContext, context_of, set_parent};
 use super::Admin;
 use super::access::Sender;
 use super::lattice;
-use super::names::complete;
 use super::problem::{JsonBody, Problem};
+use super::scope::Scope;
 use crate::call::{ByValue, run};
 use crate::component::description::{Description, Interface};
 use crate::component::imports::exported_functions;
@@ -75,17 +75,23 @@ async fn elsewhere(
 /// Calls a function and answers its result.
 pub(super) async fn call(
     State(admin): State<Admin>,
+    scope: Scope,
     sender: Sender,
     headers: HeaderMap,
-    JsonBody(request): JsonBody<CallRequest>,
+    JsonBody(mut request): JsonBody<CallRequest>,
 ) -> Result<Response, Problem> {
     admin.refuse_when_draining()?;
     let arrived = Instant::now();
     let state = admin.status.state.load_full();
     let here = state.actors().iter().map(|state| &state.actor.info.name);
     let there = state.remotes().iter().map(|remote| &remote.info.name);
-    let names: Vec<_> = here.chain(there).collect();
-    let name = complete("actor", &request.actor, names.into_iter())?;
+    let names: Vec<_> = here
+        .chain(there)
+        .filter(|name| scope.has(name.namespace()))
+        .collect();
+    let name = scope.complete("actor", &request.actor, names.into_iter())?;
+    // Another host might take a short one for another's.
+    request.actor = name.to_string();
     if let Some(remote) = state.find_remote(&name) {
         return elsewhere(remote, &sender, &request).await;
     }

@@ -10,8 +10,8 @@ use weft_lattice::control::CommitError;
 
 use super::Admin;
 use super::access::Sender;
-use super::names::complete;
 use super::problem::{JsonBody, Problem};
+use super::scope::Scope;
 use crate::cli::chain;
 use crate::moving::BeginError;
 
@@ -49,6 +49,7 @@ type Answer = Result<Json<Value>, Problem>;
 /// Begins to move the data of the providers that a manifest has elsewhere.
 pub(super) async fn begin(
     State(admin): State<Admin>,
+    scope: Scope,
     sender: Sender,
     JsonBody(request): JsonBody<Begin>,
 ) -> Answer {
@@ -56,6 +57,7 @@ pub(super) async fn begin(
     let by = sender.noted(request.by.as_deref());
     let manifest = parse(&request.file, &request.manifest)
         .map_err(|faults| Problem::faults(&faults, &request.manifest))?;
+    scope.allows_app(&manifest)?;
     let begun = admin
         .status
         .mover
@@ -76,12 +78,13 @@ pub(super) async fn begin(
 /// Gives a move up.
 pub(super) async fn cancel(
     State(admin): State<Admin>,
+    scope: Scope,
     sender: Sender,
     JsonBody(request): JsonBody<Cancel>,
 ) -> Answer {
     let by = sender.noted(request.by.as_deref());
-    let desired = admin.status.deployer.progress().desired;
-    let name = complete("provider", &request.provider, desired.providers.keys())?;
+    let desired = admin.progress(&scope).desired;
+    let name = scope.complete("provider", &request.provider, desired.providers.keys())?;
     let cancelled = admin.status.mover.cancel(&name, &by).await;
     cancelled.map_err(|error| problem(&error))?;
     tracing::info!(by, provider = name.as_str(), "the move of its data was given up");

@@ -13,6 +13,7 @@ use super::Admin;
 use super::access::Sender;
 use super::changes::finish;
 use super::problem::{Checked, JsonBody, Problem};
+use super::scope::Scope;
 use super::views::Filter;
 use crate::deploy::Deployed;
 
@@ -64,6 +65,7 @@ pub(super) async fn list(
 /// Puts the quota of a namespace.
 pub(super) async fn put(
     State(admin): State<Admin>,
+    scope: Scope,
     sender: Sender,
     JsonBody(request): JsonBody<PutQuota>,
 ) -> Answer {
@@ -74,12 +76,13 @@ pub(super) async fn put(
         let put = admin.status.deployer.put_quota(&quota).await;
         put.map_err(|error| Problem::of_change(&error, ""))
     };
-    finish(&by, "quota", put.await)
+    finish(&scope, &by, "quota", put.await)
 }
 
 /// Takes away the quota of a namespace.
 pub(super) async fn delete(
     State(admin): State<Admin>,
+    scope: Scope,
     sender: Sender,
     JsonBody(request): JsonBody<DeleteQuota>,
 ) -> Answer {
@@ -89,7 +92,7 @@ pub(super) async fn delete(
         let deleted = admin.status.deployer.delete_quota(&request.namespace, &by).await;
         deleted.map_err(|error| Problem::of_change(&error, ""))
     };
-    finish(&by, "deletion of a quota", deleted.await)
+    finish(&scope, &by, "deletion of a quota", deleted.await)
 }
 
 fn record(request: PutQuota, by: &str) -> Result<QuotaRecord, Problem> {

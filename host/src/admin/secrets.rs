@@ -14,8 +14,8 @@ use weft_compose::{SecretName, SecretRecord, SecretSource};
 use super::Admin;
 use super::access::Sender;
 use super::changes::finish;
-use super::names::complete;
 use super::problem::{Checked, JsonBody, Problem};
+use super::scope::Scope;
 use super::views::Filter;
 use crate::deploy::Deployed;
 use crate::desired::Desired;
@@ -48,12 +48,13 @@ type Answer = Result<Json<Deployed>, Problem>;
 /// All secrets, and what new ones are to be sealed to.
 pub(super) async fn list(
     State(admin): State<Admin>,
+    scope: Scope,
     Checked(Query(filter)): Checked<Query<Filter>>,
 ) -> Result<Json<Value>, Problem> {
-    let desired = admin.status.deployer.progress().desired;
+    let desired = admin.progress(&scope).desired;
     let name = filter.name.as_deref();
     let only = name
-        .map(|name| complete("secret", name, desired.secrets.keys()))
+        .map(|name| scope.complete("secret", name, desired.secrets.keys()))
         .transpose()?;
     let used_by = users(&desired);
     let secrets = desired
@@ -102,6 +103,7 @@ fn users(desired: &Desired) -> BTreeMap<SecretName, Vec<&str>> {
 /// Takes the next version of a secret, if this host can open it.
 pub(super) async fn put(
     State(admin): State<Admin>,
+    scope: Scope,
     sender: Sender,
     JsonBody(request): JsonBody<PutSecret>,
 ) -> Answer {
@@ -124,6 +126,7 @@ pub(super) async fn put(
     };
     let put = async {
         admin.refuse_when_draining()?;
+        scope.allows(record.name.namespace())?;
         // A value that was sealed to another lattice's key would only be noticed when it is needed.
         let (vault, opening) = (admin.status.vault.clone(), record.clone());
         let opened =
@@ -135,12 +138,13 @@ pub(super) async fn put(
         let put = admin.status.deployer.put_secret(&record).await;
         put.map_err(|error| Problem::of_change(&error, ""))
     };
-    finish(&by, "secret", put.await)
+    finish(&scope, &by, "secret", put.await)
 }
 
 /// Takes a secret away.
 pub(super) async fn delete(
     State(admin): State<Admin>,
+    scope: Scope,
     sender: Sender,
     JsonBody(request): JsonBody<DeleteSecret>,
 ) -> Answer {
@@ -148,19 +152,16 @@ pub(super) async fn delete(
     let deleted = async {
         admin.refuse_when_draining()?;
         let deployer = &admin.status.deployer;
-        let name = complete(
-            "secret",
-            &request.name,
-            deployer.progress().desired.secrets.keys(),
-        )?;
+        let known = admin.progress(&scope).desired;
+        let name = scope.complete("secret", &request.name, known.secrets.keys())?;
         let deleted = deployer.delete_secret(&name, &by).await;
         deleted.map_err(|error| Problem::of_change(&error, ""))
     };
-    finish(&by, "deletion of a secret", deleted.await)
+    finish(&scope, &by, "deletion of a secret", deleted.await)
 }
 
 /// Seals all secrets to the newest root key, whose file is read again first.
-pub(super) async fn reseal(State(admin): State<Admin>, sender: Sender) -> Answer {
+pub(super) async fn reseal(State(admin): State<Admin>, scope: Scope, sender: Sender) -> Answer {
     let by = sender.noted(None);
     let resealed = async {
         admin.refuse_when_draining()?;
@@ -174,7 +175,7 @@ pub(super) async fn reseal(State(admin): State<Admin>, sender: Sender) -> Answer
             .await;
         resealed.map_err(|error| Problem::of_change(&error, ""))
     };
-    finish(&by, "sealing anew", resealed.await)
+    finish(&scope, &by, "sealing anew", resealed.await)
 }
 
 fn failed(error: tokio::task::JoinError) -> Problem {

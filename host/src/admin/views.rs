@@ -15,8 +15,8 @@ use weft_compose::secret::shown as shown_option;
 use weft_lattice::envelope::Standing;
 
 use super::Admin;
-use super::names::complete;
 use super::problem::{Checked, Problem};
+use super::scope::Scope;
 use crate::link::{Linked, linked};
 use crate::mesh::{Details, Member};
 use crate::moving::Report;
@@ -90,16 +90,20 @@ fn other(member: &Member) -> Value {
     })
 }
 
-pub(super) async fn conditions(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
-    let progress = admin.status.deployer.progress();
+pub(super) async fn conditions(
+    State(admin): State<Admin>,
+    scope: Scope,
+    Checked(Query(filter)): Wanted,
+) -> Answer {
+    let progress = admin.progress(&scope);
     let about = |subject: &str| {
         filter
             .name
             .as_ref()
             .is_none_or(|name| subject.contains(name.as_str()))
     };
-    let conditions: Vec<_> = progress
-        .all_conditions()
+    let conditions: Vec<_> = scope
+        .conditions(progress.all_conditions())
         .into_iter()
         .filter(|condition| about(&condition.subject))
         .collect();
@@ -108,10 +112,10 @@ pub(super) async fn conditions(State(admin): State<Admin>, Checked(Query(filter)
     ))
 }
 
-pub(super) async fn apps(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
-    let progress = admin.status.deployer.progress();
+pub(super) async fn apps(State(admin): State<Admin>, scope: Scope, Checked(Query(filter)): Wanted) -> Answer {
+    let progress = admin.progress(&scope);
     let desired = &progress.desired;
-    let only = completed("app", filter.name.as_deref(), desired.apps.keys())?;
+    let only = completed(&scope, "app", filter.name.as_deref(), desired.apps.keys())?;
     let apps = desired
         .apps
         .iter()
@@ -148,11 +152,15 @@ pub(super) async fn apps(State(admin): State<Admin>, Checked(Query(filter)): Wan
     ))
 }
 
-pub(super) async fn actors(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
-    let progress = admin.status.deployer.progress();
+pub(super) async fn actors(
+    State(admin): State<Admin>,
+    scope: Scope,
+    Checked(Query(filter)): Wanted,
+) -> Answer {
+    let progress = admin.progress(&scope);
     let desired = &progress.desired;
     let state = admin.status.state.load();
-    let only = completed("actor", filter.name.as_deref(), desired.actors.keys())?;
+    let only = completed(&scope, "actor", filter.name.as_deref(), desired.actors.keys())?;
     let actors = desired
         .actors
         .iter()
@@ -185,10 +193,19 @@ pub(super) async fn actors(State(admin): State<Admin>, Checked(Query(filter)): W
     ))
 }
 
-pub(super) async fn providers(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
-    let progress = admin.status.deployer.progress();
+pub(super) async fn providers(
+    State(admin): State<Admin>,
+    scope: Scope,
+    Checked(Query(filter)): Wanted,
+) -> Answer {
+    let progress = admin.progress(&scope);
     let desired = &progress.desired;
-    let only = completed("provider", filter.name.as_deref(), desired.providers.keys())?;
+    let only = completed(
+        &scope,
+        "provider",
+        filter.name.as_deref(),
+        desired.providers.keys(),
+    )?;
     let providers = desired
         .providers
         .iter()
@@ -229,11 +246,15 @@ pub(super) async fn providers(State(admin): State<Admin>, Checked(Query(filter))
     ))
 }
 
-pub(super) async fn links(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
-    let progress = admin.status.deployer.progress();
+pub(super) async fn links(
+    State(admin): State<Admin>,
+    scope: Scope,
+    Checked(Query(filter)): Wanted,
+) -> Answer {
+    let progress = admin.progress(&scope);
     let desired = &progress.desired;
     let state = admin.status.state.load();
-    let only = completed("actor", filter.name.as_deref(), desired.actors.keys())?;
+    let only = completed(&scope, "actor", filter.name.as_deref(), desired.actors.keys())?;
     let links = desired
         .links
         .iter()
@@ -293,11 +314,15 @@ fn down(progress: &Progress, link: &LinkRecord) -> Option<String> {
     }
 }
 
-pub(super) async fn subscriptions(State(admin): State<Admin>, Checked(Query(filter)): Wanted) -> Answer {
-    let progress = admin.status.deployer.progress();
+pub(super) async fn subscriptions(
+    State(admin): State<Admin>,
+    scope: Scope,
+    Checked(Query(filter)): Wanted,
+) -> Answer {
+    let progress = admin.progress(&scope);
     let desired = &progress.desired;
     let state = admin.status.state.load();
-    let only = completed("actor", filter.name.as_deref(), desired.actors.keys())?;
+    let only = completed(&scope, "actor", filter.name.as_deref(), desired.actors.keys())?;
     let subscriptions = desired
         .subscriptions
         .values()
@@ -324,11 +349,12 @@ pub(super) async fn subscriptions(State(admin): State<Admin>, Checked(Query(filt
 }
 
 fn completed<'a, N: Clone + std::fmt::Display + 'a>(
+    scope: &Scope,
     kind: &str,
     name: Option<&str>,
     known: impl Iterator<Item = &'a N> + Clone,
 ) -> Result<Option<N>, Problem> {
-    name.map(|name| complete(kind, name, known)).transpose()
+    name.map(|name| scope.complete(kind, name, known)).transpose()
 }
 
 fn by_app<'a, T: 'a, A: Eq + std::hash::Hash>(

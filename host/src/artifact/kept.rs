@@ -18,7 +18,7 @@ pub const BYTES_MAX: u64 = 4 << 30;
 /// How old the time of a pinned file gets before it is set anew: what was pinned until today is not the oldest.
 const TOUCH_AFTER: Duration = Duration::from_secs(3_600);
 
-/// Who needs which artifact, by the names of actors.
+/// Who needs which artifact, for people: names of actors.
 pub type Pins = HashMap<Digest, Vec<String>>;
 
 /// An artifact on disk.
@@ -28,7 +28,7 @@ pub struct Artifact {
     pub digest: Digest,
     /// Its length.
     pub bytes: u64,
-    /// The actors whose records name it.
+    /// The actors whose records name it, and those that did in the revision before.
     pub pinned_by: Vec<String>,
     /// Whether it is in use here, which it is for a while after the last record that names it has gone.
     pub in_use: bool,

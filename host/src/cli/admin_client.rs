@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use http::header::CONTENT_RANGE;
+use http::request::Builder;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -20,6 +22,9 @@ use crate::mesh::LatticeSettings;
 
 /// The longest line that is taken; the host cuts guests' lines far below.
 const LINE_LEN_MAX: usize = 1 << 20;
+/// Bytes that are sent in one message, where there is nothing longer: NATS servers take 1 MiB unless they are told
+/// otherwise, and the rest of the message goes with them.
+const PIECE_LEN: usize = 768 << 10;
 /// The longest answer that is taken: some hundred bytes for each of 100,000 links.
 const ANSWER_LEN_MAX: usize = 64 << 20;
 
@@ -31,6 +36,10 @@ pub(super) struct HostArgs {
     data: PathBuf,
     #[command(flatten)]
     lattice: LatticeArgs,
+    /// With --nats: ask as a tool of this namespace. That takes rights for weft.LATTICE.api.read.NAME, and with
+    /// api.write.NAME for changes, and reaches nothing else.
+    #[arg(long, value_name = "NAME", env = "WEFT_NAMESPACE")]
+    namespace: Option<String>,
 }
 
 impl HostArgs {
@@ -40,17 +49,26 @@ impl HostArgs {
         is_named.then(|| Self {
             data: data.cloned().unwrap_or_default(),
             lattice: lattice.clone(),
+            namespace: None,
         })
     }
 
     pub(super) fn client(&self) -> Result<AdminClient, Failure> {
         if !self.lattice.is_named() {
+            if self.namespace.is_some() {
+                let text =
+                    "--namespace is for a lattice that is asked from afar: name its NATS server with --nats";
+                return Err(Failure::text(Exit::Usage, text));
+            }
             return AdminClient::new(&self.data);
         }
         let mut faults = Vec::new();
         let settings = self.lattice.settings(BTreeMap::new(), false, &mut faults);
         match settings.filter(|_| faults.is_empty()) {
-            Some(settings) => AdminClient::of(Way::Lattice(Box::new(settings))),
+            Some(settings) => AdminClient::of(match &self.namespace {
+                None => Way::Lattice(Box::new(settings)),
+                Some(namespace) => Way::Tool(Box::new(settings), namespace.clone()),
+            }),
             None => Err(Failure::text(Exit::Usage, faults.join("\n"))),
         }
     }
@@ -62,6 +80,8 @@ enum Way {
     Socket(PathBuf),
     /// From afar: the controller of a lattice.
     Lattice(Box<LatticeSettings>),
+    /// From afar, with rights for one namespace.
+    Tool(Box<LatticeSettings>, String),
 }
 
 /// The body of an answer.
@@ -96,9 +116,20 @@ impl AdminClient {
         self.json(method, path, body.to_string().into())
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes as they are; in pieces where messages are short.
     pub(super) fn put(&self, path: &str, bytes: Bytes) -> Result<Value, Failure> {
-        self.json(Method::PUT, path, bytes)
+        let total = bytes.len();
+        if !matches!(self.way, Way::Tool(..)) || total <= PIECE_LEN {
+            return self.json(Method::PUT, path, bytes);
+        }
+        let mut answer = Value::Null;
+        for at in (0..total).step_by(PIECE_LEN) {
+            let end = total.min(at + PIECE_LEN);
+            let range = format!("bytes {at}-{}/{total}", end - 1);
+            let request = Request::builder().header(CONTENT_RANGE, range);
+            answer = self.json_of(request.method(Method::PUT).uri(path), bytes.slice(at..end))?;
+        }
+        Ok(answer)
     }
 
     /// Whether something is there.
@@ -148,7 +179,11 @@ impl AdminClient {
     }
 
     fn json(&self, method: Method, path: &str, body: Bytes) -> Result<Value, Failure> {
-        self.exchange(method, path, body, async |response| {
+        self.json_of(Request::builder().method(method).uri(path), body)
+    }
+
+    fn json_of(&self, request: Builder, body: Bytes) -> Result<Value, Failure> {
+        self.exchange_of(request, body, async |response| {
             let status = response.status();
             let answer = whole(response).await?;
             if status.is_success() {
@@ -166,9 +201,16 @@ impl AdminClient {
         body: Bytes,
         read: impl AsyncFnOnce(Response<Body>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
+        self.exchange_of(Request::builder().method(method).uri(path), body, read)
+    }
+
+    fn exchange_of<T>(
+        &self,
+        request: Builder,
+        body: Bytes,
+        read: impl AsyncFnOnce(Response<Body>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let request = request
             .header("host", "localhost")
             .body(Full::new(body))
             .map_err(|error| Failure::new(Exit::Usage, &error))?;
@@ -179,6 +221,11 @@ impl AdminClient {
                 let read = read(response.map(|body| body.map_err(Into::into).boxed_unsync())).await;
                 asked.close().await;
                 read
+            }),
+            Way::Tool(settings, namespace) => self.runtime.block_on(async {
+                let response = lattice_client::ask_as_tool(settings, namespace, request).await?;
+                read(response.map(|body| Full::new(body).map_err(|never| match never {}).boxed_unsync()))
+                    .await
             }),
         }
     }

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use super::admin_client::HostArgs;
 use super::args::show_bytes;
-use super::get::aligned;
+use super::get::{aligned, pins};
 use super::{Failure, Output, print, print_json};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  weft artifacts\n  weft artifacts gc --dry-run         what nothing deploys\n  weft artifacts gc                   drop it\n\nWhat an app names is pinned and stays. Of the rest a host keeps those that were used last, up to --artifact-bytes of\n`weft up`.",
+    after_help = "Examples:\n  weft artifacts\n  weft artifacts gc --dry-run         what nothing deploys\n  weft artifacts gc                   drop it\n\nWhat an app names, or named in the revision before, is pinned and stays. Of the rest a host keeps those that were used last, up to --artifact-bytes of\n`weft up`.",
     args_conflicts_with_subcommands = true
 )]
 pub(super) struct ArtifactsArgs {
@@ -73,24 +73,13 @@ fn table(artifacts: &[Value]) -> String {
             .to_vec(),
     ];
     rows.extend(artifacts.iter().map(|artifact| {
-        let pinned: Vec<_> = artifact["pinned_by"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        let pinned = match (&pinned[..], artifact["in_use"] == true) {
-            ([], true) => "(in use)".to_owned(),
-            ([], false) => "-".to_owned(),
-            (names, _) => names.join(", "),
-        };
         let used = artifact["last_used"].as_i64().map(jiff::Timestamp::from_second);
         vec![
             artifact["digest"].as_str().unwrap_or("-").to_owned(),
             show_bytes(artifact["bytes"].as_u64().unwrap_or_default()),
             used.and_then(Result::ok)
                 .map_or("-".to_owned(), |used| used.to_string()),
-            pinned,
+            pins(artifact),
         ]
     }));
     aligned(&rows)

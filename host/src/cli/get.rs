@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::admin_client::{HostArgs, escaped};
+use super::args::show_bytes;
 use super::provider::progress;
 use super::{Failure, Output, print, print_json};
 
@@ -15,7 +16,8 @@ pub(super) struct Get {
     /// What to list.
     #[arg(value_enum)]
     kind: Kind,
-    /// Only the one of this name; for links and subscriptions, those of this actor; for conditions, those about it.
+    /// Only the one of this name; for links and subscriptions, those of this actor; for artifacts, those that it needs, or
+    /// of this digest; for conditions, those about it.
     name: Option<String>,
     #[command(flatten)]
     host: HostArgs,
@@ -47,6 +49,9 @@ enum Kind {
     /// What namespaces may use of each host, and what the host that is asked has refused.
     #[value(alias = "quota")]
     Quotas,
+    /// Components on the disks of all hosts: what pins them, and which hosts have them.
+    #[value(alias = "artifact")]
+    Artifacts,
     /// What is wanted and is not so, with reasons.
     #[value(alias = "condition")]
     Conditions,
@@ -73,13 +78,17 @@ pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
         Kind::Hosts => "hosts",
         Kind::Secrets => "secrets",
         Kind::Quotas => "quotas",
+        Kind::Artifacts => "artifacts",
         Kind::Conditions => "conditions",
     };
-    let name = get.name.as_ref().map(|name| format!("?name={}", escaped(name)));
-    let answer = get
-        .host
-        .client()?
-        .get(&format!("/v1/{kind}{}", name.unwrap_or_default()))?;
+    let mut query = Vec::new();
+    query.extend((get.kind == Kind::Artifacts).then(|| "hosts=true".to_owned()));
+    query.extend(get.name.as_ref().map(|name| format!("name={}", escaped(name))));
+    let query = match query.as_slice() {
+        [] => String::new(),
+        parts => format!("?{}", parts.join("&")),
+    };
+    let answer = get.host.client()?.get(&format!("/v1/{kind}{query}"))?;
     if output == Output::Json {
         return print_json(&answer);
     }
@@ -88,6 +97,9 @@ pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
         if let Some(fault) = item["lattice"]["fault"].as_str() {
             eprintln!("{}: {}", text(&item["host"]), text(&Value::from(fault)));
         }
+    }
+    for host in answer["unanswered"].as_array().into_iter().flatten() {
+        eprintln!("{} does not answer: what it has is not known", text(host));
     }
     if items.is_empty() {
         // Not on stdout, where a script counts lines.
@@ -201,6 +213,14 @@ fn columns(kind: Kind) -> &'static [Column] {
             }),
             ("BY", |quota| text(&quota["by"])),
         ],
+        Kind::Artifacts => &[
+            ("DIGEST", |artifact| text(&artifact["digest"])),
+            ("SIZE", |artifact| {
+                show_bytes(artifact["bytes"].as_u64().unwrap_or_default())
+            }),
+            ("HOSTS", |artifact| joined(&artifact["hosts"])),
+            ("PINNED BY", pins),
+        ],
         Kind::Conditions => &[
             ("SINCE", |condition| {
                 moment(&condition["since"]).unwrap_or_else(|| "-".to_owned())
@@ -276,6 +296,15 @@ fn labels(labels: &Value) -> String {
     match labels.as_slice() {
         [] => "-".to_owned(),
         labels => labels.join(","),
+    }
+}
+
+/// Why an artifact stays.
+pub(super) fn pins(artifact: &Value) -> String {
+    match (artifact["pinned_by"].as_array(), &artifact["in_use"]) {
+        (Some(names), _) if !names.is_empty() => joined(&artifact["pinned_by"]),
+        (_, Value::Bool(true)) => "(in use)".to_owned(),
+        _ => "-".to_owned(),
     }
 }
 

@@ -1,13 +1,14 @@
-//! A command that asks the controller of a lattice from any machine that reaches its NATS servers.
+//! A command that asks a lattice from any machine that reaches its NATS servers: the controller, with the rights of a host,
+//! or whichever host takes it, with rights for one namespace.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use wasmtime_wasi_http::Error;
-use weft_lattice::envelope::Failure as CallFailure;
+use weft_lattice::envelope::{Failure as CallFailure, FailureKind, HttpRequest, HttpResponse};
 use weft_lattice::rpc::{Candidate, Client, Place, Stamps};
 use weft_lattice::stream::Streams;
 use weft_lattice::subject::Address;
@@ -23,6 +24,11 @@ use crate::mesh::service::{ADDRESS, HOST_NAMESPACE, HOST_TARGET};
 
 /// How long the controller has to say where it is.
 const FIND_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes of a request, where it is one message.
+const ASK_LEN_MAX: usize = 960 << 10;
+/// How often it is looked whether the server has refused.
+const REFUSAL_LOOKED_FOR: Duration = Duration::from_millis(50);
 
 /// What the answer comes by; to be closed when it is read.
 pub(super) struct Asked {
@@ -55,9 +61,7 @@ pub(super) async fn ask(
         .map_err(|error| failed(&error))?;
     let stamps = Stamps::starting_at(0);
     let client = Client::new(shared, subjects.clone(), address, Place::default(), stamps, 0);
-    let subject = subjects
-        .api_read(HOST_NAMESPACE)
-        .map_err(|error| failed(&error))?;
+    let subject = subjects.controller();
     let mut find = call(HOST_TARGET, &caller());
     find.interface = ADDRESS.to_owned();
     find.deadline = tokio::time::Instant::now() + FIND_MAX;
@@ -92,6 +96,98 @@ pub(super) async fn ask(
         _reach: reach,
     };
     Ok((asked, response))
+}
+
+/// Has a host answer, with rights for `namespace` alone: the request and the answer are a message each, and there is no
+/// other.
+pub(super) async fn ask_as_tool(
+    settings: &LatticeSettings,
+    namespace: &str,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Bytes>, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::new(Exit::Unreachable, error);
+    // Whoever has rights for the namespace may read the answers to others who have: they see the same.
+    let name = format!("tool_{namespace}");
+    let subjects = settings.subjects.clone();
+    let writes = !matches!(*request.method(), Method::GET | Method::HEAD);
+    let subject = match writes {
+        true => subjects.api_write(namespace),
+        false => subjects.api_read(namespace),
+    };
+    let subject = subject.map_err(|error| Failure::text(Exit::Usage, format!("--namespace: {error}")))?;
+    let transport = NatsTransport::connect(&settings.nats(&name, Role::Calls))
+        .await
+        .map_err(|error| failed(&error))?;
+    let address = Address::new("tool", u64::from(std::process::id())).map_err(|error| failed(&error))?;
+    let shared: Arc<dyn Transport> = Arc::new(transport.clone());
+    let stamps = Stamps::starting_at(0);
+    let client = Client::new(shared, subjects, address, Place::default(), stamps, 0);
+    let mut asked = call(&format!("{namespace}/weft/api"), &caller());
+    asked.body = encoded(request).await?;
+    let asking = client.at_subject(subject.clone());
+    let answered = tokio::select! {
+        answered = client.call(&asking, asked) => answered,
+        () = refused(&transport) => {
+            let text = format!(
+                "the NATS server does not let this user publish to `{subject}`: it needs that right{}",
+                if writes { " to change something" } else { "" }
+            );
+            return Err(Failure::text(Exit::Failed, text));
+        }
+    };
+    transport.close().await;
+    let answer = answered.map_err(|failure| {
+        let exit = match (failure.kind, failure.may_have_started) {
+            (FailureKind::Unavailable, false) => Exit::Unreachable,
+            _ => Exit::Failed,
+        };
+        Failure::text(
+            exit,
+            format!("no answer for the namespace `{namespace}`: {failure}"),
+        )
+    })?;
+    let HttpResponse { status, body, .. } =
+        HttpResponse::decode(&answer.body).map_err(|error| failed(&error))?;
+    Response::builder()
+        .status(status)
+        .body(body.unwrap_or_default())
+        .map_err(|error| failed(&error))
+}
+
+/// The request as the arguments of a call.
+async fn encoded(request: Request<Full<Bytes>>) -> Result<Bytes, Failure> {
+    let (head, body) = request.into_parts();
+    let body = body
+        .collect()
+        .await
+        .map_or_else(|never| match never {}, |body| body.to_bytes());
+    if body.len() > ASK_LEN_MAX {
+        let text = format!(
+            "{} bytes don't fit into one message, and rights for one namespace allow no more: at most {ASK_LEN_MAX} do",
+            body.len()
+        );
+        return Err(Failure::text(Exit::Input, text));
+    }
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())));
+    let request = HttpRequest {
+        method: head.method.as_str().to_owned(),
+        uri: head.uri.to_string(),
+        secure: false,
+        headers: headers.collect(),
+        body: Some(body),
+    };
+    let encoded = request.encode();
+    encoded.map_err(|error| Failure::new(Exit::Failed, &error))
+}
+
+/// Waits until the server has refused something that was sent. It says so to nobody's face: what is not allowed is dropped.
+async fn refused(transport: &NatsTransport) {
+    while transport.stats().server_errors == 0 {
+        tokio::time::sleep(REFUSAL_LOOKED_FOR).await;
+    }
 }
 
 /// Who asks, as records and logs will name them.

@@ -70,9 +70,17 @@ pub(super) async fn keep(
     let _ = stop.run_until_cancelled(work).await;
 }
 
-/// The components that records name.
+/// The components that records name, those of the revisions before too.
 fn deployed(progress: &Progress) -> BTreeSet<ArtifactDigest> {
-    let actors = progress.desired.actors.values();
-    let digests = actors.filter_map(|actor| actor.component.parse::<Digest>().ok());
+    let run = progress.desired.actors.values().map(|actor| &actor.component);
+    let before = progress
+        .desired
+        .apps
+        .values()
+        .filter_map(|app| app.before.as_ref());
+    let before = before.flat_map(|before| before.components.values());
+    let digests = run
+        .chain(before)
+        .filter_map(|component| component.parse::<Digest>().ok());
     digests.map(ArtifactDigest::from).collect()
 }

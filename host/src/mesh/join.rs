@@ -4,7 +4,7 @@
 //! leaves before they go. A connection that is lost is made again by the transport; what was joined stays joined.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
@@ -36,6 +36,9 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long another controller has to say that it is there.
 const CONTROLLER_ANSWERS: Duration = Duration::from_secs(1);
+/// How long the server may take to send this host no more of what clients ask, and what they asked to be answered; the
+/// rest of the drain waits for what takes longer.
+const CLIENTS_END: Duration = Duration::from_secs(1);
 /// How often what this host says of itself is looked at again.
 const DETAILS_EACH: Duration = Duration::from_secs(1);
 
@@ -49,11 +52,13 @@ pub(super) struct Joined {
     streams: Streams,
     artifacts: Artifacts,
     transports: [NatsTransport; 3],
+    /// Clients that see no hosts are served for as long as these are held.
+    clients: Mutex<Vec<Serving>>,
 }
 
 impl Joined {
     /// What metrics tell of it.
-    fn report(&self, single_copies: u64) -> MeshReport {
+    fn report(&self, mesh: &Mesh) -> MeshReport {
         let connections = std::iter::zip(Role::ALL, &self.transports).map(|(role, transport)| {
             let stats = transport.stats();
             ConnectionReport {
@@ -92,8 +97,15 @@ impl Joined {
             stream_resets: streams.resets,
             fetched: [("ok", artifacts.fetched), ("failed", artifacts.failed)],
             artifact_bytes: artifacts.served_bytes,
-            single_copies,
+            single_copies: mesh.single_copies.load(Relaxed),
+            fronts: mesh.fronts.report(),
+            tools: mesh.tools.report(),
         }
+    }
+
+    /// What serves clients that see no hosts; none after the first time.
+    fn take_clients(&self) -> Vec<Serving> {
+        std::mem::take(&mut *self.clients.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What calls the others.
@@ -195,15 +207,11 @@ impl Mesh {
             server.serve(&calls, &subjects, HOST_NAMESPACE).await?,
         ];
         if settings.controller {
-            self.refuse_second(&client, subjects.api_read(HOST_NAMESPACE)?)
-                .await?;
-            for subject in [
-                subjects.api_read(HOST_NAMESPACE)?,
-                subjects.api_write(HOST_NAMESPACE)?,
-            ] {
-                serving.push(server.serve_scoped(&calls, subject, HOST_NAMESPACE).await?);
-            }
+            let subject = subjects.controller();
+            self.refuse_second(&client, subject.clone()).await?;
+            serving.push(server.serve_scoped(&calls, subject, HOST_NAMESPACE).await?);
         }
+        let clients = Mutex::new(server.serve_clients(&calls, &subjects).await?);
         let membership = Membership::start(
             shared(&control),
             subjects,
@@ -221,11 +229,12 @@ impl Mesh {
             streams,
             artifacts,
             transports: [control, calls, bulk],
+            clients,
         });
         let mesh = Arc::downgrade(self);
         links.metrics.observe_mesh(move || {
             let mesh = mesh.upgrade()?;
-            Some(mesh.joined.load_full()?.report(mesh.single_copies.load(Relaxed)))
+            Some(mesh.joined.load_full()?.report(&mesh))
         });
         self.joined.store(Some(joined.clone()));
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -297,6 +306,9 @@ impl Mesh {
         let Some(joined) = self.joined.load_full() else {
             return true;
         };
+        // Clients are not told that this host leaves: none of theirs comes any more, before one is refused for that.
+        let clients = joined.take_clients().into_iter().map(Serving::finish);
+        let _ = tokio::time::timeout(CLIENTS_END, futures::future::join_all(clients)).await;
         joined.membership.set_standing(Standing::Leaving);
         joined.server.drain(limit).await
     }
@@ -456,6 +468,7 @@ impl Keeper {
         self.mesh.joined.store(None);
         self.mesh.groups.update(None);
         drop(self.serving);
+        drop(self.joined.take_clients());
         for transport in &self.joined.transports {
             transport.close().await;
         }

@@ -19,7 +19,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use weft_compose::{ActorName, InterfacePattern};
 use weft_lattice::control::{ControlStore, replica};
 use weft_lattice::envelope::{Failure, FailureKind};
-use weft_lattice::rpc::{Invocation, Service};
+use weft_lattice::rpc::{Door, Invocation, Service};
 use weft_observability::{context_of, set_parent};
 
 use super::Mesh;
@@ -114,6 +114,11 @@ impl Service for Served {
 
 impl HostService {
     async fn answer(self: Arc<Self>, invocation: Invocation) -> Result<Bytes, Failure> {
+        match invocation.door {
+            Door::Host => {}
+            Door::Front => return self.front(invocation).await,
+            Door::ApiRead | Door::ApiWrite => return self.tool(invocation).await,
+        }
         match invocation.interface.as_str() {
             RECORDS => self.records(&invocation).await,
             API => self.api(invocation).await,
@@ -249,7 +254,7 @@ impl HostService {
         Ok(response_of(&head, None))
     }
 
-    async fn actor(self: Arc<Self>, invocation: Invocation) -> Result<Bytes, Failure> {
+    pub(super) async fn actor(self: Arc<Self>, invocation: Invocation) -> Result<Bytes, Failure> {
         let state = self.state.load_full();
         let at = self.find(&state, &invocation.target)?;
         may_call(state.actor(at), &invocation.caller)?;
@@ -326,7 +331,7 @@ fn position(description: &Description, interface: &str, function: &str) -> Optio
 }
 
 /// The span of a call from afar, if it is traced, and the call in it.
-fn traced(
+pub(super) fn traced(
     mut from: FromAfar,
     name: &'static str,
     target: &str,
@@ -345,6 +350,7 @@ fn traced(
         weft.actor = target,
         weft.caller = from.caller.as_str(),
         weft.call.hops = from.hops,
+        weft.call.path = Empty,
     );
     set_parent(&span, parent);
     if let Some(own) = context_of(&span) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use weft_servers::Registry;
 
-use crate::support::guests::{ECHO, HELLO};
+use crate::support::guests::{ECHO, FAULT, HELLO};
 use crate::support::{AppFile, Weft, guest, weft};
 
 /// A command's output, which worked.
@@ -86,6 +86,58 @@ async fn a_pushed_component_is_deployed_by_its_digest_and_what_nothing_deploys_c
         "{}",
         said(&refused)
     );
+}
+
+#[tokio::test]
+async fn the_components_of_the_revision_before_are_kept_and_deployed_again() {
+    let host = Weft::up(&[], &[], &[], Arc::new(tempfile::tempdir().unwrap()));
+    let digests = [HELLO, ECHO, FAULT].map(|name| done(&on(&host, &["push", &path(name)])));
+    let deploy = |digest: &str| {
+        let app = AppFile::new(&format!(
+            "apiVersion: weft/v1\nname: hello\nactors:\n  hello: {{ component: \"{digest}\" }}\nroutes:\n  - {{ path: /, actor: hello }}\n"
+        ));
+        on(&host, &["deploy", app.path().to_str().unwrap()])
+    };
+    let kept = || -> Vec<(String, Value)> {
+        let answer = done(&on(&host, &["get", "artifacts", "--output", "json"]));
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let artifacts = answer["artifacts"].as_array().unwrap();
+        let told = |artifact: &Value| {
+            assert_eq!(artifact["hosts"], json!([host.ready["host"]]));
+            (
+                artifact["digest"].as_str().unwrap().to_owned(),
+                artifact["pinned_by"].clone(),
+            )
+        };
+        artifacts.iter().map(told).collect()
+    };
+    let [first, second, third] = &digests;
+    for digest in [first, second, third] {
+        done(&deploy(digest));
+    }
+    // What a change replaced is in use until its last invocation has ended.
+    crate::support::wait_until("the first one goes", || {
+        done(&on(&host, &["artifacts", "gc"]));
+        kept().len() == 2
+    })
+    .await;
+    let pins = |digest: &str| {
+        kept()
+            .into_iter()
+            .find(|(kept, _)| kept == digest)
+            .map(|(_, pins)| pins)
+    };
+    assert_eq!(pins(third), Some(json!(["default/hello/hello"])));
+    assert_eq!(pins(second), Some(json!(["default/hello/hello (revision 2)"])));
+    done(&deploy(second));
+    assert_eq!(pins(third), Some(json!(["default/hello/hello (revision 3)"])));
+    let gone = deploy(first);
+    assert!(!gone.status.success(), "{}", said(&gone));
+    // By what it is called, or who needs it.
+    let one = done(&on(&host, &["get", "artifacts", &second[..20]]));
+    assert!(one.contains(second) && !one.contains(third), "{one}");
+    let both = done(&on(&host, &["get", "artifacts", "hello/hello"]));
+    assert!(both.contains(second) && both.contains(third), "{both}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Hosts of a lattice: several processes, a real nats-server between them.
 
+mod clients;
 mod faults;
 mod messages;
 mod moving;
@@ -379,6 +380,20 @@ async fn a_name_that_is_taken_by_the_data_folder_is_kept() {
     assert_eq!(output.status.code(), Some(4));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("`h1`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_host_without_a_name_makes_one_up_and_keeps_it() {
+    let nats = Nats::start("");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("nats: {}\ncontroller: true\n", nats.url())).unwrap();
+    let data = Arc::new(tempfile::tempdir().unwrap());
+    let name = async |host: &Weft| hosts_of(host).await[0]["host"].as_str().unwrap().to_owned();
+    let host = Weft::host_by(file.path(), &[], data);
+    let first = name(&host).await;
+    assert!(first.parse::<weft_compose::HostName>().is_ok(), "{first}");
+    let again = Weft::host_by(file.path(), &[], host.stop());
+    assert_eq!(name(&again).await, first);
 }
 
 #[tokio::test]

@@ -246,12 +246,20 @@ impl Client {
     /// # Errors
     /// Why there are no results, and whether it may have run all the same.
     pub async fn call(&self, targets: &Targets, call: Call) -> Result<Answer, Failure> {
+        self.call_as(targets, call, InvocationId::random()).await
+    }
+
+    /// The same for a call that has an id already, as it is passed on: whoever runs it drops a repeat.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn call_as(&self, targets: &Targets, call: Call, id: InvocationId) -> Result<Answer, Failure> {
         let shared = &self.0.shared;
         shared.counters.calls.fetch_add(1, Relaxed);
         shared.budget.called();
         let mut tried = Vec::new();
         let mut last: Option<Failure> = None;
-        let (mut asked, stream) = Asked::of(call);
+        let (mut asked, stream) = Asked::of(call, id);
         let outcome = loop {
             let chosen = (tried.len() < ATTEMPTS_MAX)
                 .then(|| targets.choose(&tried, shared.stamps.now_ms(), shared.random()))
@@ -378,9 +386,9 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(call: Call) -> (Self, Option<Binder>) {
+    fn of(call: Call, id: InvocationId) -> (Self, Option<Binder>) {
         let request = Request {
-            id: InvocationId::random(),
+            id,
             target: call.target,
             interface: call.interface,
             function: call.function,

@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::clocks::{Clocks, Judged, Times};
 use super::ids::{Ids, LATE_MAX_MS, Seen};
-use super::{DRAIN_LINGER, HOPS_MAX, Invocation, Service, Stamps};
+use super::{DRAIN_LINGER, Door, HOPS_MAX, Invocation, Service, Stamps};
 use crate::envelope::{
     Control, ControlReply, EnvelopeError, Failure, FailureKind, InvocationId, Reply, Request, StreamId,
 };
@@ -96,7 +96,7 @@ pub struct ServerStats {
 
 /// What becomes of a request.
 enum Admitted {
-    Run(Box<Request>, Instant, Option<u64>),
+    Run(Box<Request>, Door, Instant, Option<u64>),
     Answer(Reply),
     Drop,
 }
@@ -164,6 +164,37 @@ impl Server {
     ) -> Result<Served, TransportError> {
         self.serve_of(transport, subject, Some(format!("{namespace}/")))
             .await
+    }
+
+    /// Serves clients that have no view of the lattice, and tools, until what is returned is dropped; several hosts share
+    /// their requests. A request reaches what its subject names and nothing else, and is no host's, whatever it says.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub async fn serve_clients(
+        &self,
+        transport: &dyn Transport,
+        subjects: &Subjects,
+    ) -> Result<Vec<Served>, TransportError> {
+        self.0
+            .reply_len_max
+            .fetch_min(transport.payload_len_max(), Relaxed);
+        let concurrency = RUNNING_MAX;
+        let mut serving = Vec::new();
+        for (subject, door) in [
+            (subjects.fronts(), Door::Front),
+            (subjects.apis(false), Door::ApiRead),
+            (subjects.apis(true), Door::ApiWrite),
+        ] {
+            let handler = Open {
+                server: self.clone(),
+                subjects: subjects.clone(),
+                door,
+            };
+            let served = transport.serve(subject, Serving { concurrency }, Arc::new(handler));
+            serving.push(served.await?);
+        }
+        Ok(serving)
     }
 
     async fn serve_of(
@@ -293,11 +324,15 @@ impl Server {
     }
 
     /// Looks at a request. Whatever is answered that did not start, is said for good: a repeat of it gets no answer.
-    fn admit(&self, request: Bytes, room: bool, scope: Option<&str>) -> Admitted {
-        let request = match Request::decode(&request) {
+    fn admit(&self, request: Bytes, room: bool, scope: &Scope<'_>) -> Admitted {
+        let mut request = match Request::decode(&request) {
             Ok(request) => request,
             Err(error) => return self.malformed(&error),
         };
+        if scope.door() != Door::Host {
+            // What it says of a host's clock would be believed of that host.
+            (request.from, request.echo_ms) = (None, None);
+        }
         let stats = &self.0.stats;
         let (id, now) = (request.id, self.0.stamps.now_ms());
         let mut book = self.book();
@@ -353,8 +388,11 @@ impl Server {
         if left.is_zero() {
             return self.refuse(id, FailureKind::Deadline, "the request has no time left");
         }
-        if scope.is_some_and(|scope| !request.target.starts_with(scope)) {
-            let detail = "this subject is another namespace's";
+        if !scope.has(&request.target) {
+            let detail = match scope.door() {
+                Door::Front => "this subject is another actor's",
+                _ => "this subject is another namespace's",
+            };
             return self.refuse(id, FailureKind::Denied, detail);
         }
         if self.is_draining() {
@@ -372,7 +410,23 @@ impl Server {
         }
         // A time of centuries is no reason to fail.
         let deadline = Instant::now() + left.min(Duration::from_hours(24));
-        Admitted::Run(Box::new(request), deadline, ask.then_some(now))
+        Admitted::Run(Box::new(request), scope.door(), deadline, ask.then_some(now))
+    }
+
+    fn handle(&self, request: Bytes, scope: &Scope<'_>) -> BoxFuture<'static, Option<Bytes>> {
+        match self.admit(request, true, scope) {
+            Admitted::Run(request, door, deadline, asks_ms) => self.run(*request, door, deadline, asks_ms),
+            Admitted::Answer(reply) => future::ready(Some(reply.encode())).boxed(),
+            Admitted::Drop => future::ready(None).boxed(),
+        }
+    }
+
+    fn shed(&self, request: Bytes, scope: &Scope<'_>) -> Option<Bytes> {
+        match self.admit(request, false, scope) {
+            Admitted::Answer(reply) => Some(reply.encode()),
+            // It is never run without room.
+            Admitted::Run(..) | Admitted::Drop => None,
+        }
     }
 
     fn malformed(&self, error: &EnvelopeError) -> Admitted {
@@ -396,6 +450,7 @@ impl Server {
     fn run(
         &self,
         request: Request,
+        door: Door,
         deadline: Instant,
         asks_ms: Option<u64>,
     ) -> BoxFuture<'static, Option<Bytes>> {
@@ -425,6 +480,7 @@ impl Server {
             caller: request.caller,
             from: request.from,
             stream,
+            door,
         });
         let server = self.clone();
         async move {
@@ -456,6 +512,42 @@ impl Server {
     }
 }
 
+/// What the target of a request may be.
+enum Scope<'s> {
+    /// Whatever.
+    Any,
+    /// What begins so.
+    Of(&'s str),
+    /// This one, for a client.
+    Actor(String),
+    /// What is in this namespace, for a tool.
+    Namespace(Door, &'s str),
+    /// Nothing: the subject names nothing that there could be.
+    Nothing(Door),
+}
+
+impl Scope<'_> {
+    fn door(&self) -> Door {
+        match self {
+            Self::Any | Self::Of(_) => Door::Host,
+            Self::Actor(_) => Door::Front,
+            Self::Namespace(door, _) | Self::Nothing(door) => *door,
+        }
+    }
+
+    fn has(&self, target: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Of(begin) => target.starts_with(begin),
+            Self::Actor(actor) => target == actor,
+            Self::Namespace(_, namespace) => target
+                .strip_prefix(namespace)
+                .is_some_and(|rest| rest.starts_with('/')),
+            Self::Nothing(_) => false,
+        }
+    }
+}
+
 /// Serves one subject. Who may publish on that of a namespace reaches nothing else.
 struct Scoped {
     server: Server,
@@ -463,21 +555,57 @@ struct Scoped {
     scope: Option<String>,
 }
 
+impl Scoped {
+    fn scope(&self) -> Scope<'_> {
+        self.scope.as_deref().map_or(Scope::Any, Scope::Of)
+    }
+}
+
 impl Handler for Scoped {
     fn handle(&self, request: Bytes) -> BoxFuture<'static, Option<Bytes>> {
-        match self.server.admit(request, true, self.scope.as_deref()) {
-            Admitted::Run(request, deadline, asks_ms) => self.server.run(*request, deadline, asks_ms),
-            Admitted::Answer(reply) => future::ready(Some(reply.encode())).boxed(),
-            Admitted::Drop => future::ready(None).boxed(),
-        }
+        self.server.handle(request, &self.scope())
     }
 
     fn shed(&self, request: Bytes) -> Option<Bytes> {
-        match self.server.admit(request, false, self.scope.as_deref()) {
-            Admitted::Answer(reply) => Some(reply.encode()),
-            // It is never run without room.
-            Admitted::Run(..) | Admitted::Drop => None,
-        }
+        self.server.shed(request, &self.scope())
+    }
+}
+
+/// Serves clients on subjects of which each names what it is for.
+struct Open {
+    server: Server,
+    subjects: Subjects,
+    door: Door,
+}
+
+impl Open {
+    fn scope<'s>(&self, subject: &'s str) -> Scope<'s> {
+        let namespace = |writes| self.subjects.api_namespace(subject, writes);
+        let found = match self.door {
+            Door::Host => None,
+            Door::Front => self.subjects.front_target(subject).map(Scope::Actor),
+            Door::ApiRead => namespace(false).map(|name| Scope::Namespace(self.door, name)),
+            Door::ApiWrite => namespace(true).map(|name| Scope::Namespace(self.door, name)),
+        };
+        found.unwrap_or(Scope::Nothing(self.door))
+    }
+}
+
+impl Handler for Open {
+    fn handle(&self, request: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        self.server.handle(request, &Scope::Nothing(self.door))
+    }
+
+    fn shed(&self, request: Bytes) -> Option<Bytes> {
+        self.server.shed(request, &Scope::Nothing(self.door))
+    }
+
+    fn handle_on(&self, subject: &str, request: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        self.server.handle(request, &self.scope(subject))
+    }
+
+    fn shed_on(&self, subject: &str, request: Bytes) -> Option<Bytes> {
+        self.server.shed(request, &self.scope(subject))
     }
 }
 

@@ -187,13 +187,14 @@ impl Sim {
             Flight::Request {
                 server,
                 from,
+                subject,
                 token,
                 payload,
-            } => self.run(&server, from, token, payload),
+            } => self.run(&server, from, &subject, token, payload),
         }
     }
 
-    fn run(&self, server: &Arc<Server>, from: usize, token: u64, payload: Bytes) {
+    fn run(&self, server: &Arc<Server>, from: usize, subject: &Subject, token: u64, payload: Bytes) {
         // What is on its way to who just stopped serving is lost, as with NATS.
         if !server.open.load(Ordering::Relaxed) {
             return;
@@ -205,9 +206,9 @@ impl Sim {
             }
         };
         let Ok(place) = server.places.clone().try_acquire_owned() else {
-            return answer(server.handler.shed(payload));
+            return answer(server.handler.shed_on(subject.as_str(), payload));
         };
-        let handled = server.handler.handle(payload);
+        let handled = server.handler.handle_on(subject.as_str(), payload);
         self.lock().spawn(host, async move {
             let reply = handled.await;
             drop(place);
@@ -279,6 +280,7 @@ impl Transport for SimTransport {
                 Some(server) => Flight::Request {
                     server,
                     from,
+                    subject: subject.clone(),
                     token,
                     payload,
                 },

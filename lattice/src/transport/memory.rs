@@ -95,7 +95,11 @@ impl MemoryTransport {
 
     fn server(&self, subject: &Subject) -> Option<Arc<Server>> {
         let table = self.hub.read();
-        let servers = table.servers.get(subject)?;
+        let wide = || table.servers.iter().find(|(wide, _)| wide.covers(subject));
+        let servers = table
+            .servers
+            .get(subject)
+            .or_else(|| wide().map(|(_, servers)| servers))?;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         servers.get(turn % servers.len().max(1)).cloned()
     }
@@ -103,12 +107,13 @@ impl MemoryTransport {
 
 impl Server {
     /// The reply, or nothing for ever if there is none or the host leaves.
-    async fn answer(self: Arc<Self>, payload: Bytes) -> Bytes {
+    async fn answer(self: Arc<Self>, subject: &Subject, payload: Bytes) -> Bytes {
         let reply = match self.places.try_acquire() {
-            Err(_) => self.handler.shed(payload),
+            Err(_) => self.handler.shed_on(subject.as_str(), payload),
             Ok(_place) => {
                 let left = pin!(self.left.cancelled());
-                match future::select(self.handler.handle(payload), left).await {
+                let handled = self.handler.handle_on(subject.as_str(), payload);
+                match future::select(handled, left).await {
                     Either::Left((reply, _)) => reply,
                     Either::Right(_) => None,
                 }
@@ -136,7 +141,7 @@ impl Transport for MemoryTransport {
         };
         let subject = subject.clone();
         async move {
-            match tokio::time::timeout(timeout, server.answer(payload)).await {
+            match tokio::time::timeout(timeout, server.answer(&subject, payload)).await {
                 Ok(reply) if reply.len() > PAYLOAD_LEN_MAX => Err(TransportError::TooLarge {
                     subject,
                     len: reply.len(),

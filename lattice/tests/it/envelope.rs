@@ -4,8 +4,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use weft_lattice::codec::{Type, Value, encode_all};
 use weft_lattice::envelope::{
-    EnvelopeError, Failure, FailureKind, FieldError, InvocationId, Reply, Request, StreamId, TEXT_LEN_MAX,
-    Trace,
+    EnvelopeError, Failure, FailureKind, FieldError, HttpRequest, InvocationId, Reply, Request, StreamId,
+    TEXT_LEN_MAX, Trace,
 };
 use weft_lattice::subject::Address;
 
@@ -40,6 +40,36 @@ pub(crate) fn request() -> Request {
         caller: "default/shop/storefront".to_owned(),
         revision: Some(3),
         body: arguments.expect("arguments of their types").into(),
+    }
+}
+
+/// A call by a client that is no host.
+pub(crate) fn front_call() -> Request {
+    Request {
+        sent_ms: 0,
+        hops: 0,
+        trace: None,
+        caller: "checkout".to_owned(),
+        revision: None,
+        ..request()
+    }
+}
+
+/// What a tool asks.
+pub(crate) fn tool_request() -> Request {
+    let asked = HttpRequest {
+        method: "GET".to_owned(),
+        uri: "/v1/apps".to_owned(),
+        secure: false,
+        headers: Vec::new(),
+        body: Some(Bytes::new()),
+    };
+    Request {
+        target: "team/weft/api".to_owned(),
+        interface: "weft:host/api@1.0.0".to_owned(),
+        function: "handle".to_owned(),
+        body: asked.encode().unwrap(),
+        ..front_call()
     }
 }
 

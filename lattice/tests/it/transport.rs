@@ -44,6 +44,23 @@ impl Handler for Echo {
     }
 }
 
+/// Answers with the subject that the request came on.
+struct Told;
+
+impl Handler for Told {
+    fn handle(&self, _: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        future::ready(None).boxed()
+    }
+
+    fn shed(&self, _: Bytes) -> Option<Bytes> {
+        None
+    }
+
+    fn handle_on(&self, subject: &str, _: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        future::ready(Some(subject.to_owned().into())).boxed()
+    }
+}
+
 fn echo(name: &'static str) -> Arc<Echo> {
     Arc::new(Echo {
         name,
@@ -95,6 +112,14 @@ pub(crate) async fn conforms(a: &dyn Transport, b: &dyn Transport) {
     for (number, answer) in (0..50_u8).zip(future::join_all(many).await) {
         assert_eq!(answer.unwrap()[..], [b'b', number]);
     }
+
+    // Who serves many subjects is told which it was.
+    let many = b.serve(subjects.fronts(), Serving { concurrency: 64 }, Arc::new(Told));
+    let many = many.await.unwrap();
+    let catalog = subjects.front("default", "shop", "catalog").unwrap();
+    assert_eq!(ask(a, &catalog, "x").await.unwrap(), catalog.as_str());
+    drop(many);
+    until_nobody_serves(a, &catalog).await;
 
     // No answer in time may have started.
     let short = Duration::from_millis(100);

@@ -66,6 +66,8 @@ fn the_envelopes_are_what_is_written_and_read() {
     for (name, request) in [
         ("request", envelope::request()),
         ("smallest request", envelope::smallest_request()),
+        ("front call", envelope::front_call()),
+        ("tool request", envelope::tool_request()),
     ] {
         let bytes = request.encode().unwrap();
         assert_eq!(to_hex(&block(&doc, name)), to_hex(&bytes), "{name}");

@@ -53,6 +53,10 @@ pub struct MeshReport {
     pub artifact_bytes: u64,
     /// Components that are deployed and that no second host has; on the controller.
     pub single_copies: u64,
+    /// Calls of clients that see no hosts, by `ok` and `failed`.
+    pub fronts: [(&'static str, u64); 2],
+    /// Requests of tools that are fenced to a namespace, by `ok` and `failed`.
+    pub tools: [(&'static str, u64); 2],
 }
 
 static CONNECTED: Description = gauge(
@@ -130,6 +134,16 @@ static SINGLE_COPIES: Description = gauge(
     Unit::Count("{artifact}"),
     "Components that are deployed and that no second host has.",
 );
+static FRONTS: Description = counter(
+    WEFT_FRONT_CALLS,
+    "{call}",
+    "Calls of clients that see no hosts, which this host took.",
+);
+static TOOLS: Description = counter(
+    WEFT_FRONT_REQUESTS,
+    "{request}",
+    "Requests of tools that are fenced to a namespace, which this host took.",
+);
 
 impl MeshReport {
     /// As metrics; `point` adds the rest.
@@ -167,6 +181,8 @@ impl MeshReport {
             (&FETCHED, by(WEFT_OUTCOME, &self.fetched)),
             (&ARTIFACT_BYTES, plain(self.artifact_bytes)),
             (&SINGLE_COPIES, plain(self.single_copies)),
+            (&FRONTS, by(WEFT_OUTCOME, &self.fronts)),
+            (&TOOLS, by(WEFT_OUTCOME, &self.tools)),
         ];
         families
             .into_iter()

@@ -21,6 +21,8 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 const EXAMPLE_LIMIT: Duration = Duration::from_secs(600);
 /// Calls one after the other, in one invocation of the caller.
 const CALLS: u32 = 2_000;
+/// Reads of a store, one after the other, in one invocation.
+const GETS: u32 = 1_000;
 const LENS: [usize; 3] = [16, 1 << 10, 64 << 10];
 /// What goes up and comes back as one body.
 const STREAM_LEN: usize = 200 << 20;
@@ -91,6 +93,15 @@ impl Lattice {
         sh::read(COMMAND_LIMIT, &mut command)
     }
 
+    /// What a function of the guest `bench` answers, a number.
+    fn call(&self, subjects: &Subjects, function: &str, args: &str) -> anyhow::Result<f64> {
+        let name = format!("weft:bench/measure.{function}");
+        let text = self.weft(subjects, &["call", "bench", &name, args])?;
+        text.trim()
+            .parse()
+            .with_context(|| format!("{name} answered {text}"))
+    }
+
     /// The address of a host's run.
     fn address_of(&self, subjects: &Subjects, host: &str) -> anyhow::Result<String> {
         let text = self.weft(subjects, &["get", "hosts", "--output", "json"])?;
@@ -122,6 +133,16 @@ actors:
       test:call/echo: {{ actor: callee }}
   hello: {{ component: {} }}
   echo: {{ component: {} }}
+  bench:
+    component: {}
+    limits: {{ timeout: 2m, cpuTime: 1m }}
+    links:
+      wasi:keyvalue: {{ provider: keys }}
+      weft:sql: {{ provider: rows }}
+providers:
+  # Their files are on h1, which has the control store.
+  keys: {{ capability: key-value, backend: redb }}
+  rows: {{ capability: sql, backend: sqlite }}
 routes:
   - {{ actor: caller, path: /caller, stripPrefix: true }}
   - {{ actor: hello, path: / }}
@@ -130,7 +151,8 @@ routes:
             guest("caller"),
             guest("callee"),
             guest("hello"),
-            guest("echo")
+            guest("echo"),
+            guest("bench")
         );
         let app = subjects.scratch.join("far.yaml");
         fs::write(&app, text)?;
@@ -140,6 +162,7 @@ routes:
             ("callee", "h2"),
             ("hello", "h2"),
             ("echo", "h2"),
+            ("bench", "h2"),
         ] {
             self.weft(subjects, &["actor", "place", actor, "--host", host])?;
         }
@@ -219,6 +242,25 @@ pub(super) fn measure(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Resul
         });
         raw.insert(format!("pair_{len}"), json!({ "us": each }));
     }
+
+    eprintln!("Measuring reads of a store in a file of the other host, {rounds} rounds");
+    let keys: Vec<String> = (0..GETS).map(|key| key.to_string()).collect();
+    let keys = format!("[{}]", keys.join(", "));
+    lattice.call(subjects, "fill-keys", &GETS.to_string())?;
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        times.push(lattice.call(subjects, "gets", &keys)? / f64::from(GETS) / 1e3);
+    }
+    let (each, bare) = (median(times), figures(&text, LENS[0], "bare")?);
+    rows.push(Row {
+        what: "get of 100 B from redb on another host, one at a time".to_owned(),
+        weft: format!("{each:.0} us"),
+        yardstick: format!("bare async-nats {:.0} us", bare.p50),
+        ratio: Some(each / bare.p50),
+        reach: "",
+        met: None,
+    });
+    raw.insert("get".to_owned(), json!({ "us": each, "bare_p50_us": bare.p50 }));
 
     eprintln!("Measuring HTTP that is forwarded to the other host, {rounds} rounds");
     let (mut direct, mut forwarded) = (Vec::new(), Vec::new());

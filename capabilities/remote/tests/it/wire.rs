@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use weft_capabilities::{Bucket, KeyValue, MemoryKeyValue, Sql, SqlValue};
 use weft_lattice::codec::{self, Fields, Limits, Names, Type};
 use weft_lattice::envelope::{Failure, FailureKind, InvocationId};
-use weft_lattice::rpc::{Invocation, Server, Service, Stamps};
+use weft_lattice::rpc::{Door, Invocation, Server, Service, Stamps};
 use weft_lattice::subject::{Address, Subjects};
 use weft_lattice::transport::memory::Hub;
 use weft_remote::{Backend, KEY_VALUE, Provided, RemoteKeyValue, RemoteSql};
@@ -386,6 +386,7 @@ pub(crate) fn invocation(interface: &str, function: &str, body: Bytes) -> Invoca
         caller: "default/test/user".to_owned(),
         from: None,
         stream: None,
+        door: Door::Host,
     }
 }
 

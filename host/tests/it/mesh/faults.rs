@@ -174,6 +174,14 @@ async fn what_is_deployed_is_on_a_second_host_again_when_the_one_that_had_it_is_
     lattice.wait_for_members(3).await;
     lattice.settle().await;
     assert!(has(&lattice.hosts[1]).await && !has(&lattice.hosts[2]).await);
+    let all = lattice.hosts[2]
+        .cli(&["get", "artifacts", "--output", "json"])
+        .await;
+    let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+    let one = &all["artifacts"].as_array().unwrap()[..1];
+    assert_eq!(one[0]["hosts"], serde_json::json!(["h1", "h2"]));
+    assert_eq!(one[0]["pinned_by"], serde_json::json!(["default/hello/hello"]));
+    assert_eq!(all["unanswered"], serde_json::json!([]));
     lattice.hosts.remove(1).kill();
     for _ in 0..300 {
         if has(&lattice.hosts[1]).await {

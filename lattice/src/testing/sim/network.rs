@@ -32,6 +32,7 @@ pub(super) enum Flight {
     Request {
         server: Arc<Server>,
         from: usize,
+        subject: Subject,
         token: u64,
         payload: Bytes,
     },
@@ -82,11 +83,13 @@ impl Flight {
             Self::Request {
                 server,
                 from,
+                subject,
                 token,
                 payload,
             } => Self::Request {
                 server: server.clone(),
                 from: *from,
+                subject: subject.clone(),
                 token: *token,
                 payload: payload.clone(),
             },
@@ -303,7 +306,13 @@ impl Network {
 
     /// One of those who serve `subject`.
     pub(super) fn server(&mut self, subject: &Subject) -> Option<Arc<Server>> {
-        let servers = self.servers.get(subject).filter(|servers| !servers.is_empty())?;
+        let own = self.servers.get(subject).filter(|servers| !servers.is_empty());
+        let wide = || {
+            self.servers
+                .iter()
+                .find(|(wide, servers)| !servers.is_empty() && wide.covers(subject))
+        };
+        let servers = own.or_else(|| wide().map(|(_, servers)| servers))?;
         let chosen = self.rng.random_range(0..servers.len());
         Some(servers[chosen].clone())
     }

@@ -79,7 +79,13 @@ async fn run(
             };
             // Here and not when one ends: that would wake this task for each.
             while running.try_join_next().is_some() {}
-            let Some(Message { reply, payload, .. }) = request else {
+            let Some(Message {
+                subject,
+                reply,
+                payload,
+                ..
+            }) = request
+            else {
                 break;
             };
             let Some(reply) = reply.filter(|reply| reply.starts_with(INBOX)) else {
@@ -87,10 +93,12 @@ async fn run(
                 continue;
             };
             if running.len() >= serving.concurrency {
-                answers.give(reply, handler.shed(payload)).await;
+                answers
+                    .give(reply, handler.shed_on(subject.as_str(), payload))
+                    .await;
                 continue;
             }
-            let mut handled = handler.handle(payload);
+            let mut handled = handler.handle_on(subject.as_str(), payload);
             match poll_once(&mut handled).await {
                 Poll::Ready(answer) => answers.give(reply, answer).await,
                 Poll::Pending => {
