@@ -9,6 +9,7 @@ mod http_client;
 mod key_value;
 mod messages;
 mod moving;
+mod moving_tables;
 mod refused;
 pub(crate) mod secrets;
 mod servers;
