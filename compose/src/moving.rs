@@ -5,7 +5,7 @@
 //!
 //! **Copying**: all data is copied while it is written to; each host notes the keys that are written through it, from
 //! before the copy began. **Holding**: each host holds writes and waits for those that run. **Draining**: as nobody writes
-//! now, each host copies the keys that it noted. **Switched**: the provider's record names the new backend; writes go on
+//! now, each host copies the keys that it noted, or who drives the move compares all again where nobody can note. **Switched**: the provider's record names the new backend; writes go on
 //! when every host has taken that, or can't write to the old one any more.
 //!
 //! Why no acknowledged write is lost: a write is copied with all others if it came before the copy, and is noted if it came
@@ -113,6 +113,13 @@ impl MoveRecord {
         Self { step, ..self.clone() }
     }
 
+    fn failed(&self, reason: &str) -> Self {
+        Self {
+            reason: Some(reason.to_owned()),
+            ..self.at(Step::Failed)
+        }
+    }
+
     /// Another pass over all data.
     fn again(&self) -> Self {
         Self {
@@ -137,6 +144,10 @@ pub struct Seen {
     pub checked: Option<Result<(), String>>,
     /// Whether all data was copied in this pass.
     pub copied: bool,
+    /// Whether there is nothing left to copy for who drives the move, once the hosts have copied what they noted.
+    pub drained: bool,
+    /// Why the data can't be in the new backend, if copying has shown that.
+    pub refused: Option<String>,
     /// Whether writes have been held for as long as they may.
     pub held_too_long: bool,
 }
@@ -150,6 +161,8 @@ pub enum Next {
     Check,
     /// Copy all data.
     Copy,
+    /// Copy what differs, while writes are held.
+    Drain,
     /// Write the record so.
     Put(MoveRecord),
     /// Write the record so, and the provider's with its new backend, in one transaction.
@@ -176,13 +189,13 @@ pub fn next(record: &MoveRecord, seen: &Seen) -> Next {
             return match &seen.checked {
                 None => Next::Check,
                 Some(Ok(())) => Next::Put(record.again()),
-                Some(Err(reason)) => Next::Put(MoveRecord {
-                    reason: Some(reason.clone()),
-                    ..record.at(Step::Failed)
-                }),
+                Some(Err(reason)) => Next::Put(record.failed(reason)),
             };
         }
         Step::Copying | Step::Holding | Step::Draining => {}
+    }
+    if let Some(reason) = &seen.refused {
+        return Next::Put(record.failed(reason));
     }
     let is_missing = !seen.missing.is_empty() && !record.force;
     if !seen.same_runs || is_missing && record.step != Step::Copying {
@@ -194,8 +207,9 @@ pub fn next(record: &MoveRecord, seen: &Seen) -> Next {
         Step::Copying if !seen.copied => Next::Copy,
         Step::Copying => Next::Put(record.at(Step::Holding)),
         _ if seen.applied && record.step == Step::Holding => Next::Put(record.at(Step::Draining)),
-        _ if seen.applied => Next::Switch(record.at(Step::Switched)),
+        _ if seen.applied && seen.drained => Next::Switch(record.at(Step::Switched)),
         _ if seen.held_too_long => Next::Put(record.again()),
+        _ if seen.applied => Next::Drain,
         _ => Next::Wait("writes that run come to their ends".to_owned()),
     }
 }

@@ -8,6 +8,7 @@
 mod begin;
 pub mod copy;
 mod hosts;
+pub mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use weft_capabilities::KeyValue;
+use weft_capabilities::{KeyValue, Sql, SqlTables, TablesError};
 use weft_compose::capability::PINNED;
 use weft_compose::moving::{MoveRecord, Next, Place, Seen, Step, next};
 use weft_compose::record::{AppRecord, LinkTarget, ProviderRecord, decode, encode};
@@ -30,6 +31,7 @@ pub use self::begin::BeginError;
 use self::copy::{Copied, Scope, copy_all, copy_keys, first_in_use};
 use crate::cli::chain;
 use crate::mesh::Mesh;
+use crate::provider::{Gate, key_value};
 use crate::reconcile::Progress;
 
 /// How often the other hosts are looked at while a move waits for them.
@@ -43,6 +45,11 @@ const BACKOFF_MAX: Duration = Duration::from_secs(15);
 const CHECK_WAIT: Duration = Duration::from_secs(15);
 /// Keys that are few enough to copy while writes are held: some milliseconds.
 const FEW_KEYS: usize = 200;
+/// Holds in which tables could not be compared to the end, until the move is given up: each keeps statements waiting.
+const LONG_HOLDS_MAX: u32 = 3;
+/// What is told then.
+const TOO_LARGE: &str = "all rows have to be compared while statements wait, and they are too many for the time that a hold may \
+                         take: copy them by the databases' own tools while nobody writes, then deploy without --copy";
 /// Rounds of copying what was written meanwhile, before writes are held whatever is left.
 const ROUNDS_MAX: usize = 20;
 
@@ -111,6 +118,8 @@ enum DriveError {
     Commit(#[from] CommitError),
     #[error("failed to copy")]
     Copy(#[from] weft_capabilities::KeyValueError),
+    #[error("failed to copy")]
+    Tables(#[from] TablesError),
     #[error("{0}")]
     NotYet(&'static str),
 }
@@ -123,6 +132,14 @@ struct Pass {
     /// Which, and the runs of hosts that it began with.
     began: Option<(u64, Runs)>,
     copied: bool,
+    /// While nothing is written.
+    drained: bool,
+    /// The hold ends without a switch.
+    is_let_go: bool,
+    /// Holds that were too short to compare all, of this pass and those before it.
+    long_holds: u32,
+    /// Why it can't be moved after all.
+    refused: Option<String>,
     checked: Option<Result<(), String>>,
     held_since: Option<Instant>,
     /// Hosts that left in peace: what they acknowledged was noted by a pass that was ended for it.
@@ -218,7 +235,9 @@ impl Mover {
             applied: self.is_applied(entry.modified).await,
             checked: pass.checked.clone(),
             copied: pass.copied,
-            held_too_long: held && held_since.elapsed() > HOLD_TRY,
+            drained: pass.drained || self.is_noted(name),
+            refused: pass.refused.clone(),
+            held_too_long: held && (pass.is_let_go || held_since.elapsed() > HOLD_TRY),
         };
         let mut write =
             Transaction::by(record.by.clone()).expect(&move_key, Expected::Modified(entry.modified));
@@ -236,7 +255,26 @@ impl Mover {
             }
             Next::Copy => {
                 self.moves.waits(name, None);
-                self.copy(&record, pass).await?;
+                let copied = self.copy(&record, pass).await;
+                pass.copied = took(copied, &mut pass.refused)?;
+                return Ok(true);
+            }
+            Next::Drain => {
+                let left = HOLD_TRY.saturating_sub(held_since.elapsed());
+                match timeout(left, self.drain(name)).await {
+                    Ok(drained) => match took(drained, &mut pass.refused) {
+                        Ok(drained) => pass.drained = drained,
+                        Err(error) => {
+                            self.moves.waits(name, Some(chain(&error)));
+                            pass.is_let_go = true;
+                        }
+                    },
+                    Err(_) => {
+                        pass.is_let_go = true;
+                        pass.long_holds += 1;
+                        pass.refused = (pass.long_holds >= LONG_HOLDS_MAX).then(|| TOO_LARGE.to_owned());
+                    }
+                }
                 return Ok(true);
             }
             Next::End => {
@@ -291,6 +329,7 @@ impl Mover {
                 at: record.at.clone(),
                 began: Some((put.pass, runs)),
                 left: std::mem::take(&mut pass.left),
+                long_holds: pass.long_holds,
                 ..Pass::default()
             };
         }
@@ -329,14 +368,22 @@ impl Mover {
     }
 
     /// The old store and the new one, as this host has them open.
-    fn stores(
-        &self,
-        name: &ProviderName,
-    ) -> Option<(Arc<crate::provider::key_value::Gate>, Arc<dyn KeyValue>)> {
+    fn stores(&self, name: &ProviderName) -> Option<Stores> {
         let progress = self.progress.borrow();
-        let from = progress.guards.get(name)?.gate.clone()?;
-        let to = progress.targets.get(name)?.gate.as_ref()?.store();
-        Some((from, to))
+        let from = progress.guards.get(name)?.gate.as_ref()?;
+        let to = progress.targets.get(name)?.gate.as_ref()?;
+        Some(match (from, to) {
+            (Gate::KeyValue(from), Gate::KeyValue(to)) => Stores::Keys(from.clone(), to.store()),
+            (Gate::Sql(from), Gate::Sql(to)) => Stores::Tables(from.store(), to.store()),
+            _ => return None,
+        })
+    }
+
+    /// Whether hosts note what is written, so that nothing has to be compared while nothing is.
+    fn is_noted(&self, name: &ProviderName) -> bool {
+        let progress = self.progress.borrow();
+        let guard = progress.guards.get(name);
+        guard.is_some_and(|guard| matches!(guard.gate, Some(Gate::KeyValue(_))))
     }
 
     /// Whose keys the provider has: those of its own app, and of those that are linked to it.
@@ -361,22 +408,16 @@ impl Mover {
     async fn check(&self, record: &MoveRecord) -> Result<(), String> {
         let begun = Instant::now();
         loop {
-            let looked = async {
-                let (from, to) = self.stores(&record.provider).ok_or_else(|| {
-                    "the new backend could not be opened: `weft get conditions` says why".to_owned()
-                })?;
-                let used = first_in_use(&*from.store(), &*to, &self.scopes(&record.provider)).await;
-                used.map_err(|error| format!("it can't be looked into: {}", chain(&error)))
-            };
-            match looked.await {
-                Ok(Some(bucket)) if !record.replace => {
+            match self.look(record).await {
+                Ok(Some(what)) if !record.replace => {
                     return Err(format!(
-                        "the new backend has keys in the bucket {bucket} already: delete them, or move with --replace"
+                        "the new backend has {what} already: delete them, or move with --replace"
                     ));
                 }
                 Ok(_) => return Ok(()),
-                Err(reason) if begun.elapsed() > CHECK_WAIT => return Err(reason),
-                Err(reason) => {
+                Err((true, reason)) => return Err(reason),
+                Err((false, reason)) if begun.elapsed() > CHECK_WAIT => return Err(reason),
+                Err((false, reason)) => {
                     self.moves.waits(&record.provider, Some(reason));
                     sleep(BACKOFF_MIN).await;
                 }
@@ -384,14 +425,49 @@ impl Mover {
         }
     }
 
-    /// Copies all, and then what was written meanwhile for as long as that gets less: where this host alone writes, what is
-    /// left for the hold is little.
-    async fn copy(&self, record: &MoveRecord, pass: &mut Pass) -> Result<(), DriveError> {
+    /// What the new backend has already, if anything. Of a reason why it can't be looked into, whether it is the last word.
+    async fn look(&self, record: &MoveRecord) -> Result<Option<String>, (bool, String)> {
+        let stores = self.stores(&record.provider).ok_or_else(|| {
+            let why = "the new backend could not be opened: `weft get conditions` says why";
+            (false, why.to_owned())
+        })?;
+        let failed = |error: &dyn std::error::Error| format!("it can't be looked into: {}", chain(error));
+        match stores {
+            Stores::Keys(from, to) => {
+                let used = first_in_use(&*from.store(), &*to, &self.scopes(&record.provider)).await;
+                let used = used.map_err(|error| (false, failed(&error)))?;
+                Ok(used.map(|bucket| format!("keys in the bucket {bucket}")))
+            }
+            Stores::Tables(from, to) => {
+                let (from, to) = (tables_of(&from), tables_of(&to));
+                let (from, to) = (from.map_err(|why| (true, why))?, to.map_err(|why| (true, why))?);
+                match tables::first_in_use(from, to).await {
+                    Ok(used) => Ok(used.map(|table| format!("rows in the table {table}"))),
+                    Err(TablesError::Refused(why)) => Err((true, why)),
+                    Err(error) => Err((false, failed(&error))),
+                }
+            }
+        }
+    }
+
+    /// Copies all, and of keys then what was written meanwhile for as long as that gets less: where this host alone writes,
+    /// what is left for the hold is little.
+    async fn copy(&self, record: &MoveRecord, pass: &Pass) -> Result<(), DriveError> {
         let name = &record.provider;
-        let (from, to) = self
-            .stores(name)
-            .ok_or(DriveError::NotYet("a backend is not open"))?;
+        let stores = self.stores(name);
+        let stores = stores.ok_or(DriveError::NotYet("a backend is not open"))?;
         let report = self.moves.report(name).unwrap_or_default();
+        let (from, to) = match stores {
+            Stores::Keys(from, to) => (from, to),
+            Stores::Tables(from, to) => {
+                let (from, to) = (tables_of(&from), tables_of(&to));
+                let (from, to) = (
+                    from.map_err(TablesError::Refused)?,
+                    to.map_err(TablesError::Refused)?,
+                );
+                return Ok(tables::copy_while_used(from, to, &report.copied).await?);
+            }
+        };
         let old = from.store();
         copy_all(&*old, &*to, &self.scopes(name), &report.copied).await?;
         let is_alone = pass.began.as_ref().is_some_and(|(_, runs)| runs.is_empty());
@@ -413,7 +489,43 @@ impl Mover {
                 break;
             }
         }
-        pass.copied = true;
         Ok(())
+    }
+
+    /// Compares all while nothing is written, and copies what differs.
+    async fn drain(&self, name: &ProviderName) -> Result<(), DriveError> {
+        let Some(Stores::Tables(from, to)) = self.stores(name) else {
+            return Err(DriveError::NotYet("a backend is not open"));
+        };
+        let report = self.moves.report(name).unwrap_or_default();
+        let (from, to) = (tables_of(&from), tables_of(&to));
+        let (from, to) = (
+            from.map_err(TablesError::Refused)?,
+            to.map_err(TablesError::Refused)?,
+        );
+        Ok(tables::copy_while_still(from, to, &report.copied).await?)
+    }
+}
+
+/// The old store and the new one.
+enum Stores {
+    Keys(Arc<key_value::Gate>, Arc<dyn KeyValue>),
+    Tables(Arc<dyn Sql>, Arc<dyn Sql>),
+}
+
+fn tables_of(database: &Arc<dyn Sql>) -> Result<&dyn SqlTables, String> {
+    let tables = database.tables();
+    tables.ok_or_else(|| "a database that can't tell its tables can't be moved to or from".to_owned())
+}
+
+/// Whether a copy is made. One that can't be made at all is `refused`.
+fn took(copied: Result<(), DriveError>, refused: &mut Option<String>) -> Result<bool, DriveError> {
+    match copied {
+        Ok(()) => Ok(true),
+        Err(DriveError::Tables(TablesError::Refused(why))) => {
+            *refused = Some(why);
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }

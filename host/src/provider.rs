@@ -1,13 +1,14 @@
 //! Providers: named, configured backends, open on this host.
 //!
 //! Owns the opening of a backend by its record, and its closing: when the last snapshot that links to it has gone. Each is
-//! supervised ([`health`]), and a key-value one can move to another backend ([`key_value`]). It must not know who is linked
-//! to what.
+//! supervised ([`health`]), and one of key-value or SQL can move to another backend ([`gate`]). It must not know who is
+//! linked to what.
 
 mod blob_store;
+pub mod gate;
 pub mod health;
 pub mod key_value;
-mod sql;
+pub mod sql;
 
 mod nats;
 
@@ -35,7 +36,6 @@ use weft_remote::{Provided, RemoteBlobStore, RemoteKeyValue, RemoteSql};
 use weft_sqlite::SqliteSql;
 
 use self::health::Health;
-use self::key_value::Gate;
 use crate::mesh::{Held, Mesh};
 use crate::secret::opened::Used;
 
@@ -76,8 +76,108 @@ pub struct Provider {
 pub struct Guard {
     /// Whether it answers.
     pub health: Arc<Health>,
-    /// Of key-value: what holds and notes writes.
-    pub gate: Option<Arc<Gate>>,
+    /// Of what can move: what holds and notes writes.
+    pub gate: Option<Gate>,
+}
+
+/// What stands before a backend that can move to another.
+#[derive(Debug, Clone)]
+pub enum Gate {
+    /// Before keys and values.
+    KeyValue(Arc<key_value::Gate>),
+    /// Before tables.
+    Sql(Arc<sql::Gate>),
+}
+
+impl Gate {
+    /// Begins to note what is written. Once it has returned, every write that was not noted has ended; `false` if those
+    /// that run have not in time. Of tables nothing is noted.
+    pub async fn note(&self) -> bool {
+        match self {
+            Self::KeyValue(gate) => gate.note().await,
+            Self::Sql(_) => true,
+        }
+    }
+
+    /// [`gate::Gate::hold`].
+    pub async fn hold(&self) -> bool {
+        match self {
+            Self::KeyValue(gate) => gate.hold().await,
+            Self::Sql(gate) => gate.hold().await,
+        }
+    }
+
+    /// [`gate::Gate::release`].
+    pub fn release(&self) {
+        match self {
+            Self::KeyValue(gate) => gate.release(),
+            Self::Sql(gate) => gate.release(),
+        }
+    }
+
+    /// [`gate::Gate::end`].
+    pub fn end(&self) {
+        match self {
+            Self::KeyValue(gate) => gate.end(),
+            Self::Sql(gate) => gate.end(),
+        }
+    }
+
+    /// Whether writes wait.
+    pub fn is_held(&self) -> bool {
+        match self {
+            Self::KeyValue(gate) => gate.is_held(),
+            Self::Sql(gate) => gate.is_held(),
+        }
+    }
+
+    /// Whether a move has anything to do with it.
+    pub fn is_moving(&self) -> bool {
+        match self {
+            Self::KeyValue(gate) => gate.is_moving(),
+            Self::Sql(gate) => gate.is_moving(),
+        }
+    }
+
+    /// Puts the backend behind `other` in the place of its own, and gives the old one. `None` if they serve different things.
+    fn take_over(&self, other: &Self) -> Option<Backend> {
+        match (self, other) {
+            (Self::KeyValue(gate), Self::KeyValue(other)) => {
+                Some(Backend::KeyValue(gate.replace(other.store())))
+            }
+            (Self::Sql(gate), Self::Sql(other)) => Some(Backend::Sql(gate.replace(other.store()))),
+            _ => None,
+        }
+    }
+
+    /// Asks whether the backend answers that is behind it at the time.
+    fn watch(
+        &self,
+        name: &ProviderName,
+        health: &Arc<Health>,
+        pace: Option<Duration>,
+    ) -> BoxFuture<'static, ()> {
+        match self {
+            // A key that is not there.
+            Self::KeyValue(gate) => {
+                let bucket = Arc::new(Bucket::scoped(name.namespace(), name.app(), LOOK_BUCKET));
+                let gate = gate.clone();
+                let look = move || {
+                    let (store, bucket) = (gate.store(), bucket.clone());
+                    async move { store.exists(&bucket, "health").await.map(drop) }
+                };
+                health.clone().watch(pace, look).boxed()
+            }
+            Self::Sql(gate) => {
+                let gate = gate.clone();
+                let look = move || {
+                    let database = gate.store();
+                    async move { database.query("SELECT 1", Vec::new(), None).await.map(drop) }
+                };
+                health.clone().watch(pace, look).boxed()
+            }
+        }
+    }
 }
 
 /// What a provider serves.
@@ -154,21 +254,18 @@ impl Provider {
         let health = Health::new(name.clone());
         let (backend, gate, watch) = match backend {
             Backend::KeyValue(store) => {
-                let gate = Gate::new(store, health.clone());
-                let watch = look_at(&name, &gate, &health, pace);
-                let guarded = Backend::KeyValue(Arc::new(key_value::Guarded(gate.clone())));
+                let inner = key_value::Gate::new(store, health.clone());
+                let guarded = Backend::KeyValue(Arc::new(key_value::Guarded(inner.clone())));
+                let gate = Gate::KeyValue(inner);
+                let watch = gate.watch(&name, &health, pace);
                 (guarded, Some(gate), watch)
             }
             Backend::Sql(database) => {
-                let asked = database.clone();
-                let look = move || {
-                    let database = asked.clone();
-                    async move { database.query("SELECT 1", Vec::new(), None).await.map(drop) }
-                };
-                let watch = health.clone().watch(pace, look).boxed();
-                let health = health.clone();
-                let guarded = Backend::Sql(Arc::new(sql::Guarded { database, health }));
-                (guarded, None, watch)
+                let inner = sql::Gate::new(database, health.clone());
+                let guarded = Backend::Sql(Arc::new(sql::Guarded(inner.clone())));
+                let gate = Gate::Sql(inner);
+                let watch = gate.watch(&name, &health, pace);
+                (guarded, Some(gate), watch)
             }
             Backend::BlobStore(store) => {
                 let (asked, container) = (store.clone(), look_container(&name));
@@ -273,24 +370,19 @@ impl Provider {
     }
 
     /// The same to all who have it, on the backend of `target` from now on; and the old backend by itself, to be closed
-    /// when the reads that run on it have ended. `None` if either is no key-value store.
+    /// when the reads that run on it have ended. `None` if either can't move.
     pub fn moved(&self, revision: u64, target: &Self) -> Option<(Self, Self)> {
-        let (gate, new) = (self.guard.gate.as_ref()?, target.guard.gate.as_ref()?);
-        let old = gate.replace(new.store());
+        let gate = self.guard.gate.as_ref()?;
+        let old = gate.take_over(target.guard.gate.as_ref()?)?;
         let moved = Self {
-            watch: Some(spawned(look_at(
-                &self.name,
-                gate,
-                &self.guard.health,
-                target.pace,
-            ))),
+            watch: Some(spawned(gate.watch(&self.name, &self.guard.health, target.pace))),
             pace: target.pace,
             secrets: target.secrets.clone(),
             held: target.held.clone(),
             ..self.with_revision(revision)
         };
         let old = Self {
-            backend: Backend::KeyValue(old),
+            backend: old,
             provided: None,
             watch: None,
             ..self.with_revision(self.revision)
@@ -355,22 +447,6 @@ pub fn connections(record: &ProviderRecord) -> u64 {
 /// The container that is looked for, which is not there: names of apps are shorter than those of containers.
 fn look_container(name: &ProviderName) -> Option<Container> {
     Container::scoped(name.namespace(), name.app(), LOOK_BUCKET).ok()
-}
-
-/// Asks a key-value store for a key that is not there.
-fn look_at(
-    name: &ProviderName,
-    gate: &Arc<Gate>,
-    health: &Arc<Health>,
-    pace: Option<Duration>,
-) -> BoxFuture<'static, ()> {
-    let bucket = Arc::new(Bucket::scoped(name.namespace(), name.app(), LOOK_BUCKET));
-    let gate = gate.clone();
-    let look = move || {
-        let (store, bucket) = (gate.store(), bucket.clone());
-        async move { store.exists(&bucket, "health").await.map(drop) }
-    };
-    health.clone().watch(pace, look).boxed()
 }
 
 fn spawned(watch: BoxFuture<'static, ()>) -> Arc<AbortOnDropHandle<()>> {

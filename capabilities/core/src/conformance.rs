@@ -11,8 +11,10 @@ mod blob_store;
 mod key_value;
 mod messaging;
 mod sql;
+mod sql_tables;
 
 pub use blob_store::blob_store;
 pub use key_value::{key_value, tells_its_buckets};
 pub use messaging::messaging;
 pub use sql::{SqlDialect, sql};
+pub use sql_tables::sql_tables;

@@ -22,4 +22,5 @@ pub use futures::future::BoxFuture;
 pub use key_value::{Bucket, KeyValue, KeyValueError, Page, Swap};
 pub use memory::{MemoryBlobStore, MemoryKeyValue};
 pub use messaging::{Delivery, Listen, MemoryMessaging, Message, Messaging, MessagingError, Scope};
+pub use sql::tables::{SqlTables, TablesError};
 pub use sql::{Executed, Rows, Sql, SqlError, SqlTransaction, SqlValue};

@@ -3,11 +3,15 @@
 //! Owns the trait, its limits and its errors. Statements are the backend's own dialect, but for parameters: those are
 //! written `$1`, `$2` and so on, which SQLite and Postgres both read.
 
+pub mod tables;
+
 use std::error::Error;
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+
+use self::tables::SqlTables;
 
 /// Bytes of one result, at most: it is held whole, here and in the guest.
 pub const RESULT_BYTES_MAX: usize = 8 << 20;
@@ -100,6 +104,16 @@ pub trait Sql: Send + Sync + 'static {
 
     /// Refuses what comes after, waits for what was accepted, and lets go of the store. May be called twice.
     fn close(&self) -> BoxFuture<'_, ()>;
+
+    /// Whether a statement certainly changes nothing, and so may run on a store that is being moved.
+    fn only_reads(&self, _statement: &str) -> bool {
+        false
+    }
+
+    /// What copies its tables to and from other databases, if it can.
+    fn tables(&self) -> Option<&dyn SqlTables> {
+        None
+    }
 }
 
 /// A transaction. Dropped before [`SqlTransaction::commit`], it is rolled back.

@@ -15,6 +15,7 @@ mod error;
 mod param;
 mod session;
 mod statement;
+mod tables;
 mod transaction;
 mod value;
 
@@ -27,6 +28,7 @@ use deadpool::managed::{Pool, PoolError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::task::TaskTracker;
+use weft_capabilities::sql::tables::SqlTables;
 use weft_capabilities::sql::{Executed, Rows, Sql, SqlError, SqlTransaction, SqlValue, check_statement};
 
 use crate::connect::{Connections, Connector};
@@ -232,5 +234,9 @@ impl Sql for PostgresSql {
             }
         }
         .boxed()
+    }
+
+    fn tables(&self) -> Option<&dyn SqlTables> {
+        Some(self)
     }
 }

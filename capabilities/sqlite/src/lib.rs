@@ -21,6 +21,7 @@ mod job;
 mod readers;
 mod schema;
 mod statement;
+mod tables;
 mod transaction;
 mod writer;
 
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use weft_capabilities::sql::tables::{SqlTables, first_word};
 use weft_capabilities::sql::{Executed, Rows, Sql, SqlError, SqlTransaction, SqlValue, check_statement};
 
 use crate::connection::{Connection, Role};
@@ -168,5 +170,17 @@ impl Sql for SqliteSql {
             self.writer.close().await;
         }
         .boxed()
+    }
+
+    /// No function that a statement may call here changes anything.
+    fn only_reads(&self, statement: &str) -> bool {
+        let word = first_word(statement);
+        ["SELECT", "VALUES"]
+            .iter()
+            .any(|reads| word.eq_ignore_ascii_case(reads))
+    }
+
+    fn tables(&self) -> Option<&dyn SqlTables> {
+        Some(self)
     }
 }

@@ -30,6 +30,22 @@ async fn keeps_the_contract() {
     conformance::sql(open, dialect).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn tells_its_tables_and_takes_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let count = AtomicU32::new(0);
+    let dialect = SqlDialect {
+        blob: "BLOB",
+        integer: "INTEGER",
+        transactions_conflict: false,
+    };
+    let open = || -> Arc<dyn Sql> {
+        let name = count.fetch_add(1, Ordering::Relaxed).to_string();
+        Arc::new(open(&folder.path().join(name)).unwrap())
+    };
+    conformance::sql_tables(open, dialect).await;
+}
+
 async fn run(database: &dyn Sql, statement: &str) -> Result<u64, SqlError> {
     database
         .execute(statement, Vec::new(), None)

@@ -93,7 +93,7 @@ pub(super) async fn cancel(
 
 fn problem(error: &BeginError) -> Problem {
     let (status, code) = match error {
-        BeginError::Capability(..) | BeginError::Outside(_) => {
+        BeginError::Capability(..) | BeginError::Outside(_) | BeginError::Together(..) => {
             (StatusCode::UNPROCESSABLE_ENTITY, "cannot-move")
         }
         BeginError::Moving(..) | BeginError::Commit(CommitError::Conflict { .. }) => {

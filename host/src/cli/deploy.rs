@@ -22,13 +22,13 @@ pub(super) struct Deploy {
     /// Tell what would be written. Components are sent, as only they show whether links fit; nothing is deployed.
     #[arg(long)]
     dry_run: bool,
-    /// First move the data of each key-value provider whose backend or address changes, while it is used.
+    /// First move the data of each key-value and sql provider whose backend or address changes, while it is used.
     ///
     /// Data is copied, writes wait for a moment, what was written meanwhile is copied, and the provider is switched; no
     /// acknowledged write is lost. Interrupted, the host goes on with it: say the same again to wait for its end.
     #[arg(long, conflicts_with = "dry_run")]
     copy: bool,
-    /// With --copy: also to a backend that has keys of the app already, which are overwritten and deleted.
+    /// With --copy: also to a backend that has keys or rows of the app already, which are overwritten and deleted.
     #[arg(long, requires = "copy")]
     replace: bool,
     /// With --copy: don't wait for hosts that took part and can't be seen. What they acknowledge meanwhile is lost.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use weft_compose::capability::OUTSIDE;
+use weft_compose::capability::{OUTSIDE, PINNED};
 use weft_compose::moving::{MoveRecord, Place, Step};
 use weft_compose::record::{ProviderRecord, RecordError, VERSION, decode, encode};
 use weft_compose::{Capability, Manifest, ProviderName, key};
@@ -20,12 +20,19 @@ const KNOWN_WAIT: Duration = Duration::from_secs(10);
 pub enum BeginError {
     /// Data of this kind is not copied.
     #[error(
-        "{0} is {1}, and only key-value is copied: copy its data by the database's own tools, then deploy without --copy"
+        "{0} is {1}, and only key-value and sql are copied: copy its data by the store's own tools, then deploy without \
+         --copy"
     )]
     Capability(ProviderName, Capability),
     /// Nobody can list what an outside provider has.
     #[error("{0} is served by a process outside, which can't tell what it has: copy its data there")]
     Outside(ProviderName),
+    /// Each would take the other's data for stale.
+    #[error(
+        "{0} and {1} would both be in one place: what one writes there, the move of the other deletes; give each a database \
+         of its own"
+    )]
+    Together(ProviderName, ProviderName),
     /// It moves elsewhere.
     #[error("{0} is being moved to {1} already: wait for its end, or give it up by `weft provider cancel`")]
     Moving(ProviderName, String),
@@ -41,6 +48,11 @@ pub enum BeginError {
     /// It took nothing.
     #[error(transparent)]
     Commit(#[from] CommitError),
+}
+
+/// Whether a backend is in each provider's own file, whatever is set on it.
+fn is_pinned(backend: &str) -> bool {
+    PINNED.contains(&backend)
 }
 
 /// A move that is on.
@@ -86,11 +98,23 @@ impl Mover {
             if record.capability != wanted.capability || from.holds_the_data_of(&to) {
                 continue;
             }
-            if record.capability != Capability::KeyValue {
+            if !matches!(record.capability, Capability::KeyValue | Capability::Sql) {
                 return Err(BeginError::Capability(name.clone(), record.capability));
             }
             if from.backend == OUTSIDE {
                 return Err(BeginError::Outside(name.clone()));
+            }
+            let others = manifest.providers.values().filter(|other| {
+                other.name.value != *name && other.capability == wanted.capability && !is_pinned(&to.backend)
+            });
+            for other in others {
+                let place = Place {
+                    backend: other.backend.value.clone(),
+                    config: other.config.clone(),
+                };
+                if place.holds_the_data_of(&to) {
+                    return Err(BeginError::Together(name.clone(), other.name.value.clone()));
+                }
             }
             let (entry, before) = self.found(name).await?;
             let moving = match before.filter(MoveRecord::is_on) {

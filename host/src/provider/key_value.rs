@@ -1,142 +1,23 @@
 //! A key-value backend as actors and other hosts get it: supervised, and able to move.
 //!
-//! Owns what stands between a caller and the backend: the circuit of [`Health`], and for a move to another backend
-//! (weft_compose::moving) the notes of what is written, and the hold on writes. Who waits in a hold goes on with whatever
-//! backend is there at its end, so that also a call that began before the switch writes to where the data is.
+//! Owns what is noted of a write: its keys. What waits, and for what, is [`super::gate`]'s.
 
-use std::collections::HashSet;
-use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard};
-use tokio::time::timeout;
+use tokio::sync::RwLockReadGuard;
 use weft_capabilities::{Bucket, KeyValue, KeyValueError, Page, Swap};
 
-use super::health::Health;
+use super::gate::{self, HELD};
 
-/// The longest that a write waits in a hold: as long as a hold lasts at most, and less than a request has.
-pub const HOLD_MAX: Duration = Duration::from_secs(10);
-/// The longest that writes which run are waited for; those that come meanwhile wait as in a hold.
-const ENDED_WAIT: Duration = Duration::from_secs(4);
-/// Keys that are noted, at most: some tens of MB. With more, all is copied again.
-const NOTES_MAX: usize = 200_000;
-
+/// What stands before a key-value store.
+pub type Gate = gate::Gate<dyn KeyValue, (Bucket, String)>;
 /// Keys that were written.
-#[derive(Debug, Default)]
-pub struct Notes {
-    /// Which.
-    pub keys: HashSet<(Bucket, String)>,
-    /// There were too many to note.
-    pub overflow: bool,
-}
-
-/// What stands before one backend, which may become another.
-pub struct Gate {
-    store: ArcSwap<Arc<dyn KeyValue>>,
-    health: Arc<Health>,
-    /// Held for reading by each write that runs.
-    writes: Arc<RwLock<()>>,
-    held: Mutex<Option<OwnedRwLockWriteGuard<()>>>,
-    is_noting: AtomicBool,
-    notes: Mutex<Notes>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub type Notes = gate::Notes<(Bucket, String)>;
 
 impl Gate {
-    /// Before `store`.
-    pub fn new(store: Arc<dyn KeyValue>, health: Arc<Health>) -> Arc<Self> {
-        Arc::new(Self {
-            store: ArcSwap::from_pointee(store),
-            health,
-            writes: Arc::default(),
-            held: Mutex::default(),
-            is_noting: AtomicBool::new(false),
-            notes: Mutex::default(),
-        })
-    }
-
-    /// The backend itself, for who copies it or looks whether it answers.
-    pub fn store(&self) -> Arc<dyn KeyValue> {
-        Arc::clone(&self.store.load())
-    }
-
-    /// Puts another backend in its place, and gives the old one: reads that run end on it.
-    pub fn replace(&self, store: Arc<dyn KeyValue>) -> Arc<dyn KeyValue> {
-        Arc::unwrap_or_clone(self.store.swap(Arc::new(store)))
-    }
-
-    /// Begins to note keys anew. Once it has returned, every write that was not noted has ended.
-    ///
-    /// `false` if those that run have not ended in time.
-    pub async fn note(&self) -> bool {
-        let _all_ended = match self.is_held() {
-            true => None,
-            false => match timeout(ENDED_WAIT, self.writes.write()).await {
-                Ok(ended) => Some(ended),
-                Err(_) => return false,
-            },
-        };
-        *lock(&self.notes) = Notes::default();
-        self.is_noting.store(true, Relaxed);
-        true
-    }
-
-    /// Whether a move has anything to do with it.
-    pub fn is_moving(&self) -> bool {
-        self.is_noting.load(Relaxed) || self.is_held()
-    }
-
-    /// What was noted, which is forgotten.
-    pub fn take_notes(&self) -> Notes {
-        std::mem::take(&mut *lock(&self.notes))
-    }
-
-    /// Puts back what could not be copied.
-    pub fn give_back(&self, back: Notes) {
-        let mut notes = lock(&self.notes);
-        notes.keys.extend(back.keys);
-        notes.overflow |= back.overflow;
-    }
-
-    /// Has writes wait from now on, and returns when those that run have ended; `false` if they have not in time,
-    /// and then none waits.
-    pub async fn hold(&self) -> bool {
-        if lock(&self.held).is_some() {
-            return true;
-        }
-        let Ok(held) = timeout(ENDED_WAIT, self.writes.clone().write_owned()).await else {
-            return false;
-        };
-        *lock(&self.held) = Some(held);
-        true
-    }
-
-    /// Whether writes wait.
-    pub fn is_held(&self) -> bool {
-        lock(&self.held).is_some()
-    }
-
-    /// Has writes go on, and be noted as before.
-    pub fn release(&self) {
-        lock(&self.held).take();
-    }
-
-    /// Has writes go on, and notes none any more.
-    pub fn end(&self) {
-        self.is_noting.store(false, Relaxed);
-        self.take_notes();
-        self.release();
-    }
-
     /// The backend for a read.
     fn reading(&self) -> Result<Arc<dyn KeyValue>, KeyValueError> {
         match self.health.refusal() {
@@ -152,10 +33,11 @@ impl Gate {
         keys: impl Iterator<Item = &'k str>,
     ) -> Result<(Running<'_>, Arc<dyn KeyValue>), KeyValueError> {
         self.reading()?;
-        let running = self.enter().await?;
-        let noted = self.is_noting.load(Relaxed).then(|| {
+        let running = self.enter().await;
+        let running = running.map_err(|_| KeyValueError::Unavailable(HELD.to_owned()))?;
+        let noted = self.is_noting().then(|| {
             let keys: Vec<_> = keys.map(str::to_owned).collect();
-            self.take_note(bucket, &keys);
+            self.take_note(keys.iter().map(|key| (bucket.clone(), key.clone())));
             (bucket.clone(), keys)
         });
         let running = Running {
@@ -165,32 +47,6 @@ impl Gate {
         };
         // Not the one from before a hold.
         Ok((running, self.store()))
-    }
-
-    fn told<T>(&self, result: Result<T, KeyValueError>) -> Result<T, KeyValueError> {
-        self.health.note(&result);
-        result
-    }
-
-    async fn enter(&self) -> Result<RwLockReadGuard<'_, ()>, KeyValueError> {
-        if let Ok(running) = self.writes.try_read() {
-            return Ok(running);
-        }
-        timeout(HOLD_MAX, self.writes.read()).await.map_err(|_| {
-            let why = "its data is being moved, which takes longer than a write waits; nothing was written";
-            KeyValueError::Unavailable(why.to_owned())
-        })
-    }
-
-    fn take_note(&self, bucket: &Bucket, keys: &[String]) {
-        let mut notes = lock(&self.notes);
-        for key in keys {
-            if notes.keys.len() < NOTES_MAX {
-                notes.keys.insert((bucket.clone(), key.clone()));
-            } else {
-                notes.overflow = true;
-            }
-        }
     }
 }
 
@@ -204,20 +60,12 @@ struct Running<'g> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if let Some((bucket, keys)) = &self.noted
-            && self.gate.is_noting.load(Relaxed)
+        if let Some((bucket, keys)) = self.noted.take()
+            && self.gate.is_noting()
         {
-            self.gate.take_note(bucket, keys);
+            self.gate
+                .take_note(keys.into_iter().map(|key| (bucket.clone(), key)));
         }
-    }
-}
-
-impl fmt::Debug for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate")
-            .field("health", &self.health)
-            .field("held", &self.is_held())
-            .finish_non_exhaustive()
     }
 }
 
@@ -338,6 +186,7 @@ impl KeyValue for Guarded {
 mod tests {
     use weft_capabilities::{MemoryKeyValue, conformance};
 
+    use super::super::health::Health;
     use super::*;
 
     fn gate(store: Arc<dyn KeyValue>) -> Arc<Gate> {

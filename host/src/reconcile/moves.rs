@@ -16,8 +16,11 @@ use crate::cli::chain;
 use crate::desired::Desired;
 use crate::moving::HOLD_TRY;
 use crate::moving::copy::copy_keys;
-use crate::provider::Provider;
+use crate::provider::{Gate, Provider};
 use crate::secret::opened::redacted;
+
+/// What is told of a move that can't be.
+const CAN_NOT: &str = "only key-value and SQL can be moved, each to its own kind";
 
 /// Whether a provider's new record is one that its move switched to, which goes another way than a plain change. `target`
 /// is where data was moving to, if it is open here.
@@ -101,7 +104,7 @@ impl Reconciler {
         };
         let (open, provider) = (open.clone(), provider.clone());
         let Some(gate) = &provider.guard.gate else {
-            return Err("only a key-value store can be moved".to_owned());
+            return Err(CAN_NOT.to_owned());
         };
         let running = || "writes that run have not ended yet".to_owned();
         let writes_here = !provider.is_elsewhere();
@@ -126,12 +129,15 @@ impl Reconciler {
             }
             Step::Draining => {
                 let target = self.open_target(&open, record).await?;
-                let Some(target) = &target.guard.gate else {
-                    return Err("the new backend is no key-value store".to_owned());
-                };
                 if !gate.hold().await {
                     return Err(running());
                 }
+                let (gate, target) = match (gate, &target.guard.gate) {
+                    (Gate::KeyValue(gate), Some(Gate::KeyValue(target))) => (gate, target),
+                    // Nothing is noted of tables: who drives the move compares them.
+                    (Gate::Sql(_), Some(Gate::Sql(_))) => return Ok(()),
+                    _ => return Err(CAN_NOT.to_owned()),
+                };
                 let notes = gate.take_notes();
                 if notes.overflow {
                     gate.give_back(notes);
@@ -216,7 +222,7 @@ impl Reconciler {
             return Ok(());
         };
         let Some((mut moved, old)) = provider.moved(wanted.revision, target) else {
-            return Err("only a key-value store can be moved".to_owned());
+            return Err(CAN_NOT.to_owned());
         };
         if let Some(mesh) = self
             .mesh

@@ -10,6 +10,7 @@ mod key_value;
 mod link_names;
 mod messages;
 mod moving;
+mod moving_tables;
 mod postgres;
 mod quotas;
 mod refused;
