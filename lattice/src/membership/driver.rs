@@ -74,9 +74,13 @@ struct Driver {
     subjects: Subjects,
     shared: Arc<Shared>,
     begin: Instant,
+    /// The own heartbeats alone.
+    own: Subject,
     all: Subject,
+    /// Whether all are to be listened to, and not the own ones alone; and whether they are.
     listens: bool,
-    heartbeats: Option<Subscription>,
+    listens_now: bool,
+    heartbeats: Subscription,
     /// How each host stood when it was told last; those that are gone are not in it.
     stood: BTreeMap<Address, Standing>,
 }
@@ -95,9 +99,8 @@ impl Membership {
         details: Bytes,
     ) -> Result<Self, MembershipError> {
         check(&details)?;
-        let own = transport
-            .subscribe(subjects.heartbeat(region, address.as_str())?, QUEUE_LEN)
-            .await?;
+        let own = subjects.heartbeat(region, address.as_str())?;
+        let heartbeats = transport.subscribe(own.clone(), QUEUE_LEN).await?;
         let digests = transport.subscribe(subjects.views(), QUEUE_LEN).await?;
         let view = View::new(address, region, controller, details, Duration::ZERO);
         let shared = Arc::new(Shared {
@@ -107,16 +110,18 @@ impl Membership {
         });
         let driver = Driver {
             transport,
+            own,
             all: subjects.heartbeats(region)?,
             subjects,
             shared: shared.clone(),
             begin: Instant::now(),
             listens: false,
-            heartbeats: None,
+            listens_now: false,
+            heartbeats,
             stood: BTreeMap::new(),
         };
         let mut task = JoinSet::new();
-        task.spawn(driver.run(own, digests));
+        task.spawn(driver.run(digests));
         let _task = Mutex::new(task);
         Ok(Self(Arc::new(Inner { shared, _task })))
     }
@@ -181,7 +186,7 @@ impl Shared {
 }
 
 impl Driver {
-    async fn run(mut self, mut own: Subscription, mut digests: Subscription) {
+    async fn run(mut self, mut digests: Subscription) {
         let mut beat = tokio::time::interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shared = self.shared.clone();
@@ -189,20 +194,13 @@ impl Driver {
             let effects = tokio::select! {
                 // In order, so that a run that is repeated by its seed is the same.
                 biased;
-                message = own.next() => match message {
+                message = self.heartbeats.next() => match message {
                     Some(message) => self.heard(&message),
                     None => return,
                 },
                 message = digests.next() => match message {
                     Some(message) => self.told(&message),
                     None => return,
-                },
-                message = next_of(&mut self.heartbeats) => match message {
-                    Some(message) => self.heard(&message),
-                    None => {
-                        self.heartbeats = None;
-                        Vec::new()
-                    }
                 },
                 () = shared.now.notified() => self.tick(),
                 _ = beat.tick() => self.tick(),
@@ -280,12 +278,16 @@ impl Driver {
         }
     }
 
-    /// Listens or not, as it was decided; without a connection it is tried again with the next message or second.
+    /// Listens to all or to the own heartbeats, as it was decided: the own ones are among all, so that they come once.
+    /// Without a connection it is tried again with the next message or second.
     async fn listen(&mut self) {
-        if !self.listens {
-            self.heartbeats = None;
-        } else if self.heartbeats.is_none() {
-            self.heartbeats = self.transport.subscribe(self.all.clone(), QUEUE_LEN).await.ok();
+        if self.listens == self.listens_now {
+            return;
+        }
+        let subject = if self.listens { &self.all } else { &self.own };
+        if let Ok(heartbeats) = self.transport.subscribe(subject.clone(), QUEUE_LEN).await {
+            self.heartbeats = heartbeats;
+            self.listens_now = self.listens;
         }
     }
 
@@ -294,12 +296,5 @@ impl Driver {
         if let Ok(subject) = subject {
             let _ = tokio::time::timeout(SEND_WAIT, self.transport.publish(&subject, message)).await;
         }
-    }
-}
-
-async fn next_of(subscription: &mut Option<Subscription>) -> Option<Bytes> {
-    match subscription {
-        Some(subscription) => subscription.next().await,
-        None => std::future::pending().await,
     }
 }

@@ -13,8 +13,9 @@ use super::Replica;
 use crate::control::{ControlStore, Entry, Event, Index, RANGE_LEN_MAX, ReadError, WatchError};
 use crate::envelope::{EVENTS_MAX, EnvelopeError, Failure, Records, RecordsReply, RecordsRequest};
 
-/// How long a call waits for a change. Two messages in that time are what a follower costs.
-pub const FOLLOW_WAIT: Duration = Duration::from_secs(10);
+/// How long a call waits for a change. Two messages in that time are what a follower costs; and so long, with what the
+/// reply may need, a change may be late whose reply was lost.
+pub const FOLLOW_WAIT: Duration = Duration::from_secs(20);
 
 /// What the reply may need beyond that.
 const REPLY_WAIT: Duration = Duration::from_secs(5);

@@ -98,9 +98,10 @@ async fn three_idle_hosts_cost_few_messages() {
         sum.0 / 3.0,
         sum.1 / 3.0
     );
-    // A heartbeat each, and a digest to all; two hosts hear all heartbeats.
+    // A heartbeat and its echo each, a digest to all, and of three hosts two that hear all heartbeats: 4.7, and one more or
+    // less in the time that is looked at.
     assert!(
-        sum.0 / 3.0 <= 8.0 && sum.1 / 3.0 <= 4_000.0,
+        sum.0 / 3.0 <= 5.0 && sum.1 / 3.0 <= 2_000.0,
         "{sum:?} for three hosts"
     );
 }
