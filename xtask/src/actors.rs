@@ -286,7 +286,7 @@ impl Batch<'_> {
             sh::run(
                 &format!("Building {name}"),
                 BUILD_LIMIT,
-                node.arg(&wit).arg(&output),
+                node.arg(&wit).arg(self.world(name)?).arg(&output),
             )?;
             self.place(name, &output)?;
         }
@@ -299,12 +299,8 @@ impl Batch<'_> {
         for name in names {
             let output = self.project.guest_build().join(format!("{name}.wasm"));
             let mut componentize = tools.componentize_py();
-            componentize.arg("--wit-path").arg(&wit).args([
-                "--world",
-                "http",
-                "componentize",
-                "--python-path",
-            ]);
+            componentize.arg("--wit-path").arg(&wit);
+            componentize.args(["--world", self.world(name)?, "componentize", "--python-path"]);
             componentize
                 .arg(self.project.actors().join(name))
                 .args(["app", "--output"])
@@ -315,6 +311,13 @@ impl Batch<'_> {
             self.place(name, &output)?;
         }
         Ok(())
+    }
+
+    /// The world that a guest in JavaScript or Python is built against: that of its own name, if there is one.
+    fn world<'n>(&self, guest: &'n str) -> anyhow::Result<&'n str> {
+        let worlds = read(&self.project.actors().join("wit/guests.wit"))?;
+        let is_own = worlds.lines().any(|line| line == format!("world {guest} {{"));
+        Ok(if is_own { guest } else { "http" })
     }
 
     /// One folder with the WIT of the guests and all that it depends on, of another WASI if one is named.

@@ -5,6 +5,7 @@ mod bare;
 mod blob_store;
 mod calls;
 mod crash;
+mod foreign;
 mod http_client;
 mod key_value;
 mod link_names;

@@ -32,6 +32,8 @@ pub(crate) mod guests {
     pub(crate) const ECHO: &str = "echo";
     pub(crate) const FAULT: &str = "fault";
     pub(crate) const FETCH: &str = "fetch";
+    pub(crate) const FOREIGN_JS: &str = "foreign-js";
+    pub(crate) const FOREIGN_PYTHON: &str = "foreign-python";
     pub(crate) const HELLO: &str = "hello";
     pub(crate) const HELLO_JS: &str = "hello-js";
     pub(crate) const HELLO_PYTHON: &str = "hello-python";

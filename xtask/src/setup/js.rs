@@ -21,7 +21,7 @@ const REMEDY: &str = "Install Node.js 20 or later with npm (Debian: apt-get inst
 const FILES: [&str; 4] = ["package.json", "package-lock.json", ".npmrc", "build.mjs"];
 
 pub(crate) struct JsTools {
-    /// Takes the source, the folder with the WIT, and the component's file.
+    /// Takes the source, the folder with the WIT, the world, and the component's file.
     pub(crate) build_script: PathBuf,
 }
 
