@@ -136,7 +136,7 @@ async fn the_shop_moves_whole_while_orders_flow_and_each_order_is_there_once() {
             );
         }
         1 => assert_eq!(weft.get(&picture).await.status, 200),
-        2 if turn % 2 == 0 => assert_eq!(weft.get("/api/orders").await.status, 200),
+        2 if turn.is_multiple_of(2) => assert_eq!(weft.get("/api/orders").await.status, 200),
         _ => assert!(receipts.order(&weft).await),
     };
     Load::during(CLIENTS + 2, visit, async |load| {
