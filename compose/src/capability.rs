@@ -173,6 +173,23 @@ const NATS: &[BackendOption] = &[
     TIMEOUT_MS,
 ];
 
+const NATS_OBJECTS: &[BackendOption] = &[
+    NATS_URL,
+    CREDS,
+    NKEY,
+    TOKEN,
+    CA_FILE,
+    BackendOption {
+        name: "prefix",
+        about: "What the names of JetStream's object buckets begin with; `weft` by default.",
+        value: OptionValue::Text,
+    },
+    REPLICAS,
+    STORAGE,
+    TIMEOUT_MS,
+    OBJECT,
+];
+
 const NATS_MESSAGING: &[BackendOption] = &[NATS_URL, CREDS, NKEY, TOKEN, CA_FILE, TIMEOUT_MS];
 
 const JETSTREAM: &[BackendOption] = &[
@@ -406,6 +423,11 @@ pub const BACKENDS: &[Backend] = &[
         capability: Capability::BlobStore,
         name: "azure",
         options: AZURE,
+    },
+    Backend {
+        capability: Capability::BlobStore,
+        name: "nats",
+        options: NATS_OBJECTS,
     },
     Backend {
         capability: Capability::Messaging,

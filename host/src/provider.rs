@@ -28,7 +28,7 @@ use weft_capabilities::{
 use weft_compose::capability::{LATTICE, OUTSIDE, PINNED};
 use weft_compose::record::ProviderRecord;
 use weft_compose::{Capability, ProviderName};
-use weft_nats::{JetStreamMessaging, NatsKeyValue, NatsMessaging};
+use weft_nats::{JetStreamMessaging, NatsBlobStore, NatsKeyValue, NatsMessaging};
 use weft_postgres::{Isolation, PostgresOptions, PostgresSql};
 use weft_redb::RedbKeyValue;
 use weft_redis::{Deployment, RedisKeyValue, RedisOptions};
@@ -480,6 +480,11 @@ fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::
         (Capability::BlobStore, "s3" | "gcs" | "azure") => {
             let folder = file(record, folder, "blobs")?;
             let store = CloudBlobStore::open(&cloud_options(record)?, &folder)?;
+            Ok(Backend::BlobStore(Arc::new(store)))
+        }
+        (Capability::BlobStore, "nats") => {
+            let folder = file(record, folder, "blobs")?;
+            let store = NatsBlobStore::open(&nats::options(record)?, nats::objects(record)?, &folder)?;
             Ok(Backend::BlobStore(Arc::new(store)))
         }
         (Capability::KeyValue, "nats") => {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_capabilities::KeyValueError;
+use weft_capabilities::{BlobError, KeyValueError};
 
 use crate::jetstream::NAME_LEN_MAX;
 
@@ -25,6 +25,15 @@ pub enum OpenError {
     Certificates {
         /// The file.
         path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The folder for what is being written can't be used.
+    #[error("failed to open the folder {folder}: make it one that this user may write to")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
         /// Why.
         #[source]
         source: std::io::Error,
@@ -101,6 +110,21 @@ impl From<Unanswered> for KeyValueError {
                 what: "value for this server",
                 len,
                 len_max,
+            },
+            other => Self::Unavailable(other.text()),
+        }
+    }
+}
+
+impl From<Unanswered> for BlobError {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Closed => Self::Closed,
+            Unanswered::Denied | Unanswered::Not(Reason::Denied) => Self::AccessDenied,
+            Unanswered::TooLarge { len, len_max } => Self::TooLarge {
+                what: "message for this server",
+                len: len as u64,
+                len_max: len_max as u64,
             },
             other => Self::Unavailable(other.text()),
         }

@@ -1,10 +1,14 @@
 //! What JetStream is asked, and what it answers: the messages of its API that the backends use.
 
-use async_nats::HeaderMap;
+use std::collections::HashMap;
+
+use async_nats::{HeaderMap, Message};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use weft_capabilities::KeyValueError;
+use weft_capabilities::{BlobError, KeyValueError};
 
 use crate::error::{OpenError, Reason, Unanswered};
 use crate::link::Connection;
@@ -12,15 +16,41 @@ use crate::link::Connection;
 /// What the subjects of the API begin with.
 pub(crate) const API: &str = "$JS.API";
 
+/// A write is for a subject whose last message has this place; 0 if it has none.
+pub(crate) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+/// A message's place in the stream.
+const SEQUENCE: &str = "Nats-Sequence";
+
+const NOT_FOUND: u16 = 404;
+
 /// What went wrong, by JetStream's numbers.
 pub(crate) mod code {
     pub(crate) const NO_MESSAGE: u32 = 10_037;
+    /// It is there, and was made otherwise.
+    pub(crate) const STREAM_EXISTS: u32 = 10_058;
     pub(crate) const STREAM_NOT_FOUND: u32 = 10_059;
     pub(crate) const STORE_FAILED: u32 = 10_077;
     const WRONG_SEQUENCE: u32 = 10_071;
     /// Another write of the subject is on its way to the replicas.
     const SEQUENCE_NOT_READY: u32 = 10_163;
     const WRONG_SEQUENCE_CONSTANT: u32 = 10_164;
+    const ACCOUNT_RESOURCES_EXCEEDED: u32 = 10_002;
+    const INSUFFICIENT_RESOURCES: u32 = 10_023;
+    const STREAMS_MAX: u32 = 10_027;
+    const MEMORY_EXCEEDED: u32 = 10_028;
+    const STORAGE_EXCEEDED: u32 = 10_047;
+
+    /// Whether a limit of the server or of the account is reached.
+    pub(crate) fn is_full(code: u32) -> bool {
+        matches!(
+            code,
+            ACCOUNT_RESOURCES_EXCEEDED
+                | INSUFFICIENT_RESOURCES
+                | STREAMS_MAX
+                | MEMORY_EXCEEDED
+                | STORAGE_EXCEEDED
+        )
+    }
 
     /// Whether the subject has another last message than was expected.
     pub(crate) fn is_conflict(code: u32) -> bool {
@@ -61,6 +91,19 @@ impl From<Failure> for KeyValueError {
             Failure::Unanswered(unanswered) => unanswered.into(),
             Failure::Full { bytes_max } => Self::Full { bytes_max },
             // As HTTP has it: what may be better in a while.
+            Failure::Refused(refusal) if refusal.code >= 500 => Self::Unavailable(refusal.to_string()),
+            other => Self::Backend(Box::new(other)),
+        }
+    }
+}
+
+impl From<Failure> for BlobError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unanswered(unanswered) => unanswered.into(),
+            Failure::Full { .. } => Self::Full,
+            Failure::Refused(refusal) if refusal.err_code == code::STREAM_NOT_FOUND => Self::NoSuchContainer,
+            Failure::Refused(refusal) if code::is_full(refusal.err_code) => Self::Full,
             Failure::Refused(refusal) if refusal.code >= 500 => Self::Unavailable(refusal.to_string()),
             other => Self::Backend(Box::new(other)),
         }
@@ -145,6 +188,9 @@ pub(crate) async fn ask<T: DeserializeOwned>(
 /// What a stream is, as far as it matters here.
 #[derive(Debug, Deserialize)]
 pub(crate) struct StreamInfo {
+    /// As RFC 3339 has it.
+    #[serde(default)]
+    pub(crate) created: String,
     pub(crate) config: StreamConfig,
     #[serde(default)]
     pub(crate) state: StreamState,
@@ -171,7 +217,120 @@ pub(crate) struct StreamConfig {
 pub(crate) struct StreamState {
     /// Subjects, and how many messages each has.
     #[serde(default)]
-    pub(crate) subjects: std::collections::HashMap<String, u64>,
+    pub(crate) subjects: HashMap<String, u64>,
+}
+
+/// Leaves no message of the subjects that match `filter`, nor one that says that there was one; with `before`, only none of
+/// those whose place is before it.
+pub(crate) async fn purge(
+    connection: &Connection,
+    stream: &str,
+    filter: &str,
+    before: Option<u64>,
+) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Question<'a> {
+        filter: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seq: Option<u64>,
+    }
+    let question = Question { filter, seq: before };
+    let done = ask(connection, &format!("STREAM.PURGE.{stream}"), &question).await;
+    done.map(|_: Done| ())
+}
+
+/// An answer to what is done or refused.
+#[derive(Deserialize)]
+pub(crate) struct Done {
+    #[expect(dead_code, reason = "an answer without it is a refusal")]
+    success: bool,
+}
+
+/// The subjects of a stream that match `filter`: how many there are, and those from number `offset` on that fit in an
+/// answer.
+pub(crate) async fn subjects(
+    connection: &Connection,
+    stream: &str,
+    filter: &str,
+    offset: usize,
+) -> Result<(usize, HashMap<String, u64>), Failure> {
+    #[derive(Serialize)]
+    struct Question<'a> {
+        subjects_filter: &'a str,
+        offset: usize,
+    }
+    let question = Question {
+        subjects_filter: filter,
+        offset,
+    };
+    let info: StreamInfo = ask(connection, &format!("STREAM.INFO.{stream}"), &question).await?;
+    Ok((info.total, info.state.subjects))
+}
+
+/// A message that a stream has.
+pub(crate) struct Stored {
+    pub(crate) sequence: u64,
+    /// When it came, as RFC 3339 has it.
+    pub(crate) time: String,
+    /// A line each, after that of the protocol.
+    pub(crate) headers: String,
+    pub(crate) payload: Bytes,
+}
+
+/// The message that `question` is for, from the server that leads the stream's copies: so it is not behind. `None` if there
+/// is none.
+pub(crate) async fn stored(
+    connection: &Connection,
+    stream: &str,
+    question: &impl Serialize,
+) -> Result<Option<Stored>, Failure> {
+    #[derive(Deserialize)]
+    struct Found {
+        message: Encoded,
+    }
+    #[derive(Deserialize)]
+    struct Encoded {
+        seq: u64,
+        #[serde(default)]
+        time: String,
+        #[serde(default)]
+        hdrs: String,
+        #[serde(default)]
+        data: String,
+    }
+    let message = match ask(connection, &format!("STREAM.MSG.GET.{stream}"), question).await {
+        Err(Failure::Refused(refusal)) if refusal.err_code == code::NO_MESSAGE => return Ok(None),
+        found => {
+            let Found { message } = found?;
+            message
+        }
+    };
+    let decoded = |text| {
+        let decoded = STANDARD.decode(text);
+        decoded.map_err(|error| Failure::Unreadable(Box::new(error)))
+    };
+    Ok(Some(Stored {
+        sequence: message.seq,
+        time: message.time,
+        headers: String::from_utf8_lossy(&decoded(message.hdrs)?).into_owned(),
+        payload: decoded(message.data)?.into(),
+    }))
+}
+
+/// A message that any server gave that has a copy, and its place. `None` if it has none.
+pub(crate) fn direct(answer: Message) -> Result<Option<(u64, HeaderMap, Bytes)>, Failure> {
+    match answer.status {
+        Some(status) if status.as_u16() == NOT_FOUND => return Ok(None),
+        Some(status) => {
+            let text = answer.description.unwrap_or_default();
+            return Err(Failure::Unreadable(format!("{status} {text}").into()));
+        }
+        None => {}
+    }
+    let headers = answer.headers.unwrap_or_default();
+    let sequence = headers.get(SEQUENCE).and_then(|text| text.as_str().parse().ok());
+    let sequence = sequence.ok_or_else(|| Failure::Unreadable("it has no sequence".into()))?;
+    Ok(Some((sequence, headers, answer.payload)))
 }
 
 /// Writes a message into the stream that has its subject, and gives its sequence.
@@ -186,7 +345,7 @@ pub(crate) async fn publish(
 }
 
 /// Unlike others, a refusal of a write has what an acknowledgement has.
-fn read_ack(payload: &[u8]) -> Result<u64, Failure> {
+pub(crate) fn read_ack(payload: &[u8]) -> Result<u64, Failure> {
     #[derive(Deserialize)]
     struct Ack {
         seq: u64,

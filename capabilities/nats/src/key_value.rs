@@ -2,10 +2,9 @@
 //!
 //! A key's value is the last message of a subject, as NATS's own key-value clients have it ([`name`]). A key that is
 //! deleted is purged from the stream, which leaves no marker behind; so the subjects that the stream has are the keys,
-//! and a listing is what it tells of them at one moment ([`listing`]). What is changed step by step (increments, swaps) is
+//! and a listing is what it tells of them at one moment ([`Listing`]). What is changed step by step (increments, swaps) is
 //! read, and written if the subject still has that last message.
 
-mod listing;
 mod name;
 mod stream;
 
@@ -23,13 +22,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use weft_capabilities::key_value::{BatchBytes, PAGE_LEN_MAX, check_value};
 use weft_capabilities::{Bucket, KeyValue, KeyValueError, Page, Swap};
 
-use self::listing::Listing;
 use self::name::Names;
 use self::stream::{Last, Stream};
 use crate::connect::{NatsOptions, Source};
 use crate::error::OpenError;
 use crate::jetstream::{self, Storage};
 use crate::link::{Connection, Link};
+use crate::listing::Listing;
 
 /// What it is if not told otherwise.
 const BUCKET_DEFAULT: &str = "weft";

@@ -1,5 +1,6 @@
-//! Backends on NATS: [`NatsKeyValue`], key-value in a bucket of JetStream; [`NatsMessaging`], messaging as NATS has it; and
-//! [`JetStreamMessaging`], messaging that keeps what is published until it is handled.
+//! Backends on NATS: [`NatsKeyValue`], key-value in a bucket of JetStream; [`NatsBlobStore`], objects in its object store;
+//! [`NatsMessaging`], messaging as NATS has it; and [`JetStreamMessaging`], messaging that keeps what is published until it
+//! is handled.
 //!
 //! Owns the connection to NATS that a provider has, and what is asked of JetStream. It must not know who asks, nor the
 //! lattice, which has connections of its own.
@@ -8,14 +9,17 @@
 //! stays in its table for as long as the client lives. Here a table is left by whoever gives up ([`replies`]), and what
 //! JetStream is asked are a handful of messages ([`jetstream`]).
 
+mod blob_store;
 mod connect;
 mod error;
 mod jetstream;
 mod key_value;
 mod link;
+mod listing;
 mod messaging;
 mod replies;
 
+pub use crate::blob_store::{NatsBlobStore, ObjectOptions};
 pub use crate::connect::{Auth, NatsOptions};
 pub use crate::error::OpenError;
 pub use crate::jetstream::Storage;

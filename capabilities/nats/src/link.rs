@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::connect::Source;
 use crate::error::{Reason, Unanswered};
 use crate::jetstream::Failure;
-use crate::replies::Replies;
+use crate::replies::{Replies, Waiting};
 
 /// What the subjects of replies begin with.
 const INBOX: &str = "_INBOX";
@@ -102,13 +102,36 @@ impl Connection {
         headers: Option<HeaderMap>,
         payload: Bytes,
     ) -> Result<Message, Unanswered> {
-        let waiting = self
-            .0
-            .replies
-            .enter(subject.clone(), &format!("{root}.{}", self.0.own))?;
+        self.send(root, subject, headers, payload).await?.arrived().await
+    }
+
+    /// Sends a request, whose reply comes to what this gives. Of two requests of one caller the first is sent first.
+    pub(crate) async fn ask(
+        &self,
+        subject: impl Into<Subject>,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<Waiting, Unanswered> {
+        self.send(INBOX, subject.into(), headers, payload).await
+    }
+
+    async fn send(
+        &self,
+        root: &str,
+        subject: Subject,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<Waiting, Unanswered> {
+        let inbox = format!("{root}.{}", self.0.own);
+        let waiting = self.0.replies.enter(subject.clone(), &inbox)?;
         self.publish(subject, Some(waiting.reply.clone()), headers, payload)
             .await?;
-        waiting.arrived().await
+        Ok(waiting)
+    }
+
+    /// Bytes that the server takes in a message, its headers included.
+    pub(crate) fn payload_max(&self) -> usize {
+        self.0.client.max_payload()
     }
 
     /// Sends a message, as soon as there is room for it.

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use weft_compose::record::ProviderRecord;
-use weft_nats::{Auth, BucketOptions, NatsOptions, Storage, StreamOptions};
+use weft_nats::{Auth, BucketOptions, NatsOptions, ObjectOptions, Storage, StreamOptions};
 
-use super::{number, text, url};
+use super::{number, object_bytes, text, url};
 
 /// Where it is, and as whom to connect.
 pub(super) fn options(record: &ProviderRecord) -> Result<NatsOptions, String> {
@@ -37,6 +37,24 @@ pub(super) fn bucket(record: &ProviderRecord) -> Result<BucketOptions, String> {
     }
     bucket.storage = storage(record)?;
     Ok(bucket)
+}
+
+/// The buckets of a blob store.
+pub(super) fn objects(record: &ProviderRecord) -> Result<ObjectOptions, String> {
+    let mut objects = ObjectOptions {
+        storage: storage(record)?,
+        ..ObjectOptions::default()
+    };
+    if let Some(prefix) = text(record, "prefix") {
+        objects.prefix = prefix.to_owned();
+    }
+    if let Some(replicas) = number(record, "replicas")? {
+        objects.replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
+    }
+    if let Some(bytes) = object_bytes(record)? {
+        objects.object_size_max = bytes;
+    }
+    Ok(objects)
 }
 
 /// The stream of messaging.

@@ -3,27 +3,17 @@
 use std::collections::HashMap;
 
 use async_nats::HeaderMap;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::BucketOptions;
 use crate::error::Reason;
-use crate::jetstream::{self, API, Failure, StreamInfo, code};
+use crate::jetstream::{self, API, EXPECTED, Failure, StreamInfo, code};
 use crate::link::Connection;
 
 /// What a message says of itself that is none of a key with a value. Other clients write such.
 const OPERATION: &str = "KV-Operation";
 const MARKER: &str = "Nats-Marker-Reason";
-/// A message's place in the stream.
-const SEQUENCE: &str = "Nats-Sequence";
-
-/// A write is for a subject whose last message has this place; 0 if it has none.
-const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
-
-const NOT_FOUND: u16 = 404;
 
 /// What the subjects of a bucket's keys begin with.
 pub(super) fn prefix(bucket: &str) -> String {
@@ -100,59 +90,27 @@ impl Stream {
         }
         let question = format!("{API}.DIRECT.GET.{}.{subject}", self.name);
         let answer = connection.request(question, None, Bytes::new()).await?;
-        match answer.status {
-            Some(status) if status.as_u16() == NOT_FOUND => return Ok(Last::default()),
-            Some(status) => {
-                let text = answer.description.unwrap_or_default();
-                return Err(Failure::Unreadable(format!("{status} {text}").into()));
-            }
-            None => {}
-        }
-        let headers = answer.headers.unwrap_or_default();
-        let sequence = headers.get(SEQUENCE).and_then(|text| text.as_str().parse().ok());
-        let sequence = sequence.ok_or_else(|| Failure::Unreadable("it has no sequence".into()))?;
+        let Some((sequence, headers, payload)) = jetstream::direct(answer)? else {
+            return Ok(Last::default());
+        };
         Ok(Last {
             sequence,
-            value: has_value(&headers).then_some(answer.payload),
+            value: has_value(&headers).then_some(payload),
         })
     }
 
     async fn last_at_leader(&self, connection: &Connection, subject: &str) -> Result<Last, Failure> {
-        #[derive(Deserialize)]
-        struct Found {
-            message: Stored,
-        }
-        #[derive(Deserialize)]
-        struct Stored {
-            seq: u64,
-            #[serde(default)]
-            hdrs: String,
-            #[serde(default)]
-            data: String,
-        }
-        let question = format!("STREAM.MSG.GET.{}", self.name);
-        let found = jetstream::ask(connection, &question, &json!({ "last_by_subj": subject })).await;
-        let Found { message } = match found {
-            Err(Failure::Refused(refusal)) if refusal.err_code == code::NO_MESSAGE => {
-                return Ok(Last::default());
-            }
-            found => found?,
+        let question = json!({ "last_by_subj": subject });
+        let Some(message) = jetstream::stored(connection, &self.name, &question).await? else {
+            return Ok(Last::default());
         };
-        let decoded = |text| {
-            let decoded = STANDARD.decode(text);
-            decoded.map_err(|error| Failure::Unreadable(Box::new(error)))
-        };
-        let headers = decoded(message.hdrs)?;
-        let is_marker = String::from_utf8_lossy(&headers).lines().any(|line| {
+        let is_marker = message.headers.lines().any(|line| {
             let (name, value) = line.split_once(':').unwrap_or_default();
             is_marker(name, value.trim())
         });
         Ok(Last {
-            sequence: message.seq,
-            value: match is_marker {
-                true => None,
-                false => Some(decoded(message.data)?.into()),
-            },
+            sequence: message.sequence,
+            value: (!is_marker).then_some(message.payload),
         })
     }
 
@@ -185,14 +143,7 @@ impl Stream {
 
     /// Leaves no message of `subject`, nor one that says that there was one.
     pub(super) async fn purge(&self, connection: &Connection, subject: &str) -> Result<(), Failure> {
-        #[derive(Deserialize)]
-        struct Purged {
-            #[expect(dead_code, reason = "an answer without it is a refusal")]
-            success: bool,
-        }
-        let question = format!("STREAM.PURGE.{}", self.name);
-        let purged = jetstream::ask(connection, &question, &json!({ "filter": subject })).await;
-        purged.map(|_: Purged| ())
+        jetstream::purge(connection, &self.name, subject, None).await
     }
 
     /// The subjects that match `filter`: how many there are, and those from number `offset` on that fit in an answer.
@@ -202,18 +153,7 @@ impl Stream {
         filter: &str,
         offset: usize,
     ) -> Result<(usize, HashMap<String, u64>), Failure> {
-        #[derive(Serialize)]
-        struct Question<'a> {
-            subjects_filter: &'a str,
-            offset: usize,
-        }
-        let question = Question {
-            subjects_filter: filter,
-            offset,
-        };
-        let info: StreamInfo =
-            jetstream::ask(connection, &format!("STREAM.INFO.{}", self.name), &question).await?;
-        Ok((info.total, info.state.subjects))
+        jetstream::subjects(connection, &self.name, filter, offset).await
     }
 }
 

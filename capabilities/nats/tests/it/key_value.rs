@@ -9,20 +9,10 @@ use weft_capabilities::{Bucket, KeyValue, KeyValueError, Swap, conformance};
 use weft_nats::{BucketOptions, NatsKeyValue, NatsOptions};
 use weft_servers::{Nats, Proxy};
 
-use super::{LONG, bucket, once_it_answers, open, open_at};
+use super::{LONG, ask, bare, bucket, once_it_answers, open, open_at};
 
 /// What the largest value needs.
 const LARGE: &str = "max_payload: 9MB";
-
-async fn bare(server: &Nats) -> async_nats::Client {
-    async_nats::connect(server.url()).await.unwrap()
-}
-
-/// Asks JetStream's API.
-async fn ask(client: &async_nats::Client, subject: &str, question: serde_json::Value) -> serde_json::Value {
-    let answer = client.request(format!("$JS.API.{subject}"), question.to_string().into());
-    serde_json::from_slice(&answer.await.unwrap().payload).unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keeps_the_contract() {

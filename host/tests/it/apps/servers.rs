@@ -122,6 +122,32 @@ routes:
 #[tokio::test]
 async fn objects_on_s3_outlive_their_host_and_pass_through_it_in_bounded_memory() {
     let server = S3::start();
+    let config = format!(
+        "s3, config: {{ bucket: {}, endpoint: \"{}\", accessKeyId: {}, secretAccessKey: {} }}",
+        S3::BUCKET,
+        server.url(),
+        S3::ID,
+        S3::KEY
+    );
+    objects_outlive_their_host(&config).await;
+    let key = server
+        .folder()
+        .join(S3::BUCKET)
+        .join("apps/default/objects/c/o/o");
+    assert_eq!(std::fs::read_to_string(key).unwrap(), "kept");
+}
+
+#[tokio::test]
+async fn objects_on_nats_outlive_their_host_and_pass_through_it_in_bounded_memory() {
+    let server = Nats::start_with_jetstream("");
+    let config = format!(
+        "nats, config: {{ url: \"{}\", prefix: shop, timeoutMs: 10000, objectMiB: 64 }}",
+        server.url()
+    );
+    objects_outlive_their_host(&config).await;
+}
+
+async fn objects_outlive_their_host(backend: &str) {
     let blob = component(BLOB);
     let app = AppFile::new(&format!(
         "
@@ -133,22 +159,14 @@ actors:
     links:
       wasi:blobstore: {{ provider: objects }}
 providers:
-  objects:
-    capability: blob-store
-    backend: s3
-    config: {{ bucket: {}, endpoint: \"{}\", accessKeyId: {}, secretAccessKey: {} }}
+  objects: {{ capability: blob-store, backend: {backend} }}
 routes:
   - actor: blob
-",
-        S3::BUCKET,
-        server.url(),
-        S3::ID,
-        S3::KEY
+"
     ));
     let ok = async |weft: &Weft, method: &str, path: &str, body: &'static str| {
         let reply = weft.send(method, path, body).await;
         assert_eq!(reply.status, 200, "{method} {path}: {}", reply.text());
-        reply.text().to_owned()
     };
     let weft = Weft::app(&app, &[]);
     ok(&weft, "POST", "/container?container=c", "").await;
@@ -170,11 +188,6 @@ routes:
             .body,
         [250, 0, 1].as_slice()
     );
-    let key = server
-        .folder()
-        .join(S3::BUCKET)
-        .join("apps/default/objects/c/o/o");
-    assert_eq!(std::fs::read_to_string(key).unwrap(), "kept");
 }
 
 /// The example's own manifest; what it says of backends alone is changed.
