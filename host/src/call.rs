@@ -235,14 +235,16 @@ async fn resolve_and_run<S: Crossing>(
         let (kind, cause) = match links.is_denied(interface) {
             true => (
                 ErrorKind::Denied,
-                "what is linked to this is another app's, which does not let this one",
+                wasmtime::format_err!(
+                    "what is linked to {interface} is another app's, which does not let this one"
+                ),
             ),
-            false => (ErrorKind::NotFound, "nothing is linked to this"),
+            false => (
+                ErrorKind::NotFound,
+                wasmtime::format_err!("nothing is linked to {interface}"),
+            ),
         };
-        return Err(CallError::refused(
-            kind,
-            Some(wasmtime::format_err!("{interface}: {cause}")),
-        ));
+        return Err(CallError::refused(kind, Some(cause)));
     };
     let state = &caller.state;
     let remote = match linked {

@@ -177,6 +177,8 @@ mod tests {
                 ]
                 .map(|outcome| (outcome, 4)),
                 fetched: [("ok", 2), ("failed", 0)],
+                fronts: [("ok", 1), ("failed", 0)],
+                tools: [("ok", 1), ("failed", 0)],
                 ..MeshReport::default()
             })
         });

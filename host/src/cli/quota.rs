@@ -24,6 +24,7 @@ enum Command {
     /// Take away the quota of a namespace.
     Delete {
         /// Which.
+        #[arg(id = "of", value_name = "NAMESPACE")]
         namespace: String,
         #[command(flatten)]
         host: HostArgs,
@@ -33,6 +34,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Put {
     /// Which.
+    #[arg(id = "of", value_name = "NAMESPACE")]
     namespace: String,
     /// Messages that its actors say a second, requests among them.
     #[arg(long, value_name = "N")]

@@ -24,7 +24,8 @@ fn app(name: &str, providers: &[(&str, &str)]) -> AppFile {
     text += "providers:\n";
     for backend in ["memory", "fs"] {
         if providers.iter().any(|(_, provider)| provider == &backend) {
-            text += &format!("  {backend}: {{ capability: blob-store, backend: {backend} }}\n");
+            text +=
+                &format!("  {backend}: {{ capability: blob-store, backend: {backend}, allowFrom: [two] }}\n");
         }
     }
     text += "routes:\n";

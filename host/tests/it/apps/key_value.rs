@@ -205,7 +205,7 @@ async fn two_apps_on_one_provider_meet_only_where_both_say_so() {
     let one = tenant(
         "one",
         "values",
-        "providers:\n  values: { capability: key-value, backend: memory }",
+        "providers:\n  values: { capability: key-value, backend: memory, allowFrom: [two] }",
     );
     let two = tenant("two", "default/one/values", "");
     let data = std::sync::Arc::new(tempfile::tempdir().unwrap());
