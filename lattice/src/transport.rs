@@ -165,7 +165,8 @@ pub(crate) fn check_len(subject: &Subject, payload: &Bytes, len_max: usize) -> R
 /// A subject that is served, until this is dropped.
 pub struct Served {
     guard: Box<dyn Send + Sync>,
-    ended: Option<CancellationToken>,
+    /// What has it end in peace, and what tells that it has.
+    finish: Option<(CancellationToken, CancellationToken)>,
 }
 
 impl Served {
@@ -173,25 +174,32 @@ impl Served {
     pub fn new(guard: impl Send + Sync + 'static) -> Self {
         Self {
             guard: Box::new(guard),
-            ended: None,
+            finish: None,
         }
     }
 
-    /// As [`Served::new`], where it can be told when all that came is answered: `ended` is cancelled then.
-    pub fn with_end(guard: impl Send + Sync + 'static, ended: CancellationToken) -> Self {
+    /// As [`Served::new`], where it can be told when all that came is answered: `finish` is cancelled to have that so, and
+    /// `ended` once it is.
+    pub fn with_end(
+        guard: impl Send + Sync + 'static,
+        finish: CancellationToken,
+        ended: CancellationToken,
+    ) -> Self {
         Self {
             guard: Box::new(guard),
-            ended: Some(ended),
+            finish: Some((finish, ended)),
         }
     }
 
-    /// Serves no more, and ends when all that came is answered; where that can't be told, at once. One that comes in the
-    /// very moment in which the subscription ends may be lost.
+    /// Serves no more, and ends when all that came is answered, which takes some tenths of a second; where that can't be told,
+    /// at once. Where requests are rare, one that comes in the very moment in which the subscription ends may be lost.
     pub async fn finish(self) {
+        let Some((finish, ended)) = self.finish else {
+            return;
+        };
+        finish.cancel();
+        ended.cancelled().await;
         drop(self.guard);
-        if let Some(ended) = self.ended {
-            ended.cancelled().await;
-        }
     }
 }
 

@@ -332,9 +332,9 @@ impl Transport for NatsTransport {
                 .queue_subscribe(subject.as_str().to_owned(), QUEUE.to_owned());
             let requests = requests.await.map_err(|_| TransportError::Disconnected)?;
             transport.barrier().await?;
-            let (task, stop, ended) = serve::begin(&transport, requests, serving, handler);
+            let (task, serving) = serve::begin(&transport, requests, serving, handler);
             transport.spawn(task);
-            Ok(Served::with_end(stop, ended))
+            Ok(serving)
         }
         .boxed()
     }

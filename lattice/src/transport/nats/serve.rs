@@ -4,21 +4,30 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
+use std::time::Duration;
 
 use async_nats::{Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use tokio::task::JoinSet;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Counters, NatsTransport, SEND_WAIT};
-use crate::transport::{Handler, Serving};
+use crate::transport::{Handler, Served, Serving};
 
 /// What the subject of a reply begins with. Who asks chooses it, so it could be any subject that this host may publish
 /// on.
 const INBOX: &str = "_INBOX";
+
+/// Requests that are still taken when serving is to finish: more than may be on their way, or wait to be read. The client
+/// forgets a subscription that it is told to end, and what comes then is lost; told to end it after so many, it and the
+/// server count the same ones.
+const LAST: u64 = 64;
+/// How long those are waited for. If they don't come, there is hardly one on its way.
+const LAST_WAIT: Duration = Duration::from_millis(300);
 
 /// Where and how answers go.
 #[derive(Clone)]
@@ -27,30 +36,36 @@ struct Answers {
     counters: Arc<Counters>,
 }
 
-/// A task that serves `requests`, what stops it when it is dropped (no new request is taken then, and those that run go
-/// on), and what tells that it has ended.
+/// A task that serves `requests`, and what ends it: no new request is taken then, and those that run go on.
 pub(super) fn begin(
     transport: &NatsTransport,
     requests: Subscriber,
     serving: Serving,
     handler: Arc<dyn Handler>,
-) -> (
-    impl Future<Output = ()> + Send + use<>,
-    DropGuard,
-    CancellationToken,
-) {
-    let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+) -> (impl Future<Output = ()> + Send + use<>, Served) {
+    let ends = Ends::default();
     // Not the transport itself, whose tasks own this one.
     let answers = Answers {
         client: transport.0.client.clone(),
         counters: transport.0.counters.clone(),
     };
-    let (stopped, ends) = (stop.clone(), ended.clone().drop_guard());
+    let (told, ended) = (ends.clone(), CancellationToken::new());
+    let served = Served::with_end(ends.stop.drop_guard(), ends.finish, ended.clone());
+    let ended = ended.drop_guard();
     let task = async move {
-        run(answers, requests, serving, handler, stopped).await;
-        drop(ends);
+        run(answers, requests, serving, handler, told).await;
+        drop(ended);
     };
-    (task, stop.drop_guard(), ended)
+    (task, served)
+}
+
+/// How serving is told to end.
+#[derive(Clone, Default)]
+struct Ends {
+    /// Now.
+    stop: CancellationToken,
+    /// When what is on its way has come.
+    finish: CancellationToken,
 }
 
 async fn run(
@@ -58,12 +73,13 @@ async fn run(
     mut requests: Subscriber,
     serving: Serving,
     handler: Arc<dyn Handler>,
-    stop: CancellationToken,
+    ends: Ends,
 ) {
     let mut running = JoinSet::new();
     {
-        let mut stopped = pin!(stop.cancelled());
-        let mut draining = false;
+        let (mut stopped, mut finished) = (pin!(ends.stop.cancelled()), pin!(ends.finish.cancelled()));
+        let mut last = pin!(sleep(LAST_WAIT));
+        let (mut finishing, mut draining, mut taken) = (false, false, 0);
         loop {
             let request = tokio::select! {
                 biased;
@@ -75,8 +91,24 @@ async fn run(
                     }
                     continue;
                 }
+                () = &mut finished, if !finishing => {
+                    finishing = true;
+                    last.as_mut().reset(Instant::now() + LAST_WAIT);
+                    if requests.unsubscribe_after(taken + LAST).await.is_err() {
+                        break;
+                    }
+                    continue;
+                }
+                () = &mut last, if finishing && !draining => {
+                    draining = true;
+                    if requests.drain().await.is_err() {
+                        break;
+                    }
+                    continue;
+                }
                 request = requests.next() => request,
             };
+            taken += 1;
             // Here and not when one ends: that would wake this task for each.
             while running.try_join_next().is_some() {}
             let Some(Message {
