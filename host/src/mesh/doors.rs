@@ -32,6 +32,8 @@ impl HostService {
     /// A call by a client of the actor that its subject names.
     pub(super) async fn front(self: Arc<Self>, mut invocation: Invocation) -> Result<Bytes, Failure> {
         invocation.caller = format!("front:{}", declared(&invocation.caller));
+        // A call of a call has a share of the pool that no client gets by saying that it is one.
+        invocation.hops = 0;
         let state = self.state.load_full();
         let mesh = self.mesh.clone();
         let answered = match route(&state, &invocation.target) {
