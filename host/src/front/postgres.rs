@@ -8,7 +8,6 @@ mod param;
 mod value;
 
 use std::fmt;
-use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker};
 use weft_capabilities::sql::{Rows, STATEMENT_LEN_MAX, Sql, SqlError, SqlValue};
@@ -20,6 +19,7 @@ use self::wit::wasmcloud::postgres::prepared::{
 use self::wit::wasmcloud::postgres::query::Host as Query;
 use self::wit::wasmcloud::postgres::types::{PgValue, QueryError, ResultRowEntry};
 use super::operation::observed;
+use super::sql::database;
 use crate::invocation::Call;
 use crate::link::Import;
 use crate::store::InstanceState;
@@ -98,7 +98,7 @@ impl Query for InstanceState {
     ) -> Result<Vec<Vec<ResultRowEntry>>, QueryError> {
         let call = self.call().clone();
         let asked = async {
-            let database = linked(&call, Import::POSTGRES)?;
+            let database = database(&call, Import::POSTGRES)?;
             let rows = database
                 .query(&query, values(params)?, Some(call.deadline))
                 .await?;
@@ -110,7 +110,7 @@ impl Query for InstanceState {
     async fn query_batch(&mut self, query: String) -> Result<(), QueryError> {
         let call = self.call().clone();
         let asked = async {
-            let database = linked(&call, Import::POSTGRES)?;
+            let database = database(&call, Import::POSTGRES)?;
             if query.len() > BATCH_LEN_MAX {
                 let (what, len_max) = ("batch", BATCH_LEN_MAX);
                 return Err(SqlError::TooLarge { what, len_max }.into());
@@ -124,8 +124,8 @@ impl Query for InstanceState {
 impl Prepared for InstanceState {
     async fn prepare(&mut self, statement: String) -> Result<String, StatementPrepareError> {
         let refused = |text: String| Err(StatementPrepareError::Unexpected(text));
-        if let Err(failure) = linked(self.call(), Import::POSTGRES_PREPARED) {
-            return refused(failure.to_string());
+        if let Err(error) = database(self.call(), Import::POSTGRES_PREPARED) {
+            return refused(error.to_string());
         }
         if statement.len() > STATEMENT_LEN_MAX {
             let (what, len_max) = ("statement in bytes", STATEMENT_LEN_MAX);
@@ -140,7 +140,7 @@ impl Prepared for InstanceState {
             return Err(PreparedStatementExecError::UnknownPreparedQuery);
         };
         let asked = async {
-            let database = linked(&call, Import::POSTGRES_PREPARED)?;
+            let database = database(&call, Import::POSTGRES_PREPARED)?;
             let done = database
                 .execute(statement, values(params)?, Some(call.deadline))
                 .await?;
@@ -149,17 +149,6 @@ impl Prepared for InstanceState {
         let done = observed(&call, Operation::SqlExecute, asked).await;
         done.map_err(|failure| PreparedStatementExecError::QueryError(failure.into()))
     }
-}
-
-/// The database that the running actor is linked to.
-fn linked(call: &Call, import: Import) -> Result<Arc<dyn Sql>, Failure> {
-    let link = call.links(import).sql.as_ref();
-    let database = link
-        .map(|link| link.database.clone())
-        .ok_or_else(|| SqlError::Unavailable {
-            message: "this actor is linked to no database".to_owned(),
-        });
-    Ok(database?)
 }
 
 /// Runs statements, all or none. One by itself is its own transaction, as some can't be in another's.

@@ -123,17 +123,22 @@ pub(super) fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Res
 /// The database that the running actor is linked to.
 fn linked(context: &Context<'_>) -> (Arc<Call>, Result<Arc<dyn Sql>, SqlError>) {
     let call = context.data().call().clone();
-    let links = call.links(Import::SQL);
+    let database = database(&call, Import::SQL);
+    (call, database)
+}
+
+/// The database that an import of it goes to.
+pub(super) fn database(call: &Call, import: Import) -> Result<Arc<dyn Sql>, SqlError> {
+    let links = call.links(import);
     let database = links.sql.as_ref().map(|link| link.database.clone());
-    let database = database.ok_or_else(|| match links.denies(Capability::Sql) {
+    database.ok_or_else(|| match links.denies(Capability::Sql) {
         true => SqlError::Denied {
             what: "a database of another app, which does not let this one".to_owned(),
         },
         false => SqlError::Unavailable {
             message: "this actor is linked to no database".to_owned(),
         },
-    });
-    (call, database)
+    })
 }
 
 fn query<'a>(context: Context<'a>, (statement, params): (String, Vec<Value>)) -> Answer<'a, ResultSet> {

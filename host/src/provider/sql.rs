@@ -116,27 +116,28 @@ impl SqlTransaction for Transaction {
     }
 
     fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), SqlError>> {
-        let Self {
-            inner,
-            _database,
-            _running,
-        } = *self;
-        async move {
-            let done = inner.commit().await;
-            drop((_database, _running));
-            done
-        }
-        .boxed()
+        self.end(|inner| inner.commit())
     }
 
     fn rollback(self: Box<Self>) -> BoxFuture<'static, Result<(), SqlError>> {
+        self.end(|inner| inner.rollback())
+    }
+}
+
+impl Transaction {
+    /// Ends it; until then it runs.
+    fn end(
+        self,
+        how: impl FnOnce(Box<dyn SqlTransaction>) -> BoxFuture<'static, Result<(), SqlError>>,
+    ) -> BoxFuture<'static, Result<(), SqlError>> {
         let Self {
             inner,
             _database,
             _running,
-        } = *self;
+        } = self;
+        let ended = how(inner);
         async move {
-            let done = inner.rollback().await;
+            let done = ended.await;
             drop((_database, _running));
             done
         }
