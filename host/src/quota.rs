@@ -297,6 +297,13 @@ impl BlobStore for Limited {
         self.store.move_object(from, to)
     }
 
+    fn containers<'a>(
+        &'a self,
+        scope: Option<(&'a str, &'a str)>,
+    ) -> BoxFuture<'a, Result<Vec<Container>, BlobError>> {
+        self.store.containers(scope)
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         self.store.close()
     }

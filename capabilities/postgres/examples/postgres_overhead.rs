@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Handle};
 use tokio_postgres::NoTls;
 use weft_capabilities::sql::Sql;
 use weft_postgres::{PostgresOptions, PostgresSql};
@@ -24,9 +25,15 @@ fn figures(mut turns: Vec<Duration>) -> (f64, f64) {
     (p50, rate)
 }
 
+/// As in a host: the database is opened on a runtime of many threads, and used on one of a single thread.
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let own = Builder::new_multi_thread().enable_all().build()?;
+    let callers = Builder::new_current_thread().enable_all().build()?;
+    callers.block_on(measure(own.handle()))
+}
+
 #[expect(clippy::print_stdout, reason = "it is what the example is for")]
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn measure(own: &Handle) -> Result<(), Box<dyn std::error::Error>> {
     let server = Postgres::start();
     let config: tokio_postgres::Config = server.url().parse()?;
     let stream = TcpStream::connect(("127.0.0.1", server.port())).await?;
@@ -35,7 +42,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut drivers = tokio::task::JoinSet::new();
     drivers.spawn(driver);
     let prepared = bare.prepare("SELECT 1").await?;
-    let database = PostgresSql::open(&PostgresOptions::new(server.url()))?;
+    let database = {
+        let _own = own.enter();
+        PostgresSql::open(&PostgresOptions::new(server.url()))?
+    };
     let mut ratios = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         let (mut bares, mut throughs) = (Vec::new(), Vec::new());

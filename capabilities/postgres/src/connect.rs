@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -149,7 +148,7 @@ impl Connector {
                 );
             }
         };
-        let driver = self.spawn(driver).abort_handle();
+        let driver = self.tasks.spawn(driver).abort_handle();
         let canceller = Canceller {
             connector: self.clone(),
             token: client.cancel_token(),
@@ -173,7 +172,7 @@ impl Connector {
         }))
     }
 
-    /// Runs work of the connections: it is not its caller's, which may leave.
+    /// Runs what is not its caller's, who may leave, and outlasts the caller's runtime.
     pub(crate) fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
@@ -232,7 +231,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Tls {
 }
 
 /// Tells the server to stop what one session runs, over a connection of its own.
-#[derive(Clone)]
 pub(crate) struct Canceller {
     connector: Arc<Connector>,
     token: CancelToken,
@@ -329,13 +327,9 @@ impl Connections {
             }
         }
     }
-}
 
-impl Manager for Connections {
-    type Type = Session;
-    type Error = SqlError;
-
-    async fn create(&self) -> Result<Session, SqlError> {
+    /// A new session, whose task runs on the caller's runtime.
+    pub(crate) async fn create(&self) -> Result<Session, SqlError> {
         let resting = self.failure().clone();
         if let Some(failure) = resting.filter(|failure| Instant::now() < failure.until) {
             return Err(SqlError::Unavailable {
@@ -343,7 +337,7 @@ impl Manager for Connections {
             });
         }
         // On a task of its own: the caller may be a guest's fiber, whose stack TLS and name lookups are too large for.
-        let task = AbortOnDropHandle::new(self.connector.spawn(self.connector.clone().session()));
+        let task = AbortOnDropHandle::new(self.connector.tasks.spawn(self.connector.clone().session()));
         let result = task.await.unwrap_or_else(|error| {
             Err(SqlError::Backend {
                 source: Box::new(error),
@@ -353,16 +347,11 @@ impl Manager for Connections {
         result
     }
 
-    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<SqlError> {
+    /// Whether a session that nobody used for a while is still one.
+    pub(crate) async fn is_alive(&self, session: &Session) -> bool {
         if session.is_closed() {
-            return Err(RecycleError::message("the server closed it"));
+            return false;
         }
-        if session.idle() > IDLE_TRUST {
-            match timeout(ASK_WAIT, session.ask()).await {
-                Ok(true) => {}
-                _ => return Err(RecycleError::message("it does not answer")),
-            }
-        }
-        Ok(())
+        session.idle() <= IDLE_TRUST || matches!(timeout(ASK_WAIT, session.ask()).await, Ok(true))
     }
 }

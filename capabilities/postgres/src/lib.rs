@@ -7,12 +7,14 @@
 //! told otherwise, as with SQLite: of two that can't both have been first, one is [`SqlError::Busy`] and has to be
 //! tried again from its beginning.
 //!
-//! Read next: `session.rs` for what happens to a statement, `connect.rs` for connections.
+//! Read next: `session.rs` for what happens to a statement, `pool.rs` for who gets which connection, `connect.rs` for how
+//! they are made.
 
 mod bounded;
 mod connect;
 mod error;
 mod param;
+mod pool;
 mod session;
 mod statement;
 mod tables;
@@ -24,7 +26,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool::managed::{Pool, PoolError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::task::TaskTracker;
@@ -33,6 +34,7 @@ use weft_capabilities::sql::{Executed, Rows, Sql, SqlError, SqlTransaction, SqlV
 
 use crate::connect::{Connections, Connector};
 pub use crate::error::OpenError;
+use crate::pool::Pool;
 use crate::session::{Effect, Failure, Lease, Output};
 use crate::transaction::Transaction;
 
@@ -41,10 +43,6 @@ use crate::transaction::Transaction;
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(60);
 /// Connections, if not told otherwise: a tenth of what a server has by default, as other hosts have theirs.
 const CONNECTIONS_DEFAULT: usize = 10;
-/// The longest wait for a connection when all are busy.
-const POOL_WAIT: Duration = Duration::from_secs(5);
-/// Callers that wait for a connection, at most.
-const WAITERS_MAX: usize = 1_024;
 /// The longest that closing waits for connections to say goodbye.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
@@ -110,7 +108,7 @@ impl fmt::Debug for PostgresOptions {
 
 /// SQL in one database.
 pub struct PostgresSql {
-    pool: Pool<Connections>,
+    pool: Arc<Pool>,
     connector: Arc<Connector>,
     tasks: TaskTracker,
     isolation: Isolation,
@@ -119,17 +117,14 @@ pub struct PostgresSql {
 impl PostgresSql {
     /// Takes a database's address. The first statement connects; a server that is away is no error here.
     ///
-    /// Connections live on the runtime that this is called on, whoever uses them.
+    /// A connection lives on the runtime of the caller that it is made for.
     ///
     /// # Errors
     /// [`OpenError`]: the address or the certificates can't be read.
     pub fn open(options: &PostgresOptions) -> Result<Self, OpenError> {
         let tasks = TaskTracker::new();
         let connector = Arc::new(Connector::new(options, tasks.clone())?);
-        let pool = Pool::builder(Connections::new(connector.clone()))
-            .max_size(options.connections.max(1))
-            .build()
-            .map_err(|_| OpenError::Address)?;
+        let pool = Pool::new(Connections::new(connector.clone()), options.connections.max(1));
         Ok(Self {
             pool,
             connector,
@@ -139,23 +134,7 @@ impl PostgresSql {
     }
 
     async fn lease(&self, deadline: Instant) -> Result<Lease, SqlError> {
-        if self.pool.is_closed() {
-            return Err(SqlError::Closed);
-        }
-        if self.pool.status().waiting >= WAITERS_MAX {
-            return Err(SqlError::Busy);
-        }
-        let wait_until = deadline.min(Instant::now() + POOL_WAIT);
-        match tokio::time::timeout_at(wait_until.into(), self.pool.get()).await {
-            Ok(Ok(session)) => Ok(Lease::new(session)),
-            Ok(Err(PoolError::Backend(error))) => Err(error),
-            Ok(Err(PoolError::Closed)) => Err(SqlError::Closed),
-            Ok(Err(error)) => Err(SqlError::Unavailable {
-                message: error.to_string(),
-            }),
-            Err(_) if wait_until == deadline => Err(SqlError::DeadlineExceeded),
-            Err(_) => Err(SqlError::Busy),
-        }
+        Ok(Lease::new(self.pool.get(deadline).await?))
     }
 
     async fn run(

@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool::managed::Object;
 use futures::TryStreamExt as _;
+use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 use tokio::time::{timeout, timeout_at};
 use tokio_postgres::{Client, Statement};
 use weft_capabilities::sql::{BoundedRows, Executed, Rows, SqlError, SqlValue};
 
 use crate::bounded::Overrun;
-use crate::connect::{Canceller, Connections};
+use crate::connect::Canceller;
 use crate::param::{self, Param};
+use crate::pool::Taken;
 use crate::statement::{self, Kind};
 use crate::{error, value};
 
@@ -30,10 +32,12 @@ const END_TRIES: usize = 3;
 /// A connection to the server.
 pub(crate) struct Session {
     client: Client,
+    /// Where its task runs.
+    pub(crate) runtime: Id,
     /// Ends by itself once the client is gone and all answers are in.
     driver: AbortHandle,
     overrun: Overrun,
-    canceller: Canceller,
+    canceller: Arc<Canceller>,
     statements: HashMap<String, Kept>,
     uses: u64,
     used: Instant,
@@ -41,6 +45,7 @@ pub(crate) struct Session {
 
 struct Kept {
     statement: Statement,
+    kind: Kind,
     used: u64,
 }
 
@@ -67,12 +72,14 @@ pub(crate) enum Failure {
 }
 
 impl Session {
+    /// Of a connection whose task runs on this runtime.
     pub(crate) fn new(client: Client, driver: AbortHandle, overrun: Overrun, canceller: Canceller) -> Self {
         Self {
             client,
+            runtime: Handle::current().id(),
             driver,
             overrun,
-            canceller,
+            canceller: Arc::new(canceller),
             statements: HashMap::new(),
             uses: 0,
             used: Instant::now(),
@@ -108,15 +115,14 @@ impl Session {
         effect: Effect,
         once: bool,
     ) -> Result<Output, Failure> {
-        let kind = statement::check(text).map_err(Failure::Told)?;
-        let statement = self.prepared(text).await?;
+        let (statement, kind) = self.prepared(text).await?;
         match self.run_prepared(&statement, params, effect, kind).await {
             Err(error) if error::is_stale(&error) => {
                 self.statements.remove(text);
                 if once {
                     return Err(Failure::Told(SqlError::Busy));
                 }
-                let statement = self.prepared(text).await?;
+                let (statement, kind) = self.prepared(text).await?;
                 self.run_prepared(&statement, params, effect, kind)
                     .await
                     .unwrap_or_else(|error| Err(self.failure(error)))
@@ -125,12 +131,14 @@ impl Session {
         }
     }
 
-    async fn prepared(&mut self, text: &str) -> Result<Statement, Failure> {
+    /// The statement, if an actor may run it.
+    async fn prepared(&mut self, text: &str) -> Result<(Statement, Kind), Failure> {
         self.uses += 1;
         if let Some(kept) = self.statements.get_mut(text) {
             kept.used = self.uses;
-            return Ok(kept.statement.clone());
+            return Ok((kept.statement.clone(), kept.kind));
         }
+        let kind = statement::check(text).map_err(Failure::Told)?;
         let statement = match self.client.prepare(text).await {
             Ok(statement) => statement,
             Err(error) => return Err(self.failure(error)),
@@ -144,11 +152,12 @@ impl Session {
             }
             let kept = Kept {
                 statement: statement.clone(),
+                kind,
                 used: self.uses,
             };
             self.statements.insert(text.to_owned(), kept);
         }
-        Ok(statement)
+        Ok((statement, kind))
     }
 
     async fn run_prepared(
@@ -216,7 +225,7 @@ impl Session {
 /// A session out of the pool. Dropped, it goes back when nothing is left on it.
 pub(crate) struct Lease {
     /// `None` once it is on its way back.
-    session: Option<Object<Connections>>,
+    session: Option<Taken>,
     left: Left,
 }
 
@@ -229,7 +238,7 @@ enum Left {
 }
 
 impl Lease {
-    pub(crate) fn new(session: Object<Connections>) -> Self {
+    pub(crate) fn new(session: Taken) -> Self {
         Self {
             session: Some(session),
             left: Left::Nothing,
@@ -294,15 +303,16 @@ impl Drop for Lease {
         let Some(session) = self.session.take() else {
             return;
         };
-        if self.left != Left::Nothing {
-            let canceller = session.canceller.clone();
-            canceller.spawn(give_back(session, self.left == Left::Statement));
+        if self.left == Left::Nothing {
+            return session.give_back();
         }
+        let canceller = session.canceller.clone();
+        canceller.spawn(end_and_give_back(session, self.left == Left::Statement));
     }
 }
 
 /// Ends what is left on a session and gives it back, or closes it.
-async fn give_back(session: Object<Connections>, mut is_running: bool) {
+async fn end_and_give_back(session: Taken, mut is_running: bool) {
     for _ in 0..END_TRIES {
         if session.is_closed() {
             break;
@@ -311,7 +321,7 @@ async fn give_back(session: Object<Connections>, mut is_running: bool) {
             session.canceller.cancel().await;
         }
         match timeout(END_WAIT, session.own("ROLLBACK")).await {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return session.give_back(),
             // The cancel came late.
             Ok(Err(Failure::Told(SqlError::DeadlineExceeded))) => is_running = false,
             _ => break,
@@ -319,5 +329,4 @@ async fn give_back(session: Object<Connections>, mut is_running: bool) {
     }
     // Nothing more is expected of it.
     session.driver.abort();
-    drop(Object::take(session));
 }

@@ -44,7 +44,8 @@ pub(crate) enum Kind {
 
 /// Refuses what actors may not run.
 pub(crate) fn check(statement: &str) -> Result<Kind, SqlError> {
-    let word = first_word(statement).to_ascii_uppercase();
+    let word = first_word(statement);
+    let is = |known: &&str| known.eq_ignore_ascii_case(word);
     if word.is_empty() && only_space(statement) {
         return Err(SqlError::Syntax {
             message: "it is empty".to_owned(),
@@ -55,9 +56,9 @@ pub(crate) fn check(statement: &str) -> Result<Kind, SqlError> {
             message: "it has a NUL byte".to_owned(),
         });
     }
-    if DENIED.contains(&word.as_str()) {
+    if DENIED.iter().any(is) {
         return Err(SqlError::Denied {
-            what: format!("`{word}`"),
+            what: format!("`{}`", word.to_ascii_uppercase()),
         });
     }
     // It would set, for whoever has the connection next, what `SET` would.
@@ -66,7 +67,7 @@ pub(crate) fn check(statement: &str) -> Result<Kind, SqlError> {
             what: "`set_config`".to_owned(),
         });
     }
-    if READS.contains(&word.as_str()) || statement.trim_start().starts_with('(') {
+    if READS.iter().any(is) || statement.trim_start().starts_with('(') {
         return Ok(Kind::Reads);
     }
     Ok(Kind::MayWrite)

@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use redis::AsyncCommands as _;
+use tokio::runtime::{Builder, Handle};
 use weft_capabilities::{Bucket, KeyValue};
 use weft_redis::{RedisKeyValue, RedisOptions};
 use weft_servers::Redis;
@@ -22,13 +23,22 @@ fn figures(mut turns: Vec<Duration>) -> (f64, f64) {
     (each(turns[turns.len() / 2], 1), 1e6 / each(all, turns.len()))
 }
 
+/// As in a host: the store is opened on a runtime of many threads, and used on one of a single thread.
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let own = Builder::new_multi_thread().enable_all().build()?;
+    let callers = Builder::new_current_thread().enable_all().build()?;
+    callers.block_on(measure(own.handle()))
+}
+
 #[expect(clippy::print_stdout, reason = "it is what the example is for")]
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn measure(own: &Handle) -> Result<(), Box<dyn std::error::Error>> {
     let server = Redis::start_with(&["--appendonly", "no"]);
     let client = redis::Client::open(server.url())?;
     let bare = client.get_multiplexed_async_connection().await?;
-    let store = RedisKeyValue::open(&RedisOptions::new(server.url()))?;
+    let store = {
+        let _own = own.enter();
+        RedisKeyValue::open(&RedisOptions::new(server.url()))?
+    };
     let bucket = Bucket::scoped("default", "shop", "items");
     let keys: Vec<_> = (0..OPERATIONS).map(|n| format!("item-{n:05}")).collect();
     let value = vec![7_u8; 100];

@@ -18,8 +18,9 @@ impl Names {
     /// # Errors
     /// [`KeyValueError::NoSuchStore`].
     pub(crate) fn of(bucket: &Bucket) -> Result<Self, KeyValueError> {
-        let mut name = "weft:{".to_owned();
         let prefix = bucket.prefix()?;
+        let mut name = String::with_capacity("weft:{}:".len() + prefix.len());
+        name.push_str("weft:{");
         for (n, part) in prefix.split_terminator('\0').enumerate() {
             if n > 0 {
                 name.push('/');
@@ -36,9 +37,8 @@ impl Names {
 
     /// The name of a key's value, the limits on keys checked.
     pub(crate) fn value(&self, bucket: &Bucket, key: &str) -> Result<Vec<u8>, KeyValueError> {
-        // For its checks alone: what it gives is the embedded stores' form.
-        bucket.key(key)?;
-        Ok(format!("{}v:{key}", self.bucket).into_bytes())
+        bucket.check(key)?;
+        Ok([self.bucket.as_str(), "v:", key].concat().into_bytes())
     }
 }
 
@@ -93,15 +93,14 @@ fn unescape(text: &str) -> Option<String> {
 
 /// Braces would end what decides the slot, and a slash is between the parts.
 fn escape(part: &str, out: &mut String) {
-    for c in part.chars() {
-        match c {
-            '%' | '/' | '{' | '}' => {
-                // Writing to a string can't fail.
-                write!(out, "%{:02X}", u32::from(c)).ok();
-            }
-            c => out.push(c),
-        }
+    let mut rest = part;
+    while let Some(at) = rest.find(['%', '/', '{', '}']) {
+        out.push_str(&rest[..at]);
+        // Writing to a string can't fail.
+        write!(out, "%{:02X}", rest.as_bytes()[at]).ok();
+        rest = &rest[at + 1..];
     }
+    out.push_str(rest);
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Key-value on Redis: one server, one that sentinels watch, or a cluster.
 //!
-//! Owns the connection, the names of keys in Redis, and what is done there as one. It must not know who asks.
+//! Owns the connections, the names of keys in Redis, and what is done there as one. It must not know who asks.
 //!
 //! A key's value is a string of Redis; the bucket's keys are also in a sorted set, its index, which gives them in order.
 //! Both change together, in a script, whenever a key comes or goes. So a value that is changed is one plain `SET`, a
@@ -8,6 +8,7 @@
 
 mod error;
 mod key;
+mod lanes;
 mod link;
 mod script;
 
@@ -29,13 +30,16 @@ use weft_capabilities::{Bucket, KeyValue, KeyValueError, Page, Swap};
 pub use crate::error::OpenError;
 use crate::error::unexpected;
 use crate::key::Names;
-use crate::link::Link;
+use crate::lanes::Lanes;
 use crate::script::Script;
 
 /// The longest that an operation takes, if not told otherwise: a thousand times what it does.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 /// KiB of operations on their way, at most, of which each counts for some. What is over waits for its turn.
 const IN_FLIGHT_KIB_MAX: u32 = 64 << 10;
+/// Connections, if not told otherwise: as many as most machines have threads that serve, and of a server's ten thousand
+/// enough for a thousand hosts.
+const CONNECTIONS_DEFAULT: usize = 8;
 /// What an operation counts at least: a thousand are on their way, at most.
 const OPERATION_KIB_MIN: u32 = 64;
 /// The largest value for which it is worth to ask first whether its key is there: what is larger is not sent twice.
@@ -71,6 +75,9 @@ pub struct RedisOptions {
     pub ca_file: Option<PathBuf>,
     /// The longest that an operation takes, its waiting included.
     pub timeout: Duration,
+    /// Connections to each server, at most; at least one. Each runtime that uses the store has one of its own, as far as
+    /// they go, and the others share the first.
+    pub connections: usize,
 }
 
 impl RedisOptions {
@@ -81,6 +88,7 @@ impl RedisOptions {
             deployment: Deployment::default(),
             ca_file: None,
             timeout: TIMEOUT_DEFAULT,
+            connections: CONNECTIONS_DEFAULT,
         }
     }
 }
@@ -92,13 +100,14 @@ impl fmt::Debug for RedisOptions {
             .field("deployment", &self.deployment)
             .field("ca_file", &self.ca_file)
             .field("timeout", &self.timeout)
+            .field("connections", &self.connections)
             .finish_non_exhaustive()
     }
 }
 
 /// Key-value in Redis.
 pub struct RedisKeyValue {
-    link: Link,
+    lanes: Lanes,
     seats: Arc<Semaphore>,
     timeout: Duration,
     is_cluster: bool,
@@ -107,13 +116,13 @@ pub struct RedisKeyValue {
 impl RedisKeyValue {
     /// Starts to connect. A server that is away is no error here, but one of each operation, until it comes.
     ///
-    /// The connection lives on the runtime that this is called on, whoever uses it.
+    /// The first connection lives on the runtime that this is called on, others on those that use the store.
     ///
     /// # Errors
     /// [`OpenError`]: an address or the certificates can't be read.
     pub fn open(options: &RedisOptions) -> Result<Self, OpenError> {
         Ok(Self {
-            link: Link::start(options)?,
+            lanes: Lanes::start(options)?,
             seats: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
             timeout: options.timeout,
             is_cluster: options.deployment == Deployment::Cluster,
@@ -122,9 +131,12 @@ impl RedisKeyValue {
 
     /// Waits for half of the time that there is: the other half is for the answer.
     async fn seat(&self, bytes: usize) -> Result<SemaphorePermit<'_>, KeyValueError> {
-        let until = Instant::now() + self.timeout / 2;
         let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
         let kib = kib.clamp(OPERATION_KIB_MIN, IN_FLIGHT_KIB_MAX);
+        if let Ok(seat) = self.seats.try_acquire_many(kib) {
+            return Ok(seat);
+        }
+        let until = Instant::now() + self.timeout / 2;
         match timeout_at(until, self.seats.acquire_many(kib)).await {
             Ok(Ok(seat)) => Ok(seat),
             Ok(Err(_)) => Err(KeyValueError::Closed),
@@ -154,19 +166,20 @@ impl RedisKeyValue {
     }
 
     async fn send_until(&self, command: &Cmd, until: Instant) -> Result<Value, Sent> {
-        let sent = async {
-            let mut connection = self.link.connection().await.map_err(Sent::Not)?;
-            connection.send(command).await.map_err(Sent::Failed)
+        let way = match self.lanes.known() {
+            Some(way) => way,
+            None => timeout_at(until, self.lanes.first())
+                .await
+                .map_err(|_| Sent::Unanswered(self.timeout))?,
         };
-        let sent = timeout_at(until, sent)
-            .await
-            .unwrap_or(Err(Sent::Unanswered(self.timeout)));
-        match &sent {
-            Ok(_) | Err(Sent::Not(_)) => {}
-            Err(Sent::Failed(error)) => self.link.doubt(error::judge(error)),
-            Err(Sent::Unanswered(_)) => self.link.doubt(error::Verdict::Suspect),
-        }
-        sent
+        let mut way = way.map_err(Sent::Not)?;
+        let (verdict, sent) = match timeout_at(until, way.connection.send(command)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => (error::judge(&error), Sent::Failed(error)),
+            Err(_) => (error::Verdict::Suspect, Sent::Unanswered(self.timeout)),
+        };
+        way.link.doubt(verdict);
+        Err(sent)
     }
 }
 
@@ -469,10 +482,10 @@ impl KeyValue for RedisKeyValue {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
-            self.link.refuse();
+            self.lanes.refuse();
             // What is on its way has a bound.
             drop(self.seats.acquire_many(IN_FLIGHT_KIB_MAX).await);
-            self.link.end().await;
+            self.lanes.end().await;
         }
         .boxed()
     }

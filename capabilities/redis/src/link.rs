@@ -1,7 +1,7 @@
-//! The one connection to Redis: made, watched, and made again.
+//! One connection to Redis: made, watched, and made again.
 //!
 //! Owns a task, the keeper, which is all that connects. Everyone else uses what it made, or is told at once why there is
-//! nothing: a server that is away costs a caller no time.
+//! nothing: a server that is away costs a caller no time. Which of several a caller uses is [`super::lanes`]'s.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,6 +105,15 @@ pub(crate) struct Link {
     keeper: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
+/// Closes the connection with the keeper, also if that ends with its runtime.
+struct Kept(watch::Sender<State>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.send_replace(State::Closed);
+    }
+}
+
 /// How callers tell the keeper what they saw.
 #[derive(Default)]
 struct Alarm {
@@ -113,14 +122,15 @@ struct Alarm {
 }
 
 impl Link {
-    /// Starts to connect. The keeper, and the connection, live on the runtime that this is called on.
-    pub(crate) fn start(options: &RedisOptions) -> Result<Self, OpenError> {
-        let mut source = Source::new(options)?;
+    /// Starts to connect. The keeper, and the connection, live on the runtime that this is called on. `tells` is whether
+    /// the log hears how it stands.
+    pub(crate) fn start(settings: &Settings, tells: bool) -> Result<Self, OpenError> {
+        let mut source = settings.source()?;
         let (state, _) = watch::channel(State::Connecting);
         let alarm = Arc::new(Alarm::default());
         let keeper = {
-            let (state, alarm) = (state.clone(), alarm.clone());
-            async move { keep(&mut source, &state, &alarm).await }
+            let (kept, alarm) = (Kept(state.clone()), alarm.clone());
+            async move { keep(&mut source, kept, &alarm, tells).await }
         };
         let keeper = tokio::runtime::Handle::current().spawn(keeper);
         Ok(Self {
@@ -130,14 +140,18 @@ impl Link {
         })
     }
 
+    /// The connection, or why there is none; `None` before the first try to make one has ended.
+    pub(crate) fn known(&self) -> Option<Result<Connection, KeyValueError>> {
+        match &*self.state.borrow() {
+            State::Connecting => None,
+            State::Up(connection) => Some(Ok(connection.clone())),
+            State::Down(reason) => Some(Err(reason.error())),
+            State::Closed => Some(Err(KeyValueError::Closed)),
+        }
+    }
+
     /// The connection. Waits only for the first try to make one.
     pub(crate) async fn connection(&self) -> Result<Connection, KeyValueError> {
-        match &*self.state.borrow() {
-            State::Up(connection) => return Ok(connection.clone()),
-            State::Down(reason) => return Err(reason.error()),
-            State::Closed => return Err(KeyValueError::Closed),
-            State::Connecting => {}
-        }
         let mut state = self.state.subscribe();
         let known = state.wait_for(|state| !matches!(state, State::Connecting)).await;
         match known.as_deref() {
@@ -145,6 +159,19 @@ impl Link {
             Ok(State::Down(reason)) => Err(reason.error()),
             _ => Err(KeyValueError::Closed),
         }
+    }
+
+    /// The connection, if there is one.
+    pub(crate) fn up(&self) -> Option<Connection> {
+        match &*self.state.borrow() {
+            State::Up(connection) => Some(connection.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody will connect any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(*self.state.borrow(), State::Closed)
     }
 
     /// Has the keeper look at the connection.
@@ -167,7 +194,8 @@ impl Link {
     }
 }
 
-async fn keep(source: &mut Source, state: &watch::Sender<State>, alarm: &Alarm) {
+async fn keep(source: &mut Source, kept: Kept, alarm: &Alarm, tells: bool) {
+    let Kept(state) = &kept;
     let set = |new: State| {
         state.send_if_modified(|state| {
             let is_open = !matches!(state, State::Closed);
@@ -195,7 +223,7 @@ async fn keep(source: &mut Source, state: &watch::Sender<State>, alarm: &Alarm) 
             Ok(Err(error)) => Reason::of(error),
             Err(_) => Reason::Away(format!("it did not answer within {CONNECT_WAIT:?}").into()),
         };
-        if told.as_ref() != Some(&reason) {
+        if tells && told.as_ref() != Some(&reason) {
             tracing::warn!(reason = reason.text(), "Redis can't be reached");
             told = Some(reason.clone());
         }
@@ -227,15 +255,18 @@ async fn watch_over(mut connection: Connection, alarm: &Alarm) -> Reason {
     }
 }
 
-/// Where connections come from.
-enum Source {
-    Server(Box<Client>),
-    Sentinel(Box<SentinelClient>),
-    Cluster(Box<ClusterClient>),
+/// How connections are made, all of it read and checked.
+pub(crate) struct Settings {
+    infos: Vec<ConnectionInfo>,
+    first: ConnectionInfo,
+    tls: bool,
+    certificates: TlsCertificates,
+    deployment: Deployment,
+    timeout: Duration,
 }
 
-impl Source {
-    fn new(options: &RedisOptions) -> Result<Self, OpenError> {
+impl Settings {
+    pub(crate) fn read(options: &RedisOptions) -> Result<Self, OpenError> {
         let infos = options
             .urls
             .iter()
@@ -258,20 +289,33 @@ impl Source {
                 source,
             })?),
         };
-        let certificates = TlsCertificates {
-            client_tls: None,
-            root_cert,
-        };
         if tls {
             // The client takes the process's choice. If one was made before, it stays.
             rustls::crypto::ring::default_provider().install_default().ok();
         }
+        Ok(Self {
+            infos,
+            first,
+            tls,
+            certificates: TlsCertificates {
+                client_tls: None,
+                root_cert,
+            },
+            deployment: options.deployment.clone(),
+            timeout: options.timeout,
+        })
+    }
+
+    fn source(&self) -> Result<Source, OpenError> {
+        let Self {
+            infos, first, tls, ..
+        } = self;
+        let certificates = self.certificates.clone();
         let settings = first.redis_settings().clone();
-        match &options.deployment {
-            Deployment::Server if tls => {
-                Client::build_with_tls(first, certificates).map(|client| Self::Server(Box::new(client)))
-            }
-            Deployment::Server => Client::open(first).map(|client| Self::Server(Box::new(client))),
+        match &self.deployment {
+            Deployment::Server if *tls => Client::build_with_tls(first.clone(), certificates)
+                .map(|client| Source::Server(Box::new(client))),
+            Deployment::Server => Client::open(first.clone()).map(|client| Source::Server(Box::new(client))),
             Deployment::Sentinel { service } => {
                 let addresses = infos.iter().map(|info| info.addr().clone());
                 let mut builder =
@@ -284,29 +328,38 @@ impl Source {
                 if let Some(password) = settings.password() {
                     builder = builder.set_client_to_redis_password(password);
                 }
-                if tls {
+                if *tls {
                     builder = builder
                         .set_client_to_redis_tls_mode(TlsMode::Secure)
                         .set_client_to_redis_certificates(certificates.clone())
                         .set_client_to_sentinel_tls_mode(TlsMode::Secure)
                         .set_client_to_sentinel_certificates(certificates);
                 }
-                builder.build().map(|client| Self::Sentinel(Box::new(client)))
+                builder.build().map(|client| Source::Sentinel(Box::new(client)))
             }
             Deployment::Cluster => {
-                let mut builder = ClusterClientBuilder::new(infos)
+                let mut builder = ClusterClientBuilder::new(infos.clone())
                     .retries(CLUSTER_TRIES)
                     .connection_timeout(CONNECT_WAIT)
-                    .response_timeout(options.timeout);
-                if tls {
+                    .response_timeout(self.timeout);
+                if *tls {
                     builder = builder.certs(certificates);
                 }
-                builder.build().map(|client| Self::Cluster(Box::new(client)))
+                builder.build().map(|client| Source::Cluster(Box::new(client)))
             }
         }
         .map_err(OpenError::Client)
     }
+}
 
+/// Where connections come from.
+enum Source {
+    Server(Box<Client>),
+    Sentinel(Box<SentinelClient>),
+    Cluster(Box<ClusterClient>),
+}
+
+impl Source {
     async fn connect(&mut self) -> RedisResult<Connection> {
         // Each caller has a bound of its own.
         let config = AsyncConnectionConfig::new()

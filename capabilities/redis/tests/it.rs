@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use weft_capabilities::{Bucket, KeyValue, KeyValueError, conformance};
 use weft_redis::{Deployment, OpenError, RedisKeyValue, RedisOptions};
@@ -130,7 +131,8 @@ async fn speaks_tls_to_whom_it_is_told_to_trust_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn loses_no_acknowledged_write_when_the_server_is_killed_under_load() {
-    let mut server = Redis::start();
+    // With `everysec` it may still have to write what it acknowledged while a sync of what came before lasts.
+    let mut server = Redis::start_with(&["--appendfsync", "always"]);
     let store = Arc::new(open(server.url()));
     store.set(&bucket(), "n", "0".into()).await.unwrap();
     let mut tasks = JoinSet::new();
@@ -232,6 +234,85 @@ async fn more_operations_than_fit_are_refused_while_the_server_is_stuck() {
     )));
     server.thaw();
     once_it_answers(async || store.get(&bucket(), "k").await).await;
+}
+
+/// Connections to the server, but for the one that asks.
+fn connections(server: &Redis) -> usize {
+    let list = server.cli(&["client", "list"]);
+    list.lines()
+        .filter(|line| line.contains("id=") && !line.contains("cmd=client|list"))
+        .count()
+}
+
+/// Another runtime of this process, as a host has one for each core.
+struct Other(Option<Runtime>);
+
+impl Other {
+    fn start() -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Self(Some(runtime.unwrap()))
+    }
+
+    /// Reads `k` there.
+    async fn reads(&self, store: &Arc<RedisKeyValue>) {
+        let value = once_it_answers(async || {
+            let store = store.clone();
+            let read = async move { store.get(&bucket(), "k").await };
+            self.0.as_ref().unwrap().spawn(read).await.unwrap()
+        });
+        assert_eq!(value.await.unwrap(), "v");
+    }
+
+    /// The same until the server has `count` connections.
+    async fn reads_until(&self, store: &Arc<RedisKeyValue>, server: &Redis, count: usize) {
+        let reads = async {
+            self.reads(store).await;
+            while connections(server) != count {
+                self.reads(store).await;
+            }
+        };
+        tokio::time::timeout(LONG, reads)
+            .await
+            .expect("not so many connections");
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        self.0.take().unwrap().shutdown_background();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_runtime_that_uses_it_has_a_connection_of_its_own_as_far_as_they_go() {
+    let mut server = Redis::start();
+    let options = RedisOptions {
+        connections: 3,
+        ..RedisOptions::new(server.url())
+    };
+    let store = Arc::new(RedisKeyValue::open(&options).unwrap());
+    store.set(&bucket(), "k", "v".into()).await.unwrap();
+    assert_eq!(connections(&server), 1);
+    let [first, second, third] = [(); 3].map(|()| Other::start());
+    first.reads_until(&store, &server, 2).await;
+    second.reads_until(&store, &server, 3).await;
+    for _ in 0..20 {
+        third.reads_until(&store, &server, 3).await;
+    }
+    server.kill();
+    server.restart();
+    for other in [&first, &second, &third] {
+        other.reads(&store).await;
+    }
+    third.reads_until(&store, &server, 3).await;
+    // With a runtime its connection ends, and leaves its place to another.
+    drop(first);
+    weft_servers::wait_for("its connection ends", || connections(&server) == 2);
+    third.reads_until(&store, &server, 3).await;
+    store.close().await;
+    weft_servers::wait_for("all are closed", || connections(&server) == 0);
+    let error = store.get(&bucket(), "k").await.unwrap_err();
+    assert!(matches!(error, KeyValueError::Closed), "{error:?}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use weft_capabilities::sql::{Sql, SqlError, SqlValue};
 use weft_postgres::{OpenError, PostgresOptions, PostgresSql};
@@ -119,6 +120,58 @@ async fn a_pool_that_is_used_up_is_waited_for_until_the_deadline() {
             .iter()
             .all(|one| matches!(one, Ok(2)))
     );
+}
+
+/// The server's process that a statement runs in, which comes from a runtime of its own, as a host has one for each core.
+async fn process_for(database: &Arc<PostgresSql>, from: &Runtime) -> i64 {
+    once_it_answers(async || {
+        let database = database.clone();
+        let ask = async move { number(&*database, "SELECT pg_backend_pid()").await };
+        from.spawn(ask).await.unwrap()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_gets_a_connection_of_its_own_runtime_while_there_may_be_more() {
+    let server = Postgres::start();
+    let database = Arc::new(few(server.url(), 2));
+    let [first, second, third] = [(); 3].map(|()| {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        runtime.unwrap()
+    });
+    let (one, two) = (
+        process_for(&database, &first).await,
+        process_for(&database, &second).await,
+    );
+    assert_ne!(one, two);
+    for _ in 0..5 {
+        assert_eq!(process_for(&database, &first).await, one);
+        assert_eq!(process_for(&database, &second).await, two);
+    }
+    assert_eq!(
+        process_for(&database, &third).await,
+        two,
+        "there may be no more, and it was used last"
+    );
+    // With a runtime its connections end, and leave their places to others.
+    second.shutdown_background();
+    let freed = async {
+        while [one, two].contains(&process_for(&database, &third).await) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, freed)
+        .await
+        .expect("it gets none of its own");
+    assert_eq!(process_for(&database, &first).await, one);
+    first.shutdown_background();
+    third.shutdown_background();
+    database.close().await;
+    assert!(matches!(
+        number(&*database, "SELECT 1").await,
+        Err(SqlError::Closed)
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
