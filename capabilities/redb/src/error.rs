@@ -105,3 +105,14 @@ impl OpenError {
 pub(crate) fn storage(error: StorageError) -> KeyValueError {
     KeyValueError::Backend(Box::new(error))
 }
+
+/// Why a write was not done; told to the host, as the guest is told no cause.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// The disk failed it.
+    #[error(transparent)]
+    Storage(redb::Error),
+    /// The file could not be opened again yet.
+    #[error("the disk failed the file, which can't be opened again yet")]
+    Closed,
+}

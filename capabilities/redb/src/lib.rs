@@ -2,7 +2,8 @@
 //!
 //! Owns the file, its format and its writer. A write is answered when it is on disk: writes that wait are committed
 //! together, with one sync for all of them. Reads go to a snapshot that the writer replaces after each commit and
-//! before it answers, so a read costs a lookup, no transaction of its own, and sees every write that was answered.
+//! before it answers, so a read costs a lookup, no transaction of its own, and sees every write that was answered. A write
+//! that the disk fails, as when it is full, ends redb's use of the file, for reads too: the writer opens it again.
 
 mod error;
 mod writer;
@@ -52,6 +53,13 @@ impl Default for RedbOptions {
     }
 }
 
+/// How a file is opened again that the disk failed.
+struct Again {
+    /// What it is called.
+    path: PathBuf,
+    open: Box<dyn FnMut() -> Result<Database, OpenError> + Send>,
+}
+
 /// Key-value in one file. It has [`weft_capabilities::KeyValue`] through [`Ordered`].
 pub struct RedbKeyValue {
     snapshot: Arc<Snapshot>,
@@ -71,24 +79,42 @@ impl RedbKeyValue {
         let database = builder(options)
             .create(path)
             .map_err(|source| OpenError::of(path, source))?;
-        Self::of_database(database, path.to_owned())
+        let opened = path.to_owned();
+        let again = Again {
+            path: path.to_owned(),
+            open: Box::new(move || {
+                let database = builder(options).open(&opened);
+                database.map_err(|source| OpenError::of(&opened, source))
+            }),
+        };
+        Self::of_database(database, again)
     }
 
-    /// Opens what `backend` holds. `name` stands for it in errors.
+    /// Opens what `backend` gives, and once more each time that a write failed. `name` stands for it in errors.
     ///
     /// # Errors
     /// As [`RedbKeyValue::open`].
-    pub fn open_backend(
-        backend: impl StorageBackend,
+    pub fn open_backend<B: StorageBackend>(
+        mut backend: impl FnMut() -> B + Send + 'static,
         name: &str,
         options: RedbOptions,
     ) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::of(Path::new(name), source);
-        let database = builder(options).create_with_backend(backend).map_err(failed)?;
-        Self::of_database(database, name.into())
+        let path = PathBuf::from(name);
+        let named = path.clone();
+        let mut open = move || {
+            let database = builder(options).create_with_backend(backend());
+            database.map_err(|source| OpenError::of(&named, source))
+        };
+        let database = open()?;
+        let again = Again {
+            path,
+            open: Box::new(open),
+        };
+        Self::of_database(database, again)
     }
 
-    fn of_database(database: Database, path: PathBuf) -> Result<Self, OpenError> {
+    fn of_database(database: Database, again: Again) -> Result<Self, OpenError> {
+        let path = again.path.clone();
         match prepare(&database).map_err(|source| OpenError::failed(&path, source))? {
             None => return Err(OpenError::Foreign { path }),
             Some(found) if found > FORMAT => return Err(OpenError::Newer { path, found }),
@@ -96,8 +122,8 @@ impl RedbKeyValue {
         }
         let first = snapshot_of(&database).map_err(|source| OpenError::failed(&path, source))?;
         let snapshot = Arc::new(ArcSwapOption::from_pointee(first));
-        let writer =
-            Writer::start(database, snapshot.clone()).map_err(|source| OpenError::io(&path, source))?;
+        let writer = Writer::start(database, again, snapshot.clone());
+        let writer = writer.map_err(|source| OpenError::io(&path, source))?;
         Ok(Self { snapshot, writer })
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redb::{Database, Durability, ReadableTable};
@@ -11,7 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use weft_capabilities::KeyValueError;
 use weft_capabilities::ordered::{Table, Write, Written};
 
-use crate::{KEYS, Snapshot, snapshot_of};
+use crate::error::WriteError;
+use crate::{Again, KEYS, OpenError, Snapshot, snapshot_of};
 
 /// Writes that wait, at most: some commits' worth.
 const QUEUE_LEN_MAX: usize = 1_024;
@@ -21,6 +22,10 @@ const QUEUE_KIB_MAX: u32 = 64 << 10;
 const QUEUE_WAIT: Duration = Duration::from_secs(2);
 /// Bytes in one commit, at most (and one write more): redb holds them in memory until then.
 const COMMIT_BYTES_MAX: usize = 16 << 20;
+
+/// How often a file that could not be opened again after a failure of the disk is tried, and whether a write came meanwhile.
+const AGAIN_EACH: Duration = Duration::from_secs(1);
+const QUEUE_LOOK: Duration = Duration::from_millis(20);
 
 type Reply = oneshot::Sender<Result<Written, KeyValueError>>;
 
@@ -39,16 +44,22 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(database: Database, snapshot: Arc<Snapshot>) -> io::Result<Self> {
+    pub(crate) fn start(database: Database, again: Again, snapshot: Arc<Snapshot>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE_LEN_MAX);
         let (alive, ended) = tokio::sync::watch::channel(());
         let thread = std::thread::Builder::new()
             .name("redb-writer".to_owned())
             .spawn(move || {
-                serve(&database, queue, &snapshot);
+                let mut file = OpenFile {
+                    database: Some(database),
+                    tried: Instant::now(),
+                    again,
+                    snapshot,
+                };
+                serve(&mut file, queue);
                 // The file is let go before anyone is told: it may be opened again at once.
-                snapshot.store(None);
-                drop(database);
+                file.snapshot.store(None);
+                drop(file);
                 drop(alive);
             })?;
         Ok(Self {
@@ -107,8 +118,70 @@ impl Drop for Writer {
     }
 }
 
-fn serve(database: &Database, mut queue: mpsc::Receiver<Job>, snapshot: &Snapshot) {
-    while let Some(first) = queue.blocking_recv() {
+/// The file. After a failure of the disk redb neither writes nor reads what it has not cached, until it is opened again.
+struct OpenFile {
+    /// `None` while it can't be opened again.
+    database: Option<Database>,
+    /// When it was opened last, or tried to be.
+    tried: Instant,
+    again: Again,
+    snapshot: Arc<Snapshot>,
+}
+
+impl OpenFile {
+    fn commit(&mut self, writes: Vec<Write>) -> Result<Vec<Result<Written, KeyValueError>>, WriteError> {
+        let database = self.database.as_ref().ok_or(WriteError::Closed)?;
+        let committed = commit(database, writes, &self.snapshot);
+        if committed.is_err() {
+            self.open_again();
+        }
+        committed.map_err(WriteError::Storage)
+    }
+
+    fn open_again(&mut self) {
+        let was_open = self.database.is_some();
+        self.tried = Instant::now();
+        self.snapshot.store(None);
+        drop(self.database.take());
+        let opened = (self.again.open)().and_then(|database| {
+            let snapshot = snapshot_of(&database);
+            let snapshot = snapshot.map_err(|source| OpenError::failed(&self.again.path, source))?;
+            Ok((database, snapshot))
+        });
+        match opened {
+            Ok((database, snapshot)) => {
+                self.snapshot.store(Some(Arc::new(snapshot)));
+                self.database = Some(database);
+                if !was_open {
+                    tracing::info!(path = %self.again.path.display(), "the key-value store is open again");
+                }
+            }
+            Err(error) if was_open => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the disk failed the key-value store, which can't be opened again: it is tried each second"
+            ),
+            Err(_) => {}
+        }
+    }
+
+    /// The next of `queue`; `None` when there will be none. A file that is not open is tried meanwhile.
+    fn next(&mut self, queue: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        while self.database.is_none() {
+            if self.tried.elapsed() >= AGAIN_EACH {
+                self.open_again();
+            }
+            match queue.try_recv() {
+                Ok(job) => return Some(job),
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
+                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(QUEUE_LOOK),
+            }
+        }
+        queue.blocking_recv()
+    }
+}
+
+fn serve(file: &mut OpenFile, mut queue: mpsc::Receiver<Job>) {
+    while let Some(first) = file.next(&mut queue) {
         let mut bytes = first.write.len();
         let mut batch = vec![first];
         while bytes < COMMIT_BYTES_MAX && batch.len() < QUEUE_LEN_MAX {
@@ -120,7 +193,7 @@ fn serve(database: &Database, mut queue: mpsc::Receiver<Job>, snapshot: &Snapsho
             .into_iter()
             .map(|job| (job.write, (job.reply, job._bytes)))
             .unzip();
-        match commit(database, writes, snapshot) {
+        match file.commit(writes) {
             Ok(answers) => {
                 for ((reply, _), answer) in replies.into_iter().zip(answers) {
                     // Who has gone is not waiting.

@@ -1,12 +1,13 @@
 //! The backend as a host uses it: on a file.
 #![cfg(test)]
 
-use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::{fs, io};
 
 use bytes::Bytes;
-use redb::{Database, TableDefinition};
+use redb::backends::FileBackend;
+use redb::{Database, StorageBackend, TableDefinition};
 use weft_capabilities::{Bucket, KeyValue, KeyValueError, conformance};
 use weft_redb::{OpenError, RedbKeyValue, RedbOptions};
 
@@ -112,4 +113,86 @@ fn says_what_is_wrong_with_a_file() {
         open(&at("no/such/folder")),
         Err(OpenError::Failed { .. })
     ));
+}
+
+/// A file on a disk that has no more room for a while.
+#[derive(Debug)]
+struct OnFullDisk {
+    file: FileBackend,
+    is_full: Arc<AtomicBool>,
+}
+
+impl StorageBackend for OnFullDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        if self.is_full.load(Ordering::Relaxed) && len > self.file.len()? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+}
+
+/// A disk that was full for a moment left a store that refused all writes, and reads of what was not cached, until its host
+/// was started again.
+#[tokio::test]
+async fn a_store_whose_disk_is_full_is_read_has_all_that_was_answered_and_takes_writes_when_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.redb");
+    let is_full = Arc::new(AtomicBool::new(false));
+    let told = is_full.clone();
+    let backend = move || {
+        let mut options = fs::OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        OnFullDisk {
+            file: FileBackend::new(options.open(&path).unwrap()).unwrap(),
+            is_full: told.clone(),
+        }
+    };
+    let options = RedbOptions {
+        cache_bytes: 64 << 10,
+    };
+    let store = RedbKeyValue::open_backend(backend, "a", options).unwrap();
+    let (bucket, large) = (bucket(), Bytes::from(vec![b'x'; 1 << 20]));
+    let mut answered = Vec::new();
+    for _ in 0..3 {
+        is_full.store(true, Ordering::Relaxed);
+        // Until the file would have to grow.
+        let refused = loop {
+            let key = format!("{:03}", answered.len());
+            match store.set(&bucket, &key, large.clone()).await {
+                Ok(()) => answered.push(key),
+                Err(error) => break error,
+            }
+            assert!(answered.len() < 100, "the disk was never full");
+        };
+        assert!(matches!(refused, KeyValueError::Backend(_)), "{refused:?}");
+        for key in &answered {
+            assert_eq!(store.get(&bucket, key).await.unwrap().unwrap(), large);
+        }
+        is_full.store(false, Ordering::Relaxed);
+        let key = format!("{:03}", answered.len());
+        store.set(&bucket, &key, large.clone()).await.unwrap();
+        answered.push(key);
+    }
+    let keys = store.list_keys(&bucket, None, 1_000).await.unwrap().keys;
+    assert_eq!(keys, answered);
 }

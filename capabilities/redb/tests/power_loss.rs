@@ -19,7 +19,8 @@ fn bucket() -> Bucket {
 }
 
 fn open(disk: &Disk) -> Option<Arc<RedbKeyValue>> {
-    RedbKeyValue::open_backend(disk.clone(), "disk", RedbOptions::default())
+    let disk = disk.clone();
+    RedbKeyValue::open_backend(move || disk.clone(), "disk", RedbOptions::default())
         .ok()
         .map(Arc::new)
 }
