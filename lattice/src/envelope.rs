@@ -8,6 +8,7 @@
 //! a new version.
 
 mod artifact;
+mod batch;
 mod control;
 mod frame;
 mod http;
@@ -19,6 +20,7 @@ mod records;
 use bytes::Bytes;
 
 pub use self::artifact::{ArtifactAsk, ArtifactReply, ArtifactRequest};
+pub use self::batch::Batch;
 pub use self::control::{Control, ControlReply};
 pub use self::frame::{Frame, FrameKind, Side};
 pub use self::http::{Header, HttpRequest, HttpResponse, INLINE_BODY_MAX, decode_trailers, encode_trailers};
@@ -115,6 +117,8 @@ pub struct Reply {
     /// A stamp of the callee's clock, to be sent as [`Request::echo_ms`] with the next request to it. If the call did
     /// not start, that is this one again: the callee does not know the caller's clock.
     pub clock_ms: Option<u64>,
+    /// The callee takes requests in a [`Batch`]. Said with a stamp, which every caller gets with its first reply.
+    pub batches: bool,
     /// The callee takes no more calls: choose others from now on.
     pub leaving: bool,
 }
@@ -278,7 +282,8 @@ impl Request {
 impl Reply {
     /// The bytes to send. A detail that is too long is cut.
     pub fn encode(&self) -> Bytes {
-        let optional = u64::from(self.clock_ms.is_some()) + u64::from(self.leaving);
+        let optional = [self.clock_ms.is_some(), self.batches, self.leaving];
+        let optional = optional.into_iter().map(u64::from).sum::<u64>();
         let (fields, body_len) = match &self.outcome {
             Ok(body) => (4, body.len()),
             Err(_) => (6, 0),
@@ -294,6 +299,9 @@ impl Reply {
             out.cut_text("err", failure.kind.as_str());
         }
         out.number("load", u64::from(self.load));
+        if self.batches {
+            out.flag("batch", true);
+        }
         if let Err(failure) = &self.outcome {
             out.cut_text("detail", &failure.detail);
         }
@@ -328,6 +336,7 @@ impl Reply {
             outcome,
             load: fields.needed("load", fields.number("load")?)?,
             clock_ms: fields.number("clk")?,
+            batches: fields.flag("batch")?.unwrap_or_default(),
             leaving: fields.flag("leaving")?.unwrap_or_default(),
         })
     }

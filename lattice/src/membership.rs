@@ -3,12 +3,14 @@
 //! Owns the view that every host has of all hosts, as a state machine: time and messages in, messages and changes out.
 //! `driver.rs` runs it. Must not know what a host is for: what else it says of itself is bytes.
 //!
-//! A host beats each second, to its region's digesters: the first two by rank, and controllers rank before others. The
-//! first tells all hosts once a second what changed, the second takes over when that stops, and then the next. So what
-//! a host sends and hears does not grow with their number.
+//! A host beats each second, to its region's digester: the first by rank, and controllers rank before others. It tells
+//! all hosts once a second what changed; when that stops the second takes over, and then the next. So what a host sends
+//! and hears does not grow with their number.
 //!
-//! A host hears its own heartbeat. Without the echo it is blind and judges nobody, and when it sees again, or begins to
-//! digest, everybody's time begins anew. Absence from one's own sight is not the absence of the others.
+//! Who tells hears its own heartbeat, and who is told hears that; when a digest is late it listens for its own heartbeat
+//! too. Without either a host is blind and judges nobody, and when it sees again, or begins to digest, everybody's time
+//! begins anew. Absence from one's own sight is not the absence of the others. What a host judged while it was its turn is
+//! past with its turn: it takes nothing but all that the next one says.
 
 mod driver;
 mod region;
@@ -33,8 +35,12 @@ pub const SUSPECT_AFTER: Duration = Duration::from_secs(3);
 /// Without a heartbeat for so long it is gone.
 pub const GONE_AFTER: Duration = Duration::from_secs(6);
 
-/// Without its own echo for so long a host is blind.
+/// Without its own echo, or a digest of another, for so long a host is blind.
 pub const BLIND_AFTER: Duration = Duration::from_secs(2);
+
+/// After a digest that was late a host listens for its own echo so long: digests that come when it beats are now early and
+/// now late.
+const DOUBTS_FOR: Duration = Duration::from_secs(10);
 
 /// Who ranks second waits so long for a digest before it makes one itself, and each next a second longer.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
@@ -53,13 +59,15 @@ pub struct View {
     me: Record,
     region: String,
     number: u64,
-    /// When this host's own heartbeat was heard last.
+    /// When this host heard its own heartbeat last, or as long as it is told by another, a digest.
     echo: Duration,
     blind: bool,
+    /// When neither came for longer than they should.
+    doubt: Duration,
     regions: BTreeMap<String, Region>,
     /// Regions that are to be asked for everything.
     asks: BTreeSet<String>,
-    listens: bool,
+    hears: Hears,
     /// The digests that this host makes; none unless it is its turn.
     term: Option<Term>,
     /// Digests that this host has made.
@@ -75,6 +83,17 @@ struct Term {
     tell_all: bool,
 }
 
+/// Which heartbeats a host listens to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hears {
+    /// None: digests come.
+    Nothing,
+    /// Its own, as an echo.
+    Own,
+    /// Those of all hosts of its region, its own among them.
+    All,
+}
+
 /// What there is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -82,8 +101,8 @@ pub enum Effect {
     Beat(String, Heartbeat),
     /// Publish it as a digest of this host's region.
     Tell(Digest),
-    /// Listen to the heartbeats of the region, or no longer.
-    Listen(bool),
+    /// Listen to these heartbeats from now on; before the next one is sent.
+    Listen(Hears),
     /// A host stands differently from now on, or says something else of itself.
     Changed(Member),
 }
@@ -118,9 +137,10 @@ impl View {
             number: 0,
             echo: now,
             blind: false,
+            doubt: now,
             regions: BTreeMap::new(),
             asks: BTreeSet::from([region.to_owned()]),
-            listens: false,
+            hears: Hears::Own,
             term: None,
             digests: 0,
             led: now + JOIN_WAIT.saturating_sub(TAKE_OVER_AFTER),
@@ -140,7 +160,7 @@ impl View {
         self.me.standing = standing;
     }
 
-    /// Whether this host hears itself.
+    /// Whether this host hears neither itself nor a digest.
     pub fn is_blind(&self) -> bool {
         self.blind
     }
@@ -168,13 +188,34 @@ impl View {
     pub fn tick(&mut self, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.number += 1;
+        let silence = now.saturating_sub(self.echo);
+        self.blind = silence > BLIND_AFTER;
+        if silence > HEARTBEAT {
+            self.doubt = now;
+        }
+        let wants_all = if self.blind {
+            self.term = None;
+            false
+        } else {
+            self.take_turn(now)
+        };
+        let hears = if wants_all {
+            Hears::All
+        } else if now.saturating_sub(self.doubt) < DOUBTS_FOR {
+            Hears::Own
+        } else {
+            Hears::Nothing
+        };
+        if hears != self.hears {
+            self.hears = hears;
+            // Before the heartbeat, so that its echo is heard.
+            effects.push(Effect::Listen(hears));
+        }
         effects.push(Effect::Beat(self.region.clone(), self.beat(&self.region)));
         for region in self.asks.iter().filter(|region| **region != self.region) {
             effects.push(Effect::Beat(region.clone(), self.beat(region)));
         }
-        self.blind = now.saturating_sub(self.echo) > BLIND_AFTER;
         if self.blind {
-            self.term = None;
             return effects;
         }
         for (name, region) in &mut self.regions {
@@ -182,7 +223,6 @@ impl View {
                 region.judge_silence(name, now, &mut effects);
             }
         }
-        self.take_turn(now, &mut effects);
         if self.term.is_some() {
             self.judge(now, &mut effects);
             effects.extend(self.tell());
@@ -218,21 +258,16 @@ impl View {
         at.and_then(|at| u32::try_from(at).ok()).unwrap_or(u32::MAX)
     }
 
-    /// Whether it is this host's turn, and whether it has to listen for that.
-    fn take_turn(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+    /// Takes its turn or ends it. Whether this host has to hear all: who is first does so before it tells.
+    fn take_turn(&mut self, now: Duration) -> bool {
         let rank = self.rank_of(&self.me.address);
         let waits = HEARTBEAT * rank.saturating_sub(1).min(TAKE_OVER_RANK_MAX);
         let led = now.saturating_sub(self.led);
         let may = self.me.standing != Standing::Gone;
         let its_turn = may && (rank == 0 && self.asks_nothing_at_first(led) || led > TAKE_OVER_AFTER + waits);
-        let listens = may && (rank < 2 || its_turn);
-        if listens != self.listens {
-            self.listens = listens;
-            effects.push(Effect::Listen(listens));
-            self.own_region().restart(now);
-        }
         match (its_turn, self.term.is_some()) {
             (true, false) => {
+                self.own_region().begin(now);
                 self.term = Some(Term {
                     told: BTreeMap::new(),
                     tell_all: true,
@@ -241,6 +276,7 @@ impl View {
             (false, true) => self.term = None,
             _ => {}
         }
+        its_turn || may && rank == 0
     }
 
     /// Who starts does not know yet who else is there.
@@ -295,16 +331,21 @@ impl View {
         }))
     }
 
+    /// This host heard of itself, or is told by another.
+    fn sees(&mut self, now: Duration) {
+        if std::mem::take(&mut self.blind) || now.saturating_sub(self.echo) > BLIND_AFTER {
+            // What was not heard meanwhile says nothing.
+            self.regions.values_mut().for_each(|region| region.restart(now));
+            self.led = self.led.max(now);
+        }
+        self.echo = now;
+    }
+
     /// A heartbeat came: the own one, or if this host listens that of another.
     pub fn heard(&mut self, beat: Heartbeat, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
         if beat.address == self.me.address {
-            if std::mem::take(&mut self.blind) || now.saturating_sub(self.echo) > BLIND_AFTER {
-                // What was not heard meanwhile says nothing.
-                self.regions.values_mut().for_each(|region| region.restart(now));
-                self.led = self.led.max(now);
-            }
-            self.echo = now;
+            self.sees(now);
             return effects;
         }
         if beat.wants_all
@@ -312,9 +353,9 @@ impl View {
         {
             term.tell_all = true;
         }
-        if self.listens && beat.region == self.region {
+        if self.hears == Hears::All && beat.region == self.region {
             let name = self.region.clone();
-            // Who listens only to be ready follows the digests: by itself it would not judge again what it took over.
+            // Who is first and does not tell yet follows the digests: what it took over it would not judge again.
             let follows = self.term.is_none() && !self.asks.contains(&name);
             self.own_region().beat(&name, beat, follows, now, &mut effects);
         }
@@ -335,6 +376,10 @@ impl View {
         } else if own && self.term.is_none() {
             // Whoever tells, somebody does.
             self.led = self.led.max(now);
+        }
+        if own && self.term.is_none() {
+            // Who judges has to hear itself; who is told judges nobody here.
+            self.sees(now);
         }
         // Who judges by itself needs no judgement of others, but to know of whom it has not heard yet.
         let judges = own && self.term.is_some();

@@ -52,6 +52,11 @@ impl Subjects {
         self.subject(&["h", host, "stream"])
     }
 
+    /// Answers to what `host` asked in batches: below it, what they answer.
+    pub fn answers(&self, host: &str) -> Result<Subject, SubjectError> {
+        self.subject(&["h", host, "answers"])
+    }
+
     /// Control of `host`: cancels, drain.
     pub fn control(&self, host: &str) -> Result<Subject, SubjectError> {
         self.subject(&["h", host, "ctl"])
@@ -265,8 +270,23 @@ impl Subject {
         Self(text.into())
     }
 
+    /// Where a batch of calls that came on `call` is answered, if `reply` asks for it on the subject of a host's answers, in the
+    /// same lattice: whoever asks chooses it, so it could be any subject that this host may publish on.
+    pub(crate) fn of_answers(call: &str, reply: &str) -> Option<Self> {
+        let (mut call, (answers, _number)) = (call.split('.'), reply.rsplit_once('.')?);
+        let mut tokens = answers.split('.');
+        let is_same = |at: Option<&str>, reply: Option<&str>| at.is_some() && at == reply;
+        let fits = is_same(call.next(), tokens.next())
+            && is_same(call.next(), tokens.next())
+            && is_same(call.next(), tokens.next().filter(|kind| *kind == "h"))
+            && tokens.next().is_some()
+            && tokens.next() == Some("answers")
+            && tokens.next().is_none();
+        fits.then(|| Self(answers.into()))
+    }
+
     /// All that are one token longer.
-    fn below(&self) -> Self {
+    pub(crate) fn below(&self) -> Self {
         Self(format!("{}.*", self.0).into())
     }
 
@@ -294,10 +314,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_batch_is_answered_to_a_host_of_the_same_lattice_and_nowhere_else() {
+        let call = "weft.prod.h.h1.call.default";
+        let answers = Subjects::new("prod").unwrap().answers("h2").unwrap();
+        assert_eq!(Subject::of_answers(call, &format!("{answers}.7")), Some(answers));
+        for reply in [
+            "",
+            "7",
+            "weft.prod.h.h2.answers",
+            "weft.prod.h.h2.answers.7.8",
+            "weft.prod.h.h2.ctl.7",
+            "weft.test.h.h2.answers.7",
+            "weft.prod.m.h2.answers.7",
+            "other.prod.h.h2.answers.7",
+        ] {
+            assert_eq!(Subject::of_answers(call, reply), None, "{reply}");
+        }
+        let front = "weft.prod.front.default.shop.catalog";
+        assert_eq!(Subject::of_answers(front, "weft.prod.front.h2.answers.7"), None);
+        assert_eq!(Subject::of_answers("", "weft.prod.h.h2.answers.7"), None);
+    }
+
+    #[test]
     fn subjects_are_those_of_the_design() {
         let of = Subjects::new("prod").unwrap();
         for (made, text) in [
             (of.call("h1", "default"), "weft.prod.h.h1.call.default"),
+            (of.answers("h1"), "weft.prod.h.h1.answers"),
             (of.stream("h1"), "weft.prod.h.h1.stream"),
             (of.control("h1"), "weft.prod.h.h1.ctl"),
             (of.heartbeat("eu", "h1"), "weft.prod.hb.eu.h1"),

@@ -50,8 +50,8 @@ pub enum TransportError {
     /// The connection went while the reply was awaited, which is lost with it.
     #[error("the connection to the lattice was lost before the reply on `{0}` came")]
     ConnectionLost(Subject),
-    /// Too many requests of this host wait for their replies. It was not sent.
-    #[error("{WAITING_MAX} requests wait for replies already: try again when some have come")]
+    /// Too much of this host waits to be sent, or for replies. It was not sent.
+    #[error("too many requests of this host are on their way already: try again when some have come back")]
     Full,
     /// Longer than the connection takes. It was not sent, or the reply is known to be too long.
     #[error("a message of {len} bytes on `{subject}` is longer than {len_max}: send it as a stream")]
@@ -122,6 +122,23 @@ pub trait Transport: Send + Sync + 'static {
         payload: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>>;
+
+    /// From now on what is asked by [`Transport::request_in_batch`] may go together, and be answered below `answers`, the
+    /// subject of this host's answers. Where messages cost little, nothing goes together.
+    fn batch(&self, _answers: Subject) -> BoxFuture<'static, Result<(), TransportError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// As [`Transport::request`], to a host that takes batches: it may go in one message with others to `subject` that are
+    /// ready to be sent at the same time.
+    fn request_in_batch(
+        &self,
+        subject: &Subject,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        self.request(subject, payload, timeout)
+    }
 
     /// Serves `subject`, which may be one that stands for many, until what is returned is dropped; several who serve one
     /// share its requests. When it returns, requests come.

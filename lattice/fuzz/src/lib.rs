@@ -6,7 +6,8 @@
 use bytes::Bytes;
 use weft_lattice::codec::{Limits, Type, decode, encode};
 use weft_lattice::envelope::{
-    ArtifactReply, ArtifactRequest, Control, ControlReply, Digest, Frame, Heartbeat, Message, Reply, Request,
+    ArtifactReply, ArtifactRequest, Batch, Control, ControlReply, Digest, Frame, Heartbeat, Message, Reply,
+    Request,
 };
 use weft_lattice::subject::{Subjects, TOKEN_LEN_MAX};
 
@@ -56,6 +57,9 @@ pub fn message(bytes: &[u8]) {
     }
     if let Ok(message) = Message::decode(&bytes) {
         assert_eq!(Message::decode(&message.encode()), Ok(message));
+    }
+    if let Ok(batch) = Batch::decode(&bytes) {
+        assert_eq!(Batch::decode(&batch.encode()), Ok(batch));
     }
     if let Ok(heartbeat) = Heartbeat::decode(&bytes) {
         assert_eq!(Heartbeat::decode(&heartbeat.encode()), Ok(heartbeat));

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, info};
 
-use super::{Effect, HEARTBEAT, Member, Standing, View};
+use super::{Effect, HEARTBEAT, Hears, Member, Standing, View};
 use crate::envelope::{DETAILS_LEN_MAX, Digest, Heartbeat};
 use crate::subject::{Address, Subject, SubjectError, Subjects};
 use crate::transport::{Subscription, Transport, TransportError};
@@ -49,7 +49,7 @@ pub struct MembershipStats {
     pub suspect: u64,
     /// Hosts that leave.
     pub leaving: u64,
-    /// Whether this host does not hear itself.
+    /// Whether this host hears neither itself nor a digest.
     pub blind: bool,
     /// Whether it tells the others of its region.
     pub digester: bool,
@@ -77,10 +77,10 @@ struct Driver {
     /// The own heartbeats alone.
     own: Subject,
     all: Subject,
-    /// Whether all are to be listened to, and not the own ones alone; and whether they are.
-    listens: bool,
-    listens_now: bool,
-    heartbeats: Subscription,
+    /// Which are to be listened to; and which are.
+    hears: Hears,
+    hears_now: Hears,
+    heartbeats: Option<Subscription>,
     /// How each host stood when it was told last; those that are gone are not in it.
     stood: BTreeMap<Address, Standing>,
 }
@@ -115,9 +115,9 @@ impl Membership {
             subjects,
             shared: shared.clone(),
             begin: Instant::now(),
-            listens: false,
-            listens_now: false,
-            heartbeats,
+            hears: Hears::Own,
+            hears_now: Hears::Own,
+            heartbeats: Some(heartbeats),
             stood: BTreeMap::new(),
         };
         let mut task = JoinSet::new();
@@ -194,7 +194,7 @@ impl Driver {
             let effects = tokio::select! {
                 // In order, so that a run that is repeated by its seed is the same.
                 biased;
-                message = self.heartbeats.next() => match message {
+                message = next_of(&mut self.heartbeats) => match message {
                     Some(message) => self.heard(&message),
                     None => return,
                 },
@@ -249,7 +249,10 @@ impl Driver {
                     let subject = self.subjects.view(&digest.region);
                     self.publish(subject, digest.encode()).await;
                 }
-                Effect::Listen(listens) => self.listens = listens,
+                Effect::Listen(hears) => {
+                    self.hears = hears;
+                    self.listen().await;
+                }
                 Effect::Changed(member) => {
                     self.tell(&member);
                     // Nobody has to listen.
@@ -278,16 +281,28 @@ impl Driver {
         }
     }
 
-    /// Listens to all or to the own heartbeats, as it was decided: the own ones are among all, so that they come once.
-    /// Without a connection it is tried again with the next message or second.
+    /// Listens as it was decided; the own heartbeats are among all, so that they come once. Without a connection it is tried
+    /// again with the next message or second.
     async fn listen(&mut self) {
-        if self.listens == self.listens_now {
+        if self.hears == self.hears_now {
             return;
         }
-        let subject = if self.listens { &self.all } else { &self.own };
-        if let Ok(heartbeats) = self.transport.subscribe(subject.clone(), QUEUE_LEN).await {
+        let subject = match self.hears {
+            Hears::Nothing => None,
+            Hears::Own => Some(&self.own),
+            Hears::All => Some(&self.all),
+        };
+        let heartbeats = match subject {
+            None => Ok(None),
+            Some(subject) => self
+                .transport
+                .subscribe(subject.clone(), QUEUE_LEN)
+                .await
+                .map(Some),
+        };
+        if let Ok(heartbeats) = heartbeats {
             self.heartbeats = heartbeats;
-            self.listens_now = self.listens;
+            self.hears_now = self.hears;
         }
     }
 
@@ -296,5 +311,13 @@ impl Driver {
         if let Ok(subject) = subject {
             let _ = tokio::time::timeout(SEND_WAIT, self.transport.publish(&subject, message)).await;
         }
+    }
+}
+
+/// The next message of a subscription, if there is one.
+async fn next_of(subscription: &mut Option<Subscription>) -> Option<Bytes> {
+    match subscription {
+        Some(subscription) => subscription.next().await,
+        None => std::future::pending().await,
     }
 }

@@ -16,7 +16,8 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(super) struct Region {
     hosts: BTreeMap<Address, Host>,
-    /// The last digest: who made it and its number.
+    /// The last digest that was taken over: who made it and its number. None while this host judges by itself, as the one
+    /// that comes then follows nothing that it knows.
     last: Option<(Address, u64)>,
     /// When it came.
     told: Duration,
@@ -50,6 +51,20 @@ impl Region {
             if host.record.standing != Standing::Gone {
                 host.heard = now;
             }
+        }
+    }
+
+    /// This host judges from now on. Everybody's time begins anew but for who told last, which was silent since then.
+    pub(super) fn begin(&mut self, now: Duration) {
+        let told = self.told;
+        let teller = self.last.take();
+        self.restart(now);
+        if let Some((by, _)) = teller
+            && let Some(host) = self.hosts.get_mut(&by)
+            && host.record.standing != Standing::Gone
+        {
+            // Not gone at once, however long nobody took over.
+            host.heard = told.max(now.saturating_sub(SUSPECT_AFTER));
         }
     }
 
@@ -185,7 +200,10 @@ impl Region {
                 .filter(|member| member.standing == Standing::Alive);
             effects.extend(alive.map(Effect::Changed));
         }
-        let before = self.last.replace((digest.by.clone(), digest.number));
+        let before = self.last.take();
+        if !judges {
+            self.last = Some((digest.by.clone(), digest.number));
+        }
         let follows = before.is_some_and(|(by, number)| by == digest.by && number + 1 == digest.number);
         if digest.all && !judges {
             let told: std::collections::BTreeSet<_> = digest.hosts.iter().map(|host| &host.address).collect();

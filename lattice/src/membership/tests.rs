@@ -51,7 +51,7 @@ impl Room {
                     continue;
                 }
                 let effects = match &effect {
-                    Effect::Beat(_, beat) if to == from || self.views[to].listens => {
+                    Effect::Beat(_, beat) if self.hears(to, from) => {
                         self.views[to].heard(beat.clone(), self.now)
                     }
                     Effect::Tell(digest) => self.views[to].told(digest.clone(), self.now),
@@ -59,6 +59,14 @@ impl Room {
                 };
                 self.apply(to, effects);
             }
+        }
+    }
+
+    fn hears(&self, at: usize, of: usize) -> bool {
+        match self.views[at].hears {
+            Hears::Nothing => false,
+            Hears::Own => at == of,
+            Hears::All => true,
         }
     }
 
@@ -91,8 +99,78 @@ fn hosts_that_start_together_soon_know_each_other_and_one_digests() {
         assert_eq!(room.alive(at), 10, "h{at}");
     }
     assert_eq!(room.digesters(), [0]);
-    let listening: Vec<_> = (0..10).filter(|at| room.views[*at].listens).collect();
-    assert_eq!(listening, [0, 1]);
+    let hearing = |room: &Room, hears| -> Vec<_> {
+        let of = |at: &usize| room.views[*at].hears == hears;
+        (0..10).filter(of).collect()
+    };
+    assert_eq!(hearing(&room, Hears::All), [0]);
+    room.seconds(10);
+    assert_eq!(hearing(&room, Hears::Nothing), (1..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_digester_that_dies_is_suspect_as_soon_as_another_host_would_be_and_gone_as_soon() {
+    let mut room = Room::new(5);
+    room.seconds(20);
+    room.dead.insert(0);
+    room.seconds(4);
+    assert_eq!(room.digesters(), [1]);
+    assert_eq!(room.standing(3, 0), Standing::Suspect);
+    assert_eq!(room.alive(3), 4);
+    room.seconds(3);
+    assert_eq!(room.standing(3, 0), Standing::Gone);
+    assert_eq!(room.alive(3), 4);
+}
+
+/// A host took over as the digester's messages were late, and judged others. When it heard digests again, it first took them
+/// for those of one that ranks behind, and noted their number. So the next one, which ended its turn, followed what it knew,
+/// and what it had judged stayed: the digester had nothing new to tell of those hosts.
+#[test]
+fn who_gives_up_its_turn_keeps_nothing_of_what_it_judged() {
+    let mut room = Room::new(3);
+    room.seconds(6);
+    let (first, last) = (room.views[0].beat("eu"), room.views[0].digests);
+    let mut view = room.views.remove(2);
+    let mut now = room.now;
+    for _ in 0..8 {
+        now += HEARTBEAT;
+        for effect in view.tick(now) {
+            if let Effect::Beat(_, beat) = effect {
+                view.heard(beat, now);
+            }
+        }
+    }
+    assert!(view.is_digester());
+    let standing = |view: &View, at: u64| {
+        let members = view.members();
+        let found = members.iter().find(|member| member.address == address(at));
+        found.map(|member| member.standing)
+    };
+    assert_eq!(standing(&view, 1), Some(Standing::Suspect));
+    let digest = |number, all, hosts: &[u64]| Digest {
+        by: address(0),
+        region: "eu".to_owned(),
+        number: last + number,
+        all,
+        hosts: hosts
+            .iter()
+            .map(|at| Record {
+                address: address(*at),
+                standing: Standing::Alive,
+                edition: 1,
+                details: Bytes::new(),
+                controller: false,
+            })
+            .collect(),
+    };
+    view.told(digest(8, false, &[]), now);
+    let number = first.number + 8;
+    view.heard(Heartbeat { number, ..first }, now);
+    view.told(digest(9, false, &[]), now);
+    assert!(!view.is_digester() && view.asks.contains("eu"));
+    view.told(digest(10, true, &[0, 1, 2]), now);
+    assert_eq!(standing(&view, 1), Some(Standing::Alive));
+    assert!(!view.asks.contains("eu"));
 }
 
 #[test]
@@ -226,17 +304,18 @@ fn digests_that_come_late_don_t_bring_the_past_back() {
     assert!(sees(&view) && !view.asks.contains("us"));
 }
 
-/// The second in rank stood still, and then got a digest that a host is gone and an older heartbeat of that host, which
-/// it took over. As it judges nobody, and the first had nothing new to tell, the host was there for it for ever.
+/// A host that was to be ready stood still, and then got a digest that a host is gone and an older heartbeat of that host,
+/// which it took over. As it judges nobody, and the first had nothing new to tell, the host was there for it for ever.
 #[test]
-fn who_only_listens_does_not_bring_back_who_is_gone() {
+fn who_does_not_tell_does_not_bring_back_who_is_gone() {
     let mut room = Room::new(4);
     room.seconds(6);
     let last = room.views[3].beat("eu");
     room.dead.insert(3);
     room.seconds(8);
     assert_eq!(room.standing(1, 3), Standing::Gone);
-    assert!(room.views[1].listens && !room.views[1].is_digester());
+    // As in the second in which it is first and its turn has not begun.
+    room.views[1].hears = Hears::All;
     let late = Heartbeat {
         number: last.number + 1,
         ..last
@@ -244,6 +323,19 @@ fn who_only_listens_does_not_bring_back_who_is_gone() {
     let now = room.now;
     room.views[1].heard(late, now);
     assert_eq!(room.standing(1, 3), Standing::Gone);
+}
+
+#[test]
+fn who_is_not_told_listens_for_its_own_echo_before_it_takes_over() {
+    let mut room = Room::new(3);
+    room.seconds(20);
+    assert_eq!(room.views[1].hears, Hears::Nothing);
+    room.dead.insert(0);
+    room.seconds(2);
+    assert_eq!(room.views[1].hears, Hears::Own);
+    assert!(!room.views[1].is_blind());
+    room.seconds(1);
+    assert_eq!(room.digesters(), [1]);
 }
 
 #[test]

@@ -366,7 +366,15 @@ impl Client {
             peer: Some(&row.peer).filter(|_| is_host),
             id: request.id,
         };
-        let replied = shared.transport.request(&row.subject, message, wait).await;
+        let replied = match row.peer.is_worth_a_batch() {
+            true => {
+                shared
+                    .transport
+                    .request_in_batch(&row.subject, message, wait)
+                    .await
+            }
+            false => shared.transport.request(&row.subject, message, wait).await,
+        };
         if !matches!(replied, Err(TransportError::Timeout { .. })) || wait == left {
             cancel.peer = None;
         }
@@ -468,6 +476,9 @@ impl Shared {
         })?;
         row.peer.heard(reply.load, reply.leaving, self.stamps.now_ms());
         reply.clock_ms.inspect(|stamp| row.peer.asked(*stamp));
+        if reply.batches {
+            row.peer.set_batches();
+        }
         // Who could not read the request does not know its id.
         if reply.id != asked.request.id && reply.id != InvocationId([0; 16]) {
             let failure = Failure::started(FailureKind::Unavailable, "the reply is to another call");

@@ -7,6 +7,10 @@ use crate::subject::{Address, Subject};
 /// Calls in a row without an answer after which a host is passed over.
 const UNANSWERED_MAX: u32 = 2;
 
+/// Calls at once from which on they go in batches. Fewer are rarely ready to be sent at the same time, and each would wait
+/// for a turn of the task that sends.
+const BATCH_FROM: u32 = 8;
+
 /// A host that is this busy is passed over if another is not.
 const LOAD_FULL: u32 = 1_000;
 
@@ -30,6 +34,8 @@ pub(super) struct Peer {
     asked_ms: AtomicU64,
     ejected: AtomicBool,
     leaving: AtomicBool,
+    /// It takes requests in batches.
+    batches: AtomicBool,
     suspect: AtomicBool,
     /// The stamp that it asked for, plus one; 0 is none.
     echo: AtomicU64,
@@ -60,6 +66,7 @@ impl Peer {
             asked_ms: AtomicU64::new(0),
             ejected: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            batches: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
             echo: AtomicU64::new(0),
         }
@@ -110,6 +117,15 @@ impl Peer {
 
     pub(super) fn set_leaving(&self) {
         self.leaving.store(true, Relaxed);
+    }
+
+    pub(super) fn set_batches(&self) {
+        self.batches.store(true, Relaxed);
+    }
+
+    /// Whether a call that was begun should go with others.
+    pub(super) fn is_worth_a_batch(&self) -> bool {
+        self.batches.load(Relaxed) && self.in_flight.load(Relaxed) >= BATCH_FROM
     }
 
     /// For how long calls have waited there and nothing was heard; nothing if none waits.

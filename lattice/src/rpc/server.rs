@@ -295,6 +295,7 @@ impl Server {
             outcome,
             load: self.0.service.load(),
             clock_ms,
+            batches: clock_ms.is_some(),
             leaving: self.is_draining(),
         }
     }

@@ -8,12 +8,13 @@
 //! A host has a connection for each [`Role`], so that bytes in bulk don't hold up heartbeats. A request goes out on the
 //! connection that its reply comes back on, as only that one hears that nobody serves.
 
+mod batches;
 mod messages;
 mod serve;
 mod settings;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -25,9 +26,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use self::batches::{Outbox, take_answers};
 pub use self::messages::{Heard, Listening};
 pub use self::settings::{Auth, NatsError, NatsSettings, Role, Tls};
-use super::replies::{Arrived, Replies};
+use super::replies::{Arrived, Replies, Waiting};
 use super::{Handler, Served, Serving, Subscription, Transport, TransportError, check_len, subscription};
 use crate::subject::{QUEUE, Subject};
 
@@ -47,6 +49,10 @@ struct Inner {
     inbox: String,
     replies: Replies,
     counters: Arc<Counters>,
+    /// Requests that go together, once that is wanted.
+    batches: OnceLock<Arc<Outbox>>,
+    /// Answers that go together.
+    answers: Arc<Outbox>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -60,6 +66,8 @@ struct Counters {
     strays: AtomicU64,
     refused: AtomicU64,
     unanswerable: AtomicU64,
+    batches: AtomicU64,
+    batched: AtomicU64,
 }
 
 /// Numbers of one connection since the start, for metrics.
@@ -83,6 +91,10 @@ pub struct NatsStats {
     pub strays: u64,
     /// Requests that can't be answered, as they name no inbox.
     pub unanswerable: u64,
+    /// Messages with several requests or answers that were sent.
+    pub batches: u64,
+    /// Requests and answers in them.
+    pub batched: u64,
     /// Requests that wait for a reply.
     pub waiting: u64,
 }
@@ -109,13 +121,17 @@ impl NatsTransport {
             })?;
         let inbox = format!("{}.{:016x}", settings.inbox, rand::random::<u64>());
         let replied = client.subscribe(format!("{inbox}.*")).await?;
+        let answers = Arc::new(Outbox::answers(client.clone(), counters.clone()));
         let transport = Self(Arc::new(Inner {
             client,
             inbox,
             replies: replies.clone(),
             counters: counters.clone(),
+            batches: OnceLock::new(),
+            answers: answers.clone(),
             tasks: Mutex::default(),
         }));
+        transport.spawn(answers.run());
         transport.spawn(take_replies(replied, replies, counters));
         transport.barrier().await?;
         Ok(transport)
@@ -143,6 +159,8 @@ impl NatsTransport {
             refused: counters.refused.load(Relaxed),
             strays: counters.strays.load(Relaxed),
             unanswerable: counters.unanswerable.load(Relaxed),
+            batches: counters.batches.load(Relaxed),
+            batched: counters.batched.load(Relaxed),
             waiting: self.0.replies.len() as u64,
         }
     }
@@ -154,6 +172,7 @@ impl NatsTransport {
 
     /// Sends what is queued, and ends all that this connection serves and listens to.
     pub async fn close(&self) {
+        self.0.answers.flush().await;
         // What the server does not take now, it never does.
         let _ = tokio::time::timeout(SEND_WAIT, self.0.client.flush()).await;
         self.tasks().shutdown_now();
@@ -188,6 +207,11 @@ impl NatsTransport {
             return Err(TransportError::Disconnected);
         }
         check_len(subject, payload, self.payload_len_max())
+    }
+
+    fn enter(&self, subject: &Subject, payload: &Bytes) -> Result<Waiting, TransportError> {
+        self.check(subject, payload)?;
+        self.0.replies.enter(subject)
     }
 
     /// Hands a message to the client; what takes it too long was not sent.
@@ -273,6 +297,15 @@ fn on_event(role: Role, replies: &Replies, counters: &Counters, event: &Event) {
     }
 }
 
+/// The reply, if it comes in time.
+async fn replied(waiting: Waiting, subject: Subject, deadline: Instant) -> Result<Bytes, TransportError> {
+    let replied = tokio::time::timeout_at(deadline, waiting).await;
+    replied.unwrap_or(Err(TransportError::Timeout {
+        subject,
+        may_have_started: true,
+    }))
+}
+
 async fn take_replies(mut replied: async_nats::Subscriber, replies: Replies, counters: Arc<Counters>) {
     while let Some(message) = replied.next().await {
         let token = message
@@ -296,10 +329,7 @@ impl Transport for NatsTransport {
         payload: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
-        let entered = self
-            .check(subject, &payload)
-            .and_then(|()| self.0.replies.enter(subject));
-        let waiting = match entered {
+        let waiting = match self.enter(subject, &payload) {
             Ok(waiting) => waiting,
             Err(error) => return future::err(error).boxed(),
         };
@@ -308,11 +338,54 @@ impl Transport for NatsTransport {
             let deadline = Instant::now() + timeout;
             let reply = format!("{}.{}", transport.0.inbox, waiting.token());
             transport.send(&subject, Some(reply), payload).await?;
-            let replied = tokio::time::timeout_at(deadline, waiting).await;
-            replied.unwrap_or(Err(TransportError::Timeout {
-                subject,
-                may_have_started: true,
-            }))
+            replied(waiting, subject, deadline).await
+        }
+        .boxed()
+    }
+
+    fn batch(&self, answers: Subject) -> BoxFuture<'static, Result<(), TransportError>> {
+        let transport = self.clone();
+        async move {
+            transport.check(&answers, &Bytes::new())?;
+            let inner = &transport.0;
+            let answered = inner.client.subscribe(answers.below().as_str().to_owned()).await;
+            let answered = answered.map_err(|_| TransportError::Disconnected)?;
+            transport.barrier().await?;
+            let (replies, counters) = (inner.replies.clone(), inner.counters.clone());
+            let outbox = Outbox::requests(inner.client.clone(), counters.clone(), answers, replies.clone());
+            let outbox = Arc::new(outbox);
+            if inner.batches.set(outbox.clone()).is_ok() {
+                transport.spawn(take_answers(answered, replies, counters));
+                transport.spawn(outbox.run());
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn request_in_batch(
+        &self,
+        subject: &Subject,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        let Some(batches) = self
+            .0
+            .batches
+            .get()
+            .filter(|batches| batches.takes(payload.len()))
+        else {
+            return self.request(subject, payload, timeout);
+        };
+        let waiting = match self.enter(subject, &payload) {
+            Ok(waiting) => waiting,
+            Err(error) => return future::err(error).boxed(),
+        };
+        let (batches, subject) = (batches.clone(), subject.clone());
+        async move {
+            let deadline = Instant::now() + timeout;
+            batches.put(&subject, waiting.token(), payload)?;
+            replied(waiting, subject, deadline).await
         }
         .boxed()
     }

@@ -20,6 +20,8 @@ pub(crate) enum Arrived {
     Reply(Bytes),
     NoResponders,
     ConnectionLost,
+    /// It did not go out.
+    NotSent(TransportError),
 }
 
 /// The table. Clones are the same.
@@ -29,7 +31,13 @@ pub(crate) struct Replies(Arc<Mutex<Table>>);
 #[derive(Default)]
 struct Table {
     next: u64,
-    waiting: BTreeMap<u64, oneshot::Sender<Arrived>>,
+    waiting: BTreeMap<u64, Waiter>,
+}
+
+struct Waiter {
+    sender: oneshot::Sender<Arrived>,
+    /// The batch that it went out with.
+    batch: Option<u64>,
 }
 
 /// A request that waits. Dropped, it is forgotten.
@@ -52,7 +60,7 @@ impl Replies {
         let token = table.next;
         table.next += 1;
         let (sender, arrives) = oneshot::channel();
-        table.waiting.insert(token, sender);
+        table.waiting.insert(token, Waiter { sender, batch: None });
         Ok(Waiting {
             token,
             subject: subject.clone(),
@@ -65,15 +73,42 @@ impl Replies {
     /// Hands over what came for `token`; whether somebody waits for it.
     pub(crate) fn arrive(&self, token: u64, arrived: Arrived) -> bool {
         let waiting = self.lock().waiting.remove(&token);
-        waiting.is_some_and(|waiting| waiting.send(arrived).is_ok())
+        waiting.is_some_and(|waiting| waiting.sender.send(arrived).is_ok())
+    }
+
+    /// Enters those of `parts` that still wait as one batch, and gives its number.
+    pub(crate) fn batch(&self, mut parts: Vec<(u64, Bytes)>) -> (u64, Vec<(u64, Bytes)>) {
+        let mut table = self.lock();
+        let batch = table.next;
+        table.next += 1;
+        parts.retain(|(token, _)| match table.waiting.get_mut(token) {
+            Some(waiter) => {
+                waiter.batch = Some(batch);
+                true
+            }
+            None => false,
+        });
+        (batch, parts)
+    }
+
+    /// Tells all of a batch that nobody serves their subject.
+    pub(crate) fn no_responders(&self, batch: u64) {
+        let mut table = self.lock();
+        let unheard = table
+            .waiting
+            .extract_if(.., |_, waiter| waiter.batch == Some(batch));
+        for (_, waiter) in unheard {
+            // Who gave up meanwhile needs no word of it.
+            let _ = waiter.sender.send(Arrived::NoResponders);
+        }
     }
 
     /// Ends all that wait, as their replies can't come any more.
     pub(crate) fn connection_lost(&self) {
         let waiting = std::mem::take(&mut self.lock().waiting);
-        for sender in waiting.into_values() {
+        for waiter in waiting.into_values() {
             // Who gave up meanwhile needs no word of it.
-            let _ = sender.send(Arrived::ConnectionLost);
+            let _ = waiter.sender.send(Arrived::ConnectionLost);
         }
     }
 
@@ -102,6 +137,7 @@ impl Future for Waiting {
             match arrived {
                 Ok(Arrived::Reply(reply)) => Ok(reply),
                 Ok(Arrived::NoResponders) => Err(TransportError::NoResponders(self.subject.clone())),
+                Ok(Arrived::NotSent(error)) => Err(error),
                 Ok(Arrived::ConnectionLost) | Err(_) => {
                     Err(TransportError::ConnectionLost(self.subject.clone()))
                 }
@@ -153,6 +189,21 @@ mod tests {
         let waiting = replies.enter(&subject()).unwrap();
         replies.connection_lost();
         assert_eq!(waiting.await, Err(TransportError::ConnectionLost(subject())));
+    }
+
+    #[tokio::test]
+    async fn who_gave_up_is_not_in_the_batch_and_the_others_hear_that_nobody_serves_it() {
+        let replies = Replies::default();
+        let [first, gone, other] = [(); 3].map(|()| replies.enter(&subject()).unwrap());
+        let part = |waiting: &Waiting| (waiting.token(), Bytes::new());
+        let parts = vec![part(&first), part(&gone)];
+        drop(gone);
+        let (batch, parts) = replies.batch(parts);
+        assert_eq!(parts, [part(&first)]);
+        replies.no_responders(batch);
+        assert_eq!(first.await, Err(TransportError::NoResponders(subject())));
+        assert_eq!(replies.len(), 1);
+        drop(other);
     }
 
     #[test]

@@ -89,6 +89,7 @@ pub(crate) fn reply() -> Reply {
         outcome: Ok(results.expect("results of their types").into()),
         load: 250,
         clock_ms: None,
+        batches: false,
         leaving: false,
     }
 }
@@ -103,6 +104,7 @@ pub(crate) fn failed_reply() -> Reply {
         }),
         load: 1_000,
         clock_ms: None,
+        batches: false,
         leaving: false,
     }
 }
@@ -280,6 +282,7 @@ fn replies() -> impl Strategy<Value = Reply> {
         outcome,
         load,
         clock_ms: (load % 2 == 0).then_some(load.into()),
+        batches: load % 5 == 0,
         leaving: load % 3 == 0,
     })
 }

@@ -63,6 +63,7 @@ const MESSAGES: &[&str] = &[
     "artifact-part.hex",
     "artifact-read.hex",
     "asking-reply.hex",
+    "batch.hex",
     "cancel.hex",
     "control-reply.hex",
     "credit-frame.hex",

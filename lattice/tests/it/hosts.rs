@@ -139,6 +139,8 @@ impl Host {
         let subjects = Subjects::new(lattice).unwrap();
         let stamps = Stamps::starting_at(rand::random());
         let shared: Arc<dyn Transport> = Arc::new(transport.clone());
+        let answers = subjects.answers(address.as_str()).unwrap();
+        transport.batch(answers).await.unwrap();
         let streams = Streams::start(shared.clone(), subjects.clone(), &address)
             .await
             .unwrap();

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use weft_lattice::artifact::ArtifactDigest;
 use weft_lattice::envelope::{
-    ArtifactAsk, ArtifactReply, ArtifactRequest, Control, ControlReply, Digest, EnvelopeError, Failure,
-    FailureKind, Frame, FrameKind, Heartbeat, InvocationId, Message, Record, Reply, Request, Side, Standing,
-    StreamId,
+    ArtifactAsk, ArtifactReply, ArtifactRequest, Batch, Control, ControlReply, Digest, EnvelopeError,
+    Failure, FailureKind, Frame, FrameKind, Heartbeat, InvocationId, Message, Record, Reply, Request, Side,
+    Standing, StreamId,
 };
 use weft_lattice::subject::Address;
 
@@ -37,6 +37,7 @@ fn asking_reply() -> Reply {
             detail: "the caller's clock is not known here".to_owned(),
         }),
         clock_ms: Some(90_000),
+        batches: true,
         leaving: true,
         ..envelope::reply()
     }
@@ -105,6 +106,13 @@ fn message() -> Message {
     }
 }
 
+fn batch() -> Batch {
+    let reply = envelope::reply().encode();
+    Batch {
+        parts: vec![(7, reply), (300, envelope::failed_reply().encode())],
+    }
+}
+
 fn artifact_requests() -> [(&'static str, ArtifactRequest); 3] {
     let digest = ArtifactDigest([0xab; 32]);
     let read = ArtifactAsk::Read {
@@ -146,6 +154,7 @@ pub(crate) fn messages() -> Vec<(&'static str, Bytes)> {
         ("heartbeat", heartbeat().encode()),
         ("digest", digest().encode()),
         ("message", message().encode()),
+        ("batch", batch().encode()),
     ];
     all.extend(frames().map(|(name, frame)| (name, frame.encode())));
     all.extend(artifact_requests().map(|(name, request)| (name, request.encode())));
@@ -157,6 +166,7 @@ pub(crate) fn messages() -> Vec<(&'static str, Bytes)> {
     assert_eq!(Heartbeat::decode(&all[4].1).unwrap(), heartbeat());
     assert_eq!(Digest::decode(&all[5].1).unwrap(), digest());
     assert_eq!(Message::decode(&all[6].1).unwrap(), message());
+    assert_eq!(Batch::decode(&all[7].1).unwrap(), batch());
     for (_, frame) in frames() {
         assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);
     }

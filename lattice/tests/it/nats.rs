@@ -1,5 +1,6 @@
 //! The lattice on a real nats-server, that is killed, cut off, and asks who one is.
 
+mod batches;
 mod cluster;
 mod credentials;
 mod flood;

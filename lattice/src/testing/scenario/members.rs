@@ -158,7 +158,7 @@ async fn alone(sim: &Sim, hosts: &[Host], rng: &mut rand::rngs::StdRng) {
     );
 }
 
-/// What an idle lattice of `size` hosts costs: messages that each host but the digesters sends and hears a second, and
+/// What an idle lattice of `size` hosts costs each of them, in the mean: messages that it sends and hears a second, and
 /// bytes.
 pub async fn idle(size: u64) -> (f64, f64) {
     let sim = Sim::new(1, Faults::default());
@@ -167,11 +167,16 @@ pub async fn idle(size: u64) -> (f64, f64) {
         hosts.push(start(&sim, &format!("h{at:03}"), "eu", 1).await);
     }
     sleep(Duration::from_secs(20)).await;
-    let before = sim.traffic_of(&hosts[hosts.len() - 1].transport);
+    let traffic = || {
+        let of = |host: &Host| sim.traffic_of(&host.transport);
+        let add = |sum: (u64, u64), more: (u64, u64)| (sum.0 + more.0, sum.1 + more.1);
+        hosts.iter().map(of).fold((0, 0), add)
+    };
+    let before = traffic();
     let seconds = 60;
     sleep(Duration::from_secs(seconds)).await;
-    let after = sim.traffic_of(&hosts[hosts.len() - 1].transport);
+    let after = traffic();
     #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let each = |after: u64, before: u64| (after - before) as f64 / seconds as f64;
+    let each = |after: u64, before: u64| (after - before) as f64 / (seconds * size) as f64;
     (each(after.0, before.0), each(after.1, before.1))
 }

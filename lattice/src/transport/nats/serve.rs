@@ -15,7 +15,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::batches::Outbox;
 use super::{Counters, NatsTransport, SEND_WAIT};
+use crate::envelope::Batch;
+use crate::subject::Subject as To;
 use crate::transport::{Handler, Served, Serving};
 
 /// What the subject of a reply begins with. Who asks chooses it, so it could be any subject that this host may publish
@@ -34,6 +37,16 @@ const LAST_WAIT: Duration = Duration::from_millis(300);
 struct Answers {
     client: async_nats::Client,
     counters: Arc<Counters>,
+    /// Those that go together.
+    outbox: Arc<Outbox>,
+}
+
+/// Where one answer goes.
+enum Asker {
+    /// To an inbox.
+    Inbox(Subject),
+    /// To a host's subject for answers, under the number that the host knows the request by.
+    Host(To, u64),
 }
 
 /// A task that serves `requests`, and what ends it: no new request is taken then, and those that run go on.
@@ -48,6 +61,7 @@ pub(super) fn begin(
     let answers = Answers {
         client: transport.0.client.clone(),
         counters: transport.0.counters.clone(),
+        outbox: transport.0.answers.clone(),
     };
     let (told, ended) = (ends.clone(), CancellationToken::new());
     let served = Served::with_end(ends.stop.drop_guard(), ends.finish, ended.clone());
@@ -75,7 +89,12 @@ async fn run(
     handler: Arc<dyn Handler>,
     ends: Ends,
 ) {
-    let mut running = JoinSet::new();
+    let mut taker = Taker {
+        answers,
+        handler,
+        concurrency: serving.concurrency,
+        running: JoinSet::new(),
+    };
     {
         let (mut stopped, mut finished) = (pin!(ends.stop.cancelled()), pin!(ends.finish.cancelled()));
         let mut last = pin!(sleep(LAST_WAIT));
@@ -109,39 +128,71 @@ async fn run(
                 request = requests.next() => request,
             };
             taken += 1;
-            // Here and not when one ends: that would wake this task for each.
-            while running.try_join_next().is_some() {}
-            let Some(Message {
-                subject,
-                reply,
-                payload,
-                ..
-            }) = request
-            else {
+            let Some(message) = request else {
                 break;
             };
-            let Some(reply) = reply.filter(|reply| reply.starts_with(INBOX)) else {
-                answers.counters.unanswerable.fetch_add(1, Relaxed);
-                continue;
-            };
-            if running.len() >= serving.concurrency {
-                answers
-                    .give(reply, handler.shed_on(subject.as_str(), payload))
-                    .await;
-                continue;
-            }
-            let mut handled = handler.handle_on(subject.as_str(), payload);
-            match poll_once(&mut handled).await {
-                Poll::Ready(answer) => answers.give(reply, answer).await,
-                Poll::Pending => {
-                    let answers = answers.clone();
-                    running.spawn(async move { answers.give(reply, handled.await).await });
-                }
-            }
+            taker.take(message).await;
         }
     }
     drop(requests);
-    while running.join_next().await.is_some() {}
+    taker.finish().await;
+}
+
+/// Runs what comes and has it answered.
+struct Taker {
+    answers: Answers,
+    handler: Arc<dyn Handler>,
+    concurrency: usize,
+    running: JoinSet<()>,
+}
+
+impl Taker {
+    async fn take(&mut self, message: Message) {
+        // Here and not when one ends: that would wake this task for each.
+        while self.running.try_join_next().is_some() {}
+        let (subject, payload) = (message.subject, message.payload);
+        let batch = |reply: &Subject| {
+            let answers = To::of_answers(subject.as_str(), reply.as_str())?;
+            Some((answers, Batch::decode(&payload).ok()?))
+        };
+        match message.reply {
+            Some(reply) if reply.starts_with(INBOX) => {
+                self.run(&subject, Asker::Inbox(reply), payload).await;
+            }
+            Some(reply) if let Some((answers, batch)) = batch(&reply) => {
+                for (number, request) in batch.parts {
+                    let asker = Asker::Host(answers.clone(), number);
+                    self.run(&subject, asker, request).await;
+                }
+            }
+            _ => {
+                self.answers.counters.unanswerable.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    async fn run(&mut self, subject: &Subject, asker: Asker, request: Bytes) {
+        if self.running.len() >= self.concurrency {
+            let answer = self.handler.shed_on(subject.as_str(), request);
+            self.answers.give(asker, answer).await;
+            return;
+        }
+        let mut handled = self.handler.handle_on(subject.as_str(), request);
+        match poll_once(&mut handled).await {
+            Poll::Ready(answer) => self.answers.give(asker, answer).await,
+            Poll::Pending => {
+                let answers = self.answers.clone();
+                self.running
+                    .spawn(async move { answers.give(asker, handled.await).await });
+            }
+        }
+    }
+
+    /// Waits for what runs, and sends its answers.
+    async fn finish(mut self) {
+        while self.running.join_next().await.is_some() {}
+        self.answers.outbox.flush().await;
+    }
 }
 
 async fn poll_once(handled: &mut BoxFuture<'static, Option<Bytes>>) -> Poll<Option<Bytes>> {
@@ -149,9 +200,18 @@ async fn poll_once(handled: &mut BoxFuture<'static, Option<Bytes>>) -> Poll<Opti
 }
 
 impl Answers {
-    async fn give(&self, reply: Subject, answer: Option<Bytes>) {
+    async fn give(&self, asker: Asker, answer: Option<Bytes>) {
         let Some(answer) = answer else { return };
         let len = answer.len();
+        let reply = match asker {
+            Asker::Inbox(reply) => reply,
+            Asker::Host(answers, number) if self.outbox.takes(len) => {
+                // Whose answer is refused hears of it by its deadline.
+                let _ = self.outbox.put(&answers, number, answer);
+                return;
+            }
+            Asker::Host(answers, number) => format!("{answers}.{number}").into(),
+        };
         if self.client.connection_state() != async_nats::connection::State::Connected {
             self.counters.refused.fetch_add(1, Relaxed);
             return;
