@@ -32,7 +32,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, P
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use weft_capabilities::blob_store::{OBJECT_SIZE_MAX, PAGE_LEN_MAX, check_batch, within};
+use weft_capabilities::blob_store::{OBJECT_SIZE_MAX, PAGE_LEN_MAX, check_batch, check_containers, within};
 use weft_capabilities::{
     BlobError, BlobRead, BlobStore, BlobWriter, Container, ContainerInfo, Listing, Object, ObjectInfo,
     ObjectPage,
@@ -45,6 +45,8 @@ pub use self::open::{CloudOptions, OpenError, Service};
 
 /// Objects that are written at once, at most. Each holds two parts.
 const WRITERS_MAX: usize = 32;
+/// Containers that are asked for at once whether they are there.
+const LOOKS_AT_ONCE: usize = 8;
 /// Chunks of an object that wait for who reads it; each is what came in one piece from the connection.
 const CHUNKS_AHEAD: usize = 4;
 
@@ -179,6 +181,51 @@ impl Inner {
                 return Ok(ObjectPage { names, cursor });
             }
         }
+    }
+
+    /// The containers of one app, or the shared ones, by what is told of their keys.
+    async fn containers(&self, scope: Option<(&str, &str)>) -> Result<Vec<Container>, BlobError> {
+        // A name that is too long for one part of a key goes on behind the next slash.
+        let (mut folders, mut containers) = (vec![key::scope(&self.prefix, scope)], Vec::new());
+        let base = folders[0].clone();
+        while let Some(folder) = folders.pop() {
+            let mut cursor = None;
+            loop {
+                let options = PaginatedListOptions {
+                    delimiter: Some("/".into()),
+                    max_keys: Some(PAGE_LEN_MAX),
+                    page_token: cursor,
+                    ..PaginatedListOptions::default()
+                };
+                let page = self.cloud.list_paginated(Some(&folder), options).await;
+                let page = page.map_err(error::of)?;
+                for found in page.result.common_prefixes {
+                    match key::step(&base, found.as_ref()) {
+                        key::Step::Part => folders.push(format!("{found}/")),
+                        key::Step::Whole(name) => containers.extend(crate::name::container(scope, &name)),
+                        key::Step::Foreign => {}
+                    }
+                }
+                check_containers(containers.len() + folders.len())?;
+                cursor = page.page_token;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+        }
+        // What is left of one that is being deleted is none.
+        stream::iter(containers)
+            .map(|container| async move {
+                match self.container(&container).await {
+                    Ok(_) => Ok(Some(container)),
+                    Err(BlobError::NoSuchContainer) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            })
+            .buffer_unordered(LOOKS_AT_ONCE)
+            .try_filter_map(future::ok)
+            .try_collect()
+            .await
     }
 
     async fn delete(&self, keys: Vec<Path>) -> Result<(), BlobError> {
@@ -396,6 +443,17 @@ impl BlobStore for CloudBlobStore {
                 return Ok(());
             }
             inner.delete(vec![key::object(&inner.prefix, &from)?]).await
+        })
+    }
+
+    fn containers<'a>(
+        &'a self,
+        scope: Option<(&'a str, &'a str)>,
+    ) -> BoxFuture<'a, Result<Vec<Container>, BlobError>> {
+        let scope = scope.map(|(namespace, app)| (namespace.to_owned(), app.to_owned()));
+        self.run(async move |inner: Arc<Inner>| {
+            let scope = scope.as_ref().map(|(namespace, app)| (&**namespace, &**app));
+            inner.containers(scope).await
         })
     }
 

@@ -244,6 +244,17 @@ impl BlobStore for FsBlobStore {
         on_disk!(self, (from, to), |disk| disk.rename(&from, &to))
     }
 
+    fn containers<'a>(
+        &'a self,
+        scope: Option<(&'a str, &'a str)>,
+    ) -> BoxFuture<'a, Result<Vec<Container>, BlobError>> {
+        async move {
+            let scope = scope.map(|(namespace, app)| (namespace.to_owned(), app.to_owned()));
+            self.files.run(move |disk| disk.containers(scope.as_ref())).await
+        }
+        .boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             // Each operation that runs has a seat, and none is endless.

@@ -6,6 +6,15 @@
 
 use weft_capabilities::{Container, Object};
 
+/// The container of one app, or a shared one, by its name; `None` if it can't be one.
+pub(crate) fn container(scope: Option<(&str, &str)>, name: &str) -> Option<Container> {
+    match scope {
+        Some((namespace, app)) => Container::scoped(namespace, app, name),
+        None => Container::shared(name),
+    }
+    .ok()
+}
+
 /// Bytes of one step of a path, at most, before its kind: file systems take 255.
 const STEP_LEN_MAX: usize = 200;
 
@@ -90,13 +99,19 @@ fn steps(name: &str, kind: Step) -> impl Iterator<Item = String> {
     })
 }
 
-/// The steps from a store's folder to a container's.
-pub(crate) fn container_steps(container: &Container) -> Vec<String> {
+/// The steps from a store's folder to that of an app's containers.
+pub(crate) fn scope_steps(scope: Option<(&str, &str)>) -> Vec<String> {
     let mut path = Vec::new();
-    if let Some((namespace, app)) = container.scope() {
+    if let Some((namespace, app)) = scope {
         path.extend(steps(namespace, Step::Namespace));
         path.extend(steps(app, Step::App));
     }
+    path
+}
+
+/// The steps from a store's folder to a container's.
+pub(crate) fn container_steps(container: &Container) -> Vec<String> {
+    let mut path = scope_steps(container.scope());
     path.extend(steps(container.name(), Step::Container));
     path
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
@@ -23,6 +24,8 @@ pub const OBJECT_SIZE_MAX: u64 = 5 << 30;
 pub const CHUNK_LEN_MAX: usize = 1 << 20;
 /// Names in one page of a listing, and objects deleted at once, at most: what one request to S3 has.
 pub const PAGE_LEN_MAX: usize = 1_000;
+/// Containers that a backend tells at once, at most: a megabyte or two of names.
+pub const CONTAINERS_LEN_MAX: usize = 10_000;
 
 /// Where objects live. Cheap to clone.
 ///
@@ -144,6 +147,14 @@ pub fn check_chunk(written: u64, chunk: &[u8], size_max: u64) -> Result<(), Blob
 /// [`BlobError::TooLarge`].
 pub fn check_batch(objects: &[Object]) -> Result<(), BlobError> {
     at_most("number of objects", objects.len() as u64, PAGE_LEN_MAX as u64)
+}
+
+/// Counts containers and refuses the one that goes over [`CONTAINERS_LEN_MAX`].
+///
+/// # Errors
+/// [`BlobError::TooLarge`].
+pub fn check_containers(len: usize) -> Result<(), BlobError> {
+    at_most("number of containers", len as u64, CONTAINERS_LEN_MAX as u64)
 }
 
 fn at_most(what: &'static str, len: u64, len_max: u64) -> Result<(), BlobError> {
@@ -288,8 +299,40 @@ pub trait BlobStore: Send + Sync + 'static {
     /// may be there if it fails.
     fn move_object<'a>(&'a self, from: &'a Object, to: &'a Object) -> BoxFuture<'a, Result<(), BlobError>>;
 
+    /// The containers of one app (namespace and name), or with `None` the shared ones, in any order; empty ones too. One that
+    /// is made or deleted meanwhile may be told or not. At most [`CONTAINERS_LEN_MAX`].
+    ///
+    /// For who copies a store. One that is elsewhere can't tell, and is [`BlobError::Unavailable`].
+    fn containers<'a>(
+        &'a self,
+        scope: Option<(&'a str, &'a str)>,
+    ) -> BoxFuture<'a, Result<Vec<Container>, BlobError>>;
+
+    /// Whether it is another process that has the store open. That one sees to what was begun before its store moves.
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Refuses what comes after, and ends when all that was accepted is durable. May be called twice.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Sends an object of one store to the same place in another, where it is once the writer is committed. Gives its bytes,
+/// too. Of the object there is a chunk in memory, and what the writer holds. Dropped, it leaves nothing.
+///
+/// # Errors
+/// The first that either store gives.
+pub async fn send_object(
+    from: &dyn BlobStore,
+    to: &dyn BlobStore,
+    object: &Object,
+) -> Result<(Box<dyn BlobWriter>, u64), BlobError> {
+    let mut read = from.read(object, 0..u64::MAX).await?;
+    let mut writer = to.write(Some(object)).await?;
+    while let Some(chunk) = read.chunks.try_next().await? {
+        writer.write(chunk).await?;
+    }
+    Ok((writer, read.size))
 }
 
 /// Why an operation on objects failed.

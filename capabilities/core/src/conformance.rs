@@ -13,7 +13,7 @@ mod messaging;
 mod sql;
 mod sql_tables;
 
-pub use blob_store::blob_store;
+pub use blob_store::{blob_store, tells_its_containers};
 pub use key_value::{key_value, tells_its_buckets};
 pub use messaging::messaging;
 pub use sql::{SqlDialect, sql};

@@ -84,16 +84,25 @@ impl Bucket {
         Ok(&self.0)
     }
 
-    /// The stored key of `key`, its limits checked: the one place where they are.
+    /// Whether `key` is within the limits: the one place where they are.
+    ///
+    /// # Errors
+    /// [`KeyValueError::NoSuchStore`], [`KeyValueError::EmptyKey`] or [`KeyValueError::TooLarge`].
+    pub fn check(&self, key: &str) -> Result<(), KeyValueError> {
+        self.prefix()?;
+        if key.is_empty() {
+            return Err(KeyValueError::EmptyKey);
+        }
+        at_most("key", key.len(), KEY_LEN_MAX)
+    }
+
+    /// The stored key of `key`, its limits checked.
     ///
     /// # Errors
     /// [`KeyValueError::NoSuchStore`], [`KeyValueError::EmptyKey`] or [`KeyValueError::TooLarge`].
     pub fn key(&self, key: &str) -> Result<Vec<u8>, KeyValueError> {
+        self.check(key)?;
         let prefix = self.prefix()?;
-        if key.is_empty() {
-            return Err(KeyValueError::EmptyKey);
-        }
-        at_most("key", key.len(), KEY_LEN_MAX)?;
         let mut stored = Vec::with_capacity(prefix.len() + key.len());
         stored.extend_from_slice(prefix.as_bytes());
         stored.extend_from_slice(key.as_bytes());

@@ -12,6 +12,7 @@ mod read;
 mod waste;
 mod write;
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +26,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_capabilities::blob_store::{OBJECT_SIZE_MAX, PAGE_LEN_MAX, check_batch};
+use weft_capabilities::blob_store::{
+    CONTAINERS_LEN_MAX, OBJECT_SIZE_MAX, PAGE_LEN_MAX, check_batch, check_containers,
+};
 use weft_capabilities::{
     BlobError, BlobRead, BlobStore, BlobWriter, Container, ContainerInfo, Listing, Object, ObjectInfo,
     ObjectPage,
@@ -59,6 +62,8 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 const DELETES_AT_ONCE: usize = 16;
 /// Tries to replace an object that others replace too. Each time that one fails, another succeeded.
 const TRIES_MAX: u32 = 64;
+/// What the subjects of all buckets match.
+const BUCKETS: &str = "$O.>";
 
 /// Where objects are, and how buckets are made. One that is there stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -315,6 +320,31 @@ impl Inner {
         Ok(ObjectPage { names, cursor })
     }
 
+    /// The containers of one app, or the shared ones.
+    async fn containers(&self, scope: Option<(&str, &str)>) -> Result<Vec<Container>, BlobError> {
+        let mut names = crate::listing::Listing::new(None, CONTAINERS_LEN_MAX);
+        let mut containers = HashMap::new();
+        loop {
+            let offset = names.offset();
+            let (total, streams) = self
+                .ask(async move |connection: Connection| {
+                    jetstream::streams(&connection, BUCKETS, offset).await
+                })
+                .await?;
+            containers.extend(streams.iter().filter_map(|stream| {
+                let (name, description) = (&stream.name, &stream.description);
+                let container = Bucket::container(&self.options.prefix, scope, name, description)?;
+                Some((name.clone(), container))
+            }));
+            check_containers(containers.len())?;
+            let known = |stream: &str| containers.contains_key(stream).then(|| stream.to_owned());
+            if names.take(total, streams.iter().map(|stream| stream.name.clone()), known) {
+                break;
+            }
+        }
+        Ok(containers.into_values().collect())
+    }
+
     async fn clear(&self, bucket: &Bucket) -> Result<(), BlobError> {
         let mut cursor = None;
         loop {
@@ -470,6 +500,13 @@ impl BlobStore for NatsBlobStore {
             let bucket = self.0.bucket(from.container());
             self.0.take_away(&bucket, from.name(), &copied).await
         })
+    }
+
+    fn containers<'a>(
+        &'a self,
+        scope: Option<(&'a str, &'a str)>,
+    ) -> BoxFuture<'a, Result<Vec<Container>, BlobError>> {
+        self.run(self.0.containers(scope))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -22,6 +22,7 @@ pub(crate) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 const SEQUENCE: &str = "Nats-Sequence";
 
 const NOT_FOUND: u16 = 404;
+const UNAVAILABLE: u16 = 503;
 
 /// What went wrong, by JetStream's numbers.
 pub(crate) mod code {
@@ -202,6 +203,10 @@ pub(crate) struct StreamInfo {
 #[derive(Debug, Deserialize)]
 pub(crate) struct StreamConfig {
     #[serde(default)]
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) description: String,
+    #[serde(default)]
     pub(crate) subjects: Vec<String>,
     #[serde(default)]
     pub(crate) max_msgs_per_subject: i64,
@@ -265,6 +270,43 @@ pub(crate) async fn subjects(
     };
     let info: StreamInfo = ask(connection, &format!("STREAM.INFO.{stream}"), &question).await?;
     Ok((info.total, info.state.subjects))
+}
+
+/// The streams that have a subject which matches `filter`, in the order of their names: how many there are, and those from
+/// number `offset` on that a server tells at once.
+pub(crate) async fn streams(
+    connection: &Connection,
+    filter: &str,
+    offset: usize,
+) -> Result<(usize, Vec<StreamConfig>), Failure> {
+    #[derive(Serialize)]
+    struct Question<'a> {
+        subject: &'a str,
+        offset: usize,
+    }
+    #[derive(Deserialize)]
+    struct Listed {
+        total: usize,
+        #[serde(default)]
+        streams: Option<Vec<StreamInfo>>,
+        /// Those of which no server of a cluster told.
+        #[serde(default)]
+        missing: Option<Vec<String>>,
+    }
+    let question = Question {
+        subject: filter,
+        offset,
+    };
+    let listed: Listed = ask(connection, "STREAM.LIST", &question).await?;
+    if let Some(missing) = listed.missing.unwrap_or_default().first() {
+        return Err(Failure::Refused(Refusal {
+            code: UNAVAILABLE,
+            err_code: 0,
+            description: format!("the servers that have the stream {missing} don't answer"),
+        }));
+    }
+    let streams = listed.streams.unwrap_or_default().into_iter();
+    Ok((listed.total, streams.map(|stream| stream.config).collect()))
 }
 
 /// A message that a stream has.

@@ -1,4 +1,5 @@
-//! Which keys come next, out of what JetStream tells of a stream's subjects: keys of key-value, names of objects.
+//! Which keys come next, out of what JetStream tells of a stream's subjects: keys of key-value, names of objects. And of its
+//! streams, which it tells in sections, too: containers.
 //!
 //! It tells all of them at once, up to 100,000; of more, it sorts them and tells a section that begins at a number. Each
 //! section is of its own moment, and numbers shift as keys come and go. So each section has to begin at or before the

@@ -191,6 +191,18 @@ impl BlobStore for RemoteBlobStore {
         self.change("move-object", WHOLE_MAX, (from, to)).boxed()
     }
 
+    fn containers<'a>(
+        &'a self,
+        _: Option<(&'a str, &'a str)>,
+    ) -> BoxFuture<'a, Result<Vec<Container>, BlobError>> {
+        let cannot = "a store that is elsewhere can't tell which containers it has".to_owned();
+        future::err(BlobError::Unavailable(cannot)).boxed()
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        true
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         self.is_closed.store(true, Relaxed);
         future::ready(()).boxed()

@@ -3,7 +3,8 @@
 //! Owns both ends. [`Remote`] says who has a provider now, [`RemoteKeyValue`], [`RemoteSql`] and [`RemoteBlobStore`] are
 //! the traits on the calling side; [`Provided`] is what the other side answers calls with, around any backend. The
 //! functions are those of `wit/weft-provider.wit`, and `docs/wire.md` shows them as bytes, as outside providers in other
-//! languages serve them. Must not know hosts, manifests or links: who may call whom was decided before.
+//! languages serve them. Must not know hosts, manifests or links: who may call whom is decided before, by the
+//! name of the caller that goes along ([`called_by`]).
 //!
 //! [`LatticeMessaging`] is on the lattice's connection itself, as there is no other side that has the messages.
 //!
@@ -25,7 +26,7 @@ pub use self::blob_store::RemoteBlobStore;
 pub use self::key_value::RemoteKeyValue;
 pub use self::messaging::LatticeMessaging;
 pub use self::provided::{Backend, Provided, ProvidedStats};
-pub use self::remote::{Remote, RemoteStats};
+pub use self::remote::{Remote, RemoteStats, called_by};
 pub use self::sql::RemoteSql;
 
 /// The interface of key-value.

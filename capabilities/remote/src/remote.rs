@@ -32,6 +32,15 @@ const ENDS_MAX: usize = 1_024;
 /// Ends that are on their way at once.
 const ENDS_AT_ONCE: usize = 64;
 
+tokio::task_local! {
+    static CALLER: Arc<str>;
+}
+
+/// Runs `future`, whose calls of providers name `caller` as who makes them, and so does what they begin and others end.
+pub fn called_by<F: Future>(caller: Arc<str>, future: F) -> impl Future<Output = F::Output> {
+    CALLER.scope(caller, future)
+}
+
 /// A provider that is elsewhere. Clones are the same.
 #[derive(Clone)]
 pub struct Remote(Arc<Inner>);
@@ -47,7 +56,7 @@ struct Shared {
     client: Client,
     name: [String; 3],
     target: String,
-    caller: String,
+    caller: Arc<str>,
     trace: fn() -> Option<Trace>,
     calls: AtomicU64,
     failed: AtomicU64,
@@ -66,6 +75,8 @@ pub(crate) struct Run {
     targets: Arc<Targets>,
     /// For an outside provider whose runs share a subject.
     shared_on: Option<Subjects>,
+    /// Who calls.
+    caller: Arc<str>,
 }
 
 /// What a run keeps, and the function that ends it.
@@ -115,8 +126,8 @@ impl From<Failure> for NoAnswer {
 }
 
 impl Remote {
-    /// The provider `namespace/app/name` as `caller` uses it, which is nowhere yet. Each call belongs to the trace that
-    /// `trace` gives. Called on a runtime, where it keeps a task.
+    /// The provider `namespace/app/name`, which is nowhere yet, as `caller` uses it where [`called_by`] names nobody else.
+    /// Each call belongs to the trace that `trace` gives. Called on a runtime, where it keeps a task.
     pub fn new(
         client: Client,
         [namespace, app, name]: [&str; 3],
@@ -127,7 +138,7 @@ impl Remote {
             client,
             name: [namespace, app, name].map(str::to_owned),
             target: format!("{namespace}/{app}/{name}"),
-            caller: caller.to_owned(),
+            caller: caller.into(),
             trace,
             calls: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -161,6 +172,7 @@ impl Remote {
         self.set(At::Somewhere(Run {
             targets: Arc::new(targets),
             shared_on: None,
+            caller: shared.caller.clone(),
         }));
         Ok(())
     }
@@ -176,6 +188,7 @@ impl Remote {
         self.set(At::Somewhere(Run {
             targets: Arc::new(shared.client.at_subject(subject)),
             shared_on: Some(subjects.clone()),
+            caller: shared.caller.clone(),
         }));
         Ok(())
     }
@@ -199,10 +212,13 @@ impl Remote {
         self.0.at.store(Arc::new(at));
     }
 
-    /// Who has it now.
+    /// Who has it now, for who calls now: what it keeps is that caller's.
     pub(crate) fn now(&self) -> Result<Run, Failure> {
         match &**self.0.at.load() {
-            At::Somewhere(run) => Ok(run.clone()),
+            At::Somewhere(run) => Ok(Run {
+                caller: CALLER.try_with(Arc::clone).unwrap_or_else(|_| run.caller.clone()),
+                ..run.clone()
+            }),
             At::Nowhere(condition) => {
                 let detail = format!("the provider `{}`: {condition}", self.0.shared.target);
                 Err(Failure::not_started(FailureKind::Unavailable, detail))
@@ -282,6 +298,7 @@ impl Shared {
         Ok(Run {
             targets: Arc::new(self.client.at_subject(subject)),
             shared_on: run.shared_on.clone(),
+            caller: run.caller.clone(),
         })
     }
 
@@ -404,7 +421,7 @@ impl Shared {
             deadline: function.deadline,
             hops: 0,
             trace: (self.trace)(),
-            caller: self.caller.clone(),
+            caller: run.caller.as_ref().to_owned(),
             idempotent: function.reads && interface != PARTS,
             stream: None,
         };

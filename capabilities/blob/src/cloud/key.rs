@@ -42,11 +42,35 @@ fn parts(name: &str) -> String {
     parts + &encoded
 }
 
+/// What the keys of an app's containers begin with, or of the shared ones.
+pub(super) fn scope(prefix: &str, scope: Option<(&str, &str)>) -> String {
+    match scope {
+        Some((namespace, app)) => format!("{prefix}apps/{}/{}/", parts(namespace), parts(app)),
+        None => format!("{prefix}shared/"),
+    }
+}
+
 fn base(prefix: &str, container: &Container) -> String {
-    let name = parts(container.name());
-    match container.scope() {
-        Some((namespace, app)) => format!("{prefix}apps/{}/{}/{name}", parts(namespace), parts(app)),
-        None => format!("{prefix}shared/{name}"),
+    scope(prefix, container.scope()) + &parts(container.name())
+}
+
+/// What a folder below [`scope`] is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The beginning of a name, which goes on below it.
+    Part,
+    /// A container, by its name.
+    Whole(String),
+    /// What someone else put there.
+    Foreign,
+}
+
+/// What `folder` is, which has no slash at its end.
+pub(super) fn step(scope: &str, folder: &str) -> Step {
+    match folder.strip_prefix(scope) {
+        None => Step::Foreign,
+        Some(parts) if parts.ends_with(GOES_ON) => Step::Part,
+        Some(_) => name(scope, folder).map_or(Step::Foreign, Step::Whole),
     }
 }
 
@@ -75,7 +99,7 @@ pub(super) fn listed(folder: &str, prefix: &str) -> String {
     format!("{folder}{encoded}")
 }
 
-/// The name of an object by its key.
+/// The name of an object by its key, or of a container by its folder.
 pub(super) fn name(folder: &str, key: &str) -> Option<String> {
     let parts = key.strip_prefix(folder)?;
     decode(&parts.replace(&format!("{GOES_ON}/"), ""))
@@ -138,6 +162,20 @@ mod tests {
             let end = (0..=end.min(name.len())).rev().find(|&end| name.is_char_boundary(end)).unwrap();
             prop_assert!(key.starts_with(&listed(&folder, &name[..end])), "{}", listed(&folder, &name[..end]));
             prop_assert!(key.split('/').all(|part| part.len() <= 255 && part.contains(|c| c != '.')));
+        }
+
+        #[test]
+        fn a_container_is_found_by_its_folders_however_long_its_name_is(
+            name in proptest::collection::vec(any::<char>(), 1..32).prop_map(String::from_iter),
+        ) {
+            let container = Container::shared(&name).unwrap();
+            let (scope, base) = (scope("", None), base("", &container));
+            let mut ends: Vec<_> = base.match_indices('/').map(|(at, _)| at).filter(|at| *at >= scope.len()).collect();
+            ends.push(base.len());
+            let steps: Vec<_> = ends.into_iter().map(|end| step(&scope, &base[..end])).collect();
+            let (last, before) = steps.split_last().unwrap();
+            prop_assert_eq!(last, &Step::Whole(name));
+            prop_assert!(before.iter().all(|step| *step == Step::Part), "{:?}", before);
         }
 
         #[test]

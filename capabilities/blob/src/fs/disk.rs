@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use weft_capabilities::blob_store::PAGE_LEN_MAX;
+use weft_capabilities::blob_store::{PAGE_LEN_MAX, check_containers};
 use weft_capabilities::{BlobError, Container, ContainerInfo, Listing, Object, ObjectInfo, ObjectPage};
 
 use crate::name::{self, Step};
@@ -106,29 +106,32 @@ impl Disk {
         container: &Container,
         seen: &mut dyn FnMut(String, &Path) -> Result<(), BlobError>,
     ) -> Result<(), BlobError> {
-        fn walk(
-            folder: &Path,
-            before: &str,
-            seen: &mut dyn FnMut(String, &Path) -> Result<(), BlobError>,
-        ) -> Result<(), BlobError> {
-            for entry in fs::read_dir(folder).map_err(or_no_container)? {
-                let path = entry.map_err(failed)?.path();
-                let step = path
-                    .file_name()
-                    .and_then(|step| step.to_str())
-                    .unwrap_or_default();
-                if let Some(part) = step.strip_prefix(Step::Part.prefix()) {
-                    walk(&path, &format!("{before}{part}"), seen)?;
-                } else if let Some(part) = step.strip_prefix(Step::Object.prefix())
-                    // What is no name of ours was put there by someone else.
-                    && let Some(name) = name::decode(&format!("{before}{part}"))
-                {
-                    seen(name, &path)?;
-                }
-            }
-            Ok(())
+        walk(&self.folder(container), Step::Object, "", seen).map_err(|error| match error {
+            WalkError::Folder(error) => or_no_container(error),
+            WalkError::Seen(error) => error,
+        })
+    }
+
+    /// The containers of one app, or the shared ones.
+    pub(crate) fn containers(&self, scope: Option<&(String, String)>) -> Result<Vec<Container>, BlobError> {
+        let scope = scope.map(|(namespace, app)| (namespace.as_str(), app.as_str()));
+        let steps = name::scope_steps(scope);
+        let folder = steps
+            .iter()
+            .fold(self.objects.clone(), |path, step| path.join(step));
+        let mut containers = Vec::new();
+        if !fs::exists(&folder).map_err(failed)? {
+            return Ok(containers);
         }
-        walk(&self.folder(container), "", seen)
+        walk(&folder, Step::Container, "", &mut |name, _| {
+            containers.extend(name::container(scope, &name));
+            check_containers(containers.len())
+        })
+        .map_err(|error| match error {
+            WalkError::Folder(error) => failed(error),
+            WalkError::Seen(error) => error,
+        })?;
+        Ok(containers)
     }
 
     pub(crate) fn object_info(&self, object: &Object) -> Result<ObjectInfo, BlobError> {
@@ -212,6 +215,36 @@ impl Disk {
             _ => BlobError::NoSuchContainer,
         }
     }
+}
+
+enum WalkError {
+    Folder(io::Error),
+    Seen(BlobError),
+}
+
+/// Shows `seen` what a folder has of a kind: its name and its path.
+fn walk(
+    folder: &Path,
+    kind: Step,
+    before: &str,
+    seen: &mut dyn FnMut(String, &Path) -> Result<(), BlobError>,
+) -> Result<(), WalkError> {
+    for entry in fs::read_dir(folder).map_err(WalkError::Folder)? {
+        let path = entry.map_err(WalkError::Folder)?.path();
+        let step = path
+            .file_name()
+            .and_then(|step| step.to_str())
+            .unwrap_or_default();
+        if let Some(part) = step.strip_prefix(Step::Part.prefix()) {
+            walk(&path, kind, &format!("{before}{part}"), seen)?;
+        } else if let Some(part) = step.strip_prefix(kind.prefix())
+            // What is no name of ours was put there by someone else.
+            && let Some(name) = name::decode(&format!("{before}{part}"))
+        {
+            seen(name, &path).map_err(WalkError::Seen)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a folder and those above it, durably.

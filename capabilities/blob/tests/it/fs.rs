@@ -61,6 +61,16 @@ async fn keeps_the_contract() {
 }
 
 #[tokio::test]
+async fn tells_its_containers_and_nothing_else_that_is_in_its_folder() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    let app = folder.path().join("objects/n.default/a.shop");
+    fs::create_dir_all(app.join("c.%zz")).unwrap();
+    fs::create_dir_all(app.join("lost+found")).unwrap();
+    conformance::tells_its_containers(&store, usize::MAX).await;
+}
+
+#[tokio::test]
 async fn what_was_committed_is_there_after_a_restart_and_what_was_not_leaves_nothing() {
     let folder = TempDir::new().unwrap();
     let container = Container::scoped("default", "shop", "pictures").unwrap();

@@ -51,8 +51,27 @@ async fn keeps_the_contract() {
         };
         Arc::new(CloudBlobStore::open(&options, folder.path()).unwrap())
     };
-    conformance::blob_store(open, NAME_LEN_MAX).await;
+    conformance::blob_store(&open, NAME_LEN_MAX).await;
+    conformance::tells_its_containers(&*open(), NAME_LEN_MAX).await;
     assert_eq!(files(&folder.path().join("staging")), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_containers_than_a_page_has_are_told_each_once_and_what_is_left_of_one_is_none() {
+    let (server, folder) = (S3::start(), TempDir::new().unwrap());
+    let store = CloudBlobStore::open(&options(&server), folder.path()).unwrap();
+    let app = server.folder().join(S3::BUCKET).join("apps/default/shop");
+    for n in 0..1_234 {
+        let container = app.join(format!("c{n}"));
+        std::fs::create_dir_all(&container).unwrap();
+        std::fs::write(container.join("container"), "").unwrap();
+    }
+    std::fs::create_dir_all(app.join("left/o")).unwrap();
+    std::fs::write(app.join("left/o/object"), "").unwrap();
+    let told = store.containers(Some(("default", "shop"))).await.unwrap();
+    let names: std::collections::BTreeSet<_> = told.iter().map(Container::name).collect();
+    assert_eq!((told.len(), names.len()), (1_234, 1_234));
+    assert!(!names.contains("left"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,6 +39,42 @@ pub async fn blob_store(open: impl Fn() -> Arc<dyn BlobStore>, name_len_max: usi
     refuses_all_but_closing_once_closed(&*open()).await;
 }
 
+/// Runs the rule of backends that can tell their containers, on an empty store. `name_len_max` as for [`blob_store`].
+///
+/// # Panics
+/// If the backend breaks it.
+pub async fn tells_its_containers(store: &dyn BlobStore, name_len_max: usize) {
+    let shop = Some(("default", "shop"));
+    assert!(store.containers(shop).await.unwrap().is_empty());
+    // In a key of a cloud, and a name of a file, those have three bytes for each of theirs.
+    let long = "ä".repeat(CONTAINER_LEN_MAX.min(name_len_max) / 2);
+    let scoped = |app: &str, name: &str| Container::scoped("default", app, name).unwrap();
+    let own = ["a", "a/b", "..", "%2F*[}{?\\", "ä", "o", "container", &long].map(|name| scoped("shop", name));
+    let others = [
+        scoped("shop2", "a"),
+        scoped("sho", "a"),
+        Container::scoped("other", "shop", "a").unwrap(),
+    ];
+    let shared = ["a", "shop", "default/shop/a"].map(|name| Container::shared(name).unwrap());
+    for container in own.iter().chain(&others).chain(&shared) {
+        store.create_container(container).await.unwrap();
+    }
+    // Most are empty; what is in one is no container.
+    for name in ["o", "a/b/c", "container"] {
+        put(store, &own[0].object(name).unwrap(), b"x").await;
+    }
+    let told = async |scope| BTreeSet::from_iter(store.containers(scope).await.unwrap());
+    assert_eq!(told(shop).await, BTreeSet::from(own.clone()));
+    assert_eq!(told(None).await, BTreeSet::from(shared));
+    store.delete_container(&own[0]).await.unwrap();
+    assert_eq!(
+        told(shop).await,
+        BTreeSet::from_iter(own[1..].iter().cloned()),
+        "a container that was deleted is told"
+    );
+    assert!(told(Some(("default", "nobody"))).await.is_empty());
+}
+
 fn container() -> Container {
     Container::scoped("default", "shop", "pictures").unwrap()
 }

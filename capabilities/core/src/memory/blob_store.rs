@@ -13,7 +13,7 @@ use futures::{FutureExt, stream};
 use super::BYTES_MAX_DEFAULT;
 use crate::blob_store::{
     BlobError, BlobRead, BlobStore, BlobWriter, Container, ContainerInfo, Listing, OBJECT_SIZE_MAX, Object,
-    ObjectInfo, ObjectPage, PAGE_LEN_MAX, check_batch, check_chunk, within,
+    ObjectInfo, ObjectPage, PAGE_LEN_MAX, check_batch, check_chunk, check_containers, within,
 };
 
 /// What an object or a container costs beside its bytes: names, the map's slots, heads.
@@ -291,6 +291,22 @@ impl BlobStore for MemoryBlobStore {
         })
     }
 
+    fn containers<'a>(
+        &'a self,
+        scope: Option<(&'a str, &'a str)>,
+    ) -> BoxFuture<'a, Result<Vec<Container>, BlobError>> {
+        now!({
+            let state = self.0.open()?;
+            let all = state.containers.keys();
+            let containers: Vec<_> = all
+                .filter(|container| container.scope() == scope)
+                .cloned()
+                .collect();
+            check_containers(containers.len())?;
+            Ok(containers)
+        })
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         self.0.state().closed = true;
         future::ready(()).boxed()
@@ -364,6 +380,7 @@ mod tests {
     #[tokio::test]
     async fn keeps_the_contract() {
         conformance::blob_store(|| Arc::new(MemoryBlobStore::default()), usize::MAX).await;
+        conformance::tells_its_containers(&MemoryBlobStore::default(), usize::MAX).await;
     }
 
     #[tokio::test]

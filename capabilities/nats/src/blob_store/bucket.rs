@@ -13,7 +13,7 @@ use serde_json::json;
 use weft_capabilities::{BlobError, Container};
 
 use super::ObjectOptions;
-use super::name::{Bucket, is_nuid, read_nuid};
+use super::name::{Bucket, DESCRIPTION, is_nuid, read_nuid};
 use crate::error::Unanswered;
 use crate::jetstream::{self, API, Done, EXPECTED, Failure, StreamInfo, code};
 use crate::link::Connection;
@@ -103,7 +103,7 @@ impl Bucket {
         // made; so no two have the same.
         let config = json!({
             "name": self.stream(),
-            "description": format!("Weft's container {container}"),
+            "description": format!("{DESCRIPTION}{container}"),
             "subjects": self.subjects(),
             "storage": options.storage.name(),
             "num_replicas": options.replicas,

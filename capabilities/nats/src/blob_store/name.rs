@@ -21,6 +21,9 @@ const OBJECT_HASH_LEN: usize = 8;
 /// What the nuids of objects that Weft writes begin with: others' have no `-`.
 const NUID: &str = "weft-";
 
+/// What the description of a container's stream begins with; then comes which container it is.
+pub(super) const DESCRIPTION: &str = "Weft's container ";
+
 /// The bucket that a container is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Bucket {
@@ -46,6 +49,26 @@ impl Bucket {
         Self {
             name: format!("{prefix}-{readable}-{hash}"),
         }
+    }
+
+    /// The container of one app, or a shared one, that a stream is: its description has the name, and what it is called
+    /// proves it.
+    pub(super) fn container(
+        prefix: &str,
+        scope: Option<(&str, &str)>,
+        stream: &str,
+        description: &str,
+    ) -> Option<Container> {
+        let path = description.strip_prefix(DESCRIPTION)?;
+        let container = match scope {
+            Some((namespace, app)) => {
+                let name = path.strip_prefix(&format!("{namespace}/{app}/"))?;
+                Container::scoped(namespace, app, name)
+            }
+            None => Container::shared(path),
+        }
+        .ok()?;
+        (Self::of(prefix, &container).stream() == stream).then_some(container)
     }
 
     pub(super) fn name(&self) -> &str {

@@ -1,5 +1,6 @@
 //! Objects.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 use weft_capabilities::{BlobError, BlobStore, Container, Listing, Object, conformance};
-use weft_nats::{NatsBlobStore, NatsOptions, ObjectOptions};
+use weft_nats::{NatsBlobStore, NatsOptions, ObjectOptions, Storage};
 use weft_servers::Nats;
 
 use super::{LONG, ask, bare};
@@ -152,7 +153,46 @@ async fn keeps_the_contract() {
         };
         Arc::new(open_with(&patient(&server), objects))
     };
-    conformance::blob_store(open, usize::MAX).await;
+    conformance::blob_store(&open, usize::MAX).await;
+    conformance::tells_its_containers(&*open(), usize::MAX).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_containers_than_the_server_tells_at_once_are_told_each_once_while_others_come_and_go() {
+    let server = Nats::start_with_jetstream("");
+    let objects = |prefix: &str| ObjectOptions {
+        prefix: prefix.to_owned(),
+        storage: Storage::Memory,
+        ..ObjectOptions::default()
+    };
+    let store = Arc::new(open_with(&patient(&server), objects("weft")));
+    let other = open_with(&patient(&server), objects("weft-other"));
+    let scoped = |name: &str| Container::scoped("default", "shop", name).unwrap();
+    for n in 0..300 {
+        store.create_container(&scoped(&n.to_string())).await.unwrap();
+    }
+    other.create_container(&scoped("theirs")).await.unwrap();
+    let passing = {
+        let store = store.clone();
+        async move {
+            for n in 0.. {
+                // Before all others, in the order of the names.
+                let passing = Container::scoped("a", "a", &n.to_string()).unwrap();
+                store.create_container(&passing).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                store.delete_container(&passing).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(passing);
+    for _ in 0..10 {
+        let told = store.containers(Some(("default", "shop"))).await.unwrap();
+        let names: HashSet<_> = told.iter().map(|container| container.name().to_owned()).collect();
+        assert_eq!((told.len(), names.len()), (300, 300));
+        assert!(!names.contains("theirs"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
