@@ -101,6 +101,12 @@ const TIMEOUT_MS: BackendOption = BackendOption {
     value: OptionValue::Number { min: 1, max: 60_000 },
 };
 
+const CONNECTIONS: BackendOption = BackendOption {
+    name: "connections",
+    about: "Connections that each host opens, at most.",
+    value: OptionValue::Number { min: 1, max: 1_000 },
+};
+
 const REDIS: &[BackendOption] = &[
     BackendOption {
         name: "url",
@@ -117,6 +123,7 @@ const REDIS: &[BackendOption] = &[
         about: "What the sentinels call the service.",
         value: OptionValue::Text,
     },
+    CONNECTIONS,
     CA_FILE,
     TIMEOUT_MS,
 ];
@@ -242,11 +249,7 @@ const POSTGRES: &[BackendOption] = &[
         about: "postgres://USER:PASSWORD@HOST:PORT/DATABASE, with ?sslmode=require for TLS.",
         value: OptionValue::Text,
     },
-    BackendOption {
-        name: "connections",
-        about: "Connections that each host opens, at most.",
-        value: OptionValue::Number { min: 1, max: 1_000 },
-    },
+    CONNECTIONS,
     CA_FILE,
     BackendOption {
         name: "isolation",

@@ -31,6 +31,8 @@ const LONG_SCORE_MAX: u8 = 64;
 pub struct ActorInfo {
     /// Its name.
     pub name: ActorName,
+    /// The same, as providers on other hosts are told it.
+    pub caller: Arc<str>,
     /// What it may use.
     pub limits: Limits,
     /// Where its numbers go.
@@ -48,6 +50,7 @@ impl ActorInfo {
     /// An actor's identity, limits and metrics.
     pub fn new(name: ActorName, limits: Limits, metrics: Arc<ActorMetrics>) -> Arc<Self> {
         Arc::new(Self {
+            caller: name.as_str().into(),
             name,
             limits,
             metrics,

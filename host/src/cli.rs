@@ -92,7 +92,11 @@ impl From<DataError> for Failure {
 
 impl From<ComponentError> for Failure {
     fn from(error: ComponentError) -> Self {
-        Self::new(Exit::Input, &error)
+        let exit = match error.is_the_machines() {
+            true => Exit::Environment,
+            false => Exit::Input,
+        };
+        Self::new(exit, &error)
     }
 }
 
@@ -133,12 +137,12 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// A distributed actor mesh of WebAssembly microservices.
+/// The command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "weft",
     version,
-    about,
+    about = "A distributed actor mesh of WebAssembly microservices",
     max_term_width = 100,
     arg_required_else_help = true
 )]
@@ -221,7 +225,15 @@ enum Command {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let Cli { output, command } = Cli::parse();
+    let Cli { output, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && wants_json() => {
+            let text = error.to_string();
+            let failure = Failure::text(Exit::Usage, text.trim_start_matches("error: ").trim_end());
+            return told(&failure, Output::Json);
+        }
+        Err(error) => error.exit(),
+    };
     let result = match command {
         Command::Up(up) => up::run(*up, output),
         Command::Host(host) => with_file(*host).and_then(|host| host::run(host, output)),
@@ -247,19 +259,32 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            match output {
-                Output::Text => eprintln!("weft: {}", failure.message),
-                Output::Json => {
-                    let error = serde_json::json!({
-                        "error": { "code": failure.exit as u8, "message": failure.message }
-                    });
-                    eprintln!("{error}");
-                }
-            }
-            ExitCode::from(failure.exit as u8)
+        Err(failure) => told(&failure, output),
+    }
+}
+
+/// Says what failed; the exit code is its own.
+fn told(failure: &Failure, output: Output) -> ExitCode {
+    match output {
+        Output::Text => say(&format!("weft: {}", failure.message)),
+        Output::Json => {
+            let error = serde_json::json!({
+                "error": { "code": failure.exit as u8, "message": failure.message }
+            });
+            say(&error.to_string());
         }
     }
+    ExitCode::from(failure.exit as u8)
+}
+
+/// Whether JSON is asked for, of a command line that can't be read.
+fn wants_json() -> bool {
+    let args: Vec<_> = std::env::args_os().collect();
+    let is_said = args
+        .windows(2)
+        .any(|pair| pair[0] == "--output" && pair[1] == "json")
+        || args.iter().any(|arg| arg == "--output=json");
+    is_said || std::env::var_os("WEFT_OUTPUT").is_some_and(|output| output == "json")
 }
 
 /// What the command line says, and where it says nothing the file that it names.
@@ -292,14 +317,20 @@ fn compile_child(profile: Profile, output: &std::path::Path) -> ExitCode {
     match run_child(profile, output) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(refusal)) => {
-            eprintln!("{refusal}");
+            say(&refusal);
             ExitCode::from(CHILD_REFUSES)
         }
         Err(error) => {
-            eprintln!("{error:#}");
+            say(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes a line to stderr. Where that is closed or full nobody is told, and the exit code is what it would be.
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Writes a result to stdout.

@@ -11,6 +11,7 @@ pub mod imports;
 pub mod inspect;
 pub mod lazy;
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use crate::engine::Engine;
 use crate::store::InstanceState;
 use crate::value::wire::LazySignature;
 use aot::{AotCache, AotError};
+use compile::CompileError;
 use description::Description;
 use imports::{ActorImport, actor_imports, exported_functions, exported_interfaces};
 use inspect::Unlinked;
@@ -44,7 +46,7 @@ pub enum ComponentError {
         source: std::io::Error,
     },
     /// The file is larger than [`COMPONENT_LEN_MAX`].
-    #[error("{} has {len} bytes, and a component may have {COMPONENT_LEN_MAX}; strip its debug information, for example with `wasm-tools strip`", path.display())]
+    #[error("{} has {len} bytes or more, and a component may have {COMPONENT_LEN_MAX}; strip its debug information, for example with `wasm-tools strip`", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -109,6 +111,22 @@ pub enum ComponentError {
     },
 }
 
+impl ComponentError {
+    /// Whether the component is not to blame: the machine did not grant what is needed to compile it.
+    pub fn is_the_machines(&self) -> bool {
+        let Self::Aot { source, .. } = self else {
+            return false;
+        };
+        match source {
+            AotError::Compile(error) => {
+                matches!(error, CompileError::Process { .. } | CompileError::Failed(_))
+            }
+            AotError::Io { .. } => true,
+            AotError::Load(_) => false,
+        }
+    }
+}
+
 fn unlinked_list(imports: &[Unlinked]) -> String {
     imports
         .iter()
@@ -140,17 +158,24 @@ impl ComponentBytes {
             path: path.to_owned(),
             source,
         };
-        let metadata = std::fs::metadata(path).map_err(failed)?;
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
         if metadata.is_dir() {
             return Err(failed(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
         }
-        if metadata.len() > COMPONENT_LEN_MAX {
+        let mut bytes = Vec::new();
+        // A device or a pipe has no length, and may have no end.
+        if metadata.len() <= COMPONENT_LEN_MAX {
+            let read = file.take(COMPONENT_LEN_MAX + 1).read_to_end(&mut bytes);
+            read.map_err(failed)?;
+        }
+        let len = metadata.len().max(bytes.len() as u64);
+        if len > COMPONENT_LEN_MAX {
             return Err(ComponentError::TooLarge {
                 path: path.to_owned(),
-                len: metadata.len(),
+                len,
             });
         }
-        let bytes = std::fs::read(path).map_err(failed)?;
         check_header(path, &bytes)?;
         let digest = Digest::of(&bytes);
         Ok(Self {

@@ -112,6 +112,14 @@ impl Config {
             self.limits.cpu_time.is_zero(),
             "--cpu-time must be more than 0".to_owned(),
         );
+        fault(
+            self.ingress.connections == 0,
+            "--connections must be at least 1".to_owned(),
+        );
+        fault(
+            self.ingress.head_timeout.is_zero(),
+            "--head-timeout must be more than 0".to_owned(),
+        );
         let folder = self.commands.as_ref().filter(|folder| !folder.is_dir());
         let shown = folder.map(|folder| folder.display().to_string());
         fault(

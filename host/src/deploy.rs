@@ -371,7 +371,9 @@ impl Deployer {
             }
             match self.commit(&change, by).await {
                 Ok(index) => {
-                    tracing::info!(app = app.as_str(), by, %index, summary = %change.summary, "changed what is deployed");
+                    // In one line: the log is read by lines.
+                    let summary = change.summary.to_string().replace('\n', "; ");
+                    tracing::info!(app = app.as_str(), by, %index, summary, "changed what is deployed");
                     return Ok(self.applied(index, &change).await);
                 }
                 Err(CommitError::Conflict { .. }) if tries < TRIES_MAX => tries += 1,
@@ -438,7 +440,7 @@ impl Deployer {
         let mut progress = self.progress.clone();
         let reached = progress.wait_for(|progress| progress.applied >= index);
         let conditions = match tokio::time::timeout(APPLY_MAX, reached).await {
-            Ok(Ok(progress)) => progress.conditions.clone(),
+            Ok(Ok(progress)) => [progress.conditions.clone(), progress.unplaced()].concat(),
             _ => vec![Condition {
                 app: None,
                 subject: "host".to_owned(),

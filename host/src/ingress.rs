@@ -16,6 +16,7 @@ pub mod io;
 pub mod listener;
 pub mod messages;
 pub mod routes;
+pub mod streams;
 pub mod tls;
 pub mod workers;
 

@@ -287,7 +287,7 @@ thread_local! {
 /// What a guest is to do at a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CpuCheck {
-    /// Go on: it has only started, and a tick fell into its few microseconds.
+    /// Go on: it has only started, and a tick fell into its few microseconds, or it did not have a processor.
     Go,
     /// Let others have the thread, then go on.
     Yield,
@@ -295,13 +295,19 @@ pub enum CpuCheck {
     Stop,
 }
 
-/// Processor time of one invocation: the time inside polls of its future.
+/// Processor time of one invocation: the time inside polls of its future, less that in which their thread had to wait for a
+/// processor.
 ///
 /// Read and written on the thread that polls; the atomics only make it shareable.
 pub struct CpuAccount {
     budget: Duration,
     used_ns: AtomicU64,
     poll_started_ns: AtomicU64,
+    /// When the last tick of this poll was, and the thread's processor time then.
+    ticked_ns: AtomicU64,
+    ticked_cpu_ns: AtomicU64,
+    /// The part of all that in which the thread had no processor, as far as ticks tell.
+    waited_ns: AtomicU64,
     exhausted: AtomicBool,
 }
 
@@ -311,6 +317,9 @@ impl CpuAccount {
             budget,
             used_ns: AtomicU64::new(0),
             poll_started_ns: AtomicU64::new(NOT_POLLED),
+            ticked_ns: AtomicU64::new(NOT_TICKED),
+            ticked_cpu_ns: AtomicU64::new(0),
+            waited_ns: AtomicU64::new(0),
             exhausted: AtomicBool::new(false),
         }
     }
@@ -321,7 +330,8 @@ impl CpuAccount {
             NOT_POLLED => 0,
             started => since_start_ns(now).saturating_sub(started),
         };
-        Duration::from_nanos(self.used_ns.load(Ordering::Relaxed).saturating_add(running))
+        let polled = self.used_ns.load(Ordering::Relaxed).saturating_add(running);
+        Duration::from_nanos(polled.saturating_sub(self.waited_ns.load(Ordering::Relaxed)))
     }
 
     /// Whether the budget ran out.
@@ -331,11 +341,13 @@ impl CpuAccount {
 
     /// Looks at the account in the middle of a poll. Called on each epoch tick.
     pub fn check(&self) -> CpuCheck {
-        let used = self.used_at(Instant::now());
+        let now = Instant::now();
+        let compared = self.note_wait(now);
+        let used = self.used_at(now);
         if used > self.budget {
             self.exhausted.store(true, Ordering::Relaxed);
             CpuCheck::Stop
-        } else if used < EPOCH_TICK {
+        } else if !compared || used < EPOCH_TICK {
             CpuCheck::Go
         } else {
             LONG.set(true);
@@ -343,9 +355,30 @@ impl CpuAccount {
         }
     }
 
+    /// Takes note of the time since the tick before in which the thread had no processor, as others had them all. `false` at
+    /// the first tick of a poll, which has nothing to compare with.
+    fn note_wait(&self, now: Instant) -> bool {
+        let now = since_start_ns(now);
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let cpu = u64::try_from(cpu.tv_sec * 1_000_000_000 + cpu.tv_nsec).unwrap_or_default();
+        let (then, cpu_then) = (
+            self.ticked_ns.swap(now, Ordering::Relaxed),
+            self.ticked_cpu_ns.swap(cpu, Ordering::Relaxed),
+        );
+        if then == NOT_TICKED {
+            return false;
+        }
+        let waited = now
+            .saturating_sub(then)
+            .saturating_sub(cpu.saturating_sub(cpu_then));
+        self.waited_ns.fetch_add(waited, Ordering::Relaxed);
+        true
+    }
+
     /// Says that what runs from here on is charged to this account.
     pub fn start_poll(&self) {
         self.poll_started_ns.store(now_ns(), Ordering::Relaxed);
+        self.ticked_ns.store(NOT_TICKED, Ordering::Relaxed);
     }
 
     /// Says that what ran until here was charged to this account.
@@ -358,6 +391,8 @@ impl CpuAccount {
 
 /// Stands for no running poll.
 const NOT_POLLED: u64 = u64::MAX;
+/// Stands for no tick in this poll.
+const NOT_TICKED: u64 = u64::MAX;
 
 fn now_ns() -> u64 {
     since_start_ns(Instant::now())
@@ -536,6 +571,28 @@ mod tests {
     #[test]
     fn ids_differ() {
         assert_ne!(InvocationId::next().to_string(), InvocationId::next().to_string());
+    }
+
+    #[test]
+    fn a_guest_is_charged_what_its_thread_computed_and_not_what_that_waited_for_a_processor() {
+        let account = CpuAccount::new(Duration::from_millis(50));
+        account.start_poll();
+        LONG.set(false);
+        assert_eq!(account.check(), CpuCheck::Go);
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(60));
+            assert_ne!(account.check(), CpuCheck::Stop);
+        }
+        loop {
+            let begin = Instant::now();
+            while begin.elapsed() < 2 * EPOCH_TICK {
+                std::hint::spin_loop();
+            }
+            if account.check() == CpuCheck::Stop {
+                break;
+            }
+        }
+        assert!(LONG.get());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Owns the connections, who the others are as this host sees them, and how they are called. A host without a
 //! connection goes on with what it has: local HTTP, local calls, the records that it took last. It must not know what
 //! actors do; [`service`] is what this host does for the others, [`http`] how requests cross, [`group`] who runs what, `doors` what
-//! clients get that are no hosts.
+//! clients get that are no hosts, and [`rest`] what of that is longer than a message.
 
 mod artifacts;
 mod copies;
@@ -14,16 +14,17 @@ pub mod http;
 mod join;
 mod providers;
 mod records;
+pub mod rest;
 pub mod service;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use weft_compose::{HostName, ProviderName};
+use weft_compose::{ActorName, HostName, ProviderName};
 use weft_lattice::envelope::Standing;
 use weft_lattice::rpc::Place;
 use weft_lattice::transport::PAYLOAD_LEN_MAX;
@@ -34,11 +35,15 @@ pub use self::details::Details;
 use self::group::{Group, Groups, Neighbour};
 pub use self::join::{JoinError, Links};
 use self::join::{Joined, Keeper};
-pub use self::providers::Held;
 use self::providers::Providers;
+pub use self::providers::{Held, ServedProvider};
 pub use self::records::{follow, kept};
+use self::rest::Rests;
 use self::service::HOST_NAMESPACE;
 pub use self::settings::LatticeSettings;
+
+/// When a host that has joined knows who is there: by then it has heard of all, and its own run before is gone.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
 /// A host that others see.
 #[derive(Debug, Clone)]
@@ -69,10 +74,14 @@ pub struct Mesh {
     fronts: Answered,
     /// Requests of tools that it took.
     tools: Answered,
+    /// What is left of answers to them.
+    rests: Rests,
     /// Why there is no connection.
     fault: Mutex<Option<String>>,
     /// What was amiss when it was looked at last, and since when, in seconds since 1970.
     amiss: Mutex<Option<(String, u64)>>,
+    /// Actors none of whose hosts was there when that was looked at last, and since when, in seconds since 1970.
+    unplaced: Mutex<BTreeMap<ActorName, u64>>,
     /// What takes part, between joining and running.
     keeper: Mutex<Option<Keeper>>,
 }
@@ -91,8 +100,10 @@ impl Mesh {
             single_copies: AtomicU64::new(0),
             fronts: Answered::default(),
             tools: Answered::default(),
+            rests: Rests::default(),
             fault: Mutex::default(),
             amiss: Mutex::default(),
+            unplaced: Mutex::default(),
             keeper: Mutex::default(),
         })
     }
@@ -147,10 +158,60 @@ impl Mesh {
         }
     }
 
+    /// That another host that lives has this one's name.
+    fn namesake(&self, joined: &Joined) -> Option<String> {
+        if joined.since.elapsed() < SETTLED_AFTER {
+            return None;
+        }
+        let members = self.members.load();
+        let other = members.iter().find(|member| {
+            member.host.name == self.name.as_str()
+                && member.host.address != joined.address
+                && member.standing == Standing::Alive
+        })?;
+        Some(format!(
+            "another host is called {} too, {} which serves {}: what is placed on that name runs on both; stop one of them, \
+             and start it with a data folder and a --name of its own",
+            self.name, other.host.address, other.details.http
+        ))
+    }
+
+    /// The actors that run nowhere, as none of the hosts is there that they are placed on: since when, in seconds since 1970.
+    /// None while this host can't know.
+    pub fn unplaced(
+        &self,
+        placements: &BTreeMap<ActorName, Arc<BTreeSet<HostName>>>,
+    ) -> BTreeMap<ActorName, u64> {
+        let joined = self.joined.load_full();
+        let knows =
+            joined.is_some_and(|joined| joined.is_connected() && joined.since.elapsed() >= SETTLED_AFTER);
+        let members = self.members.load();
+        let there = members
+            .iter()
+            .filter(|member| member.standing != Standing::Leaving);
+        let there: BTreeSet<&str> = there.map(|member| member.host.name.as_str()).collect();
+        let mut unplaced = self.unplaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *unplaced);
+        if knows {
+            let nowhere = placements
+                .iter()
+                .filter(|(_, hosts)| !hosts.iter().any(|host| there.contains(host.as_str())));
+            *unplaced = nowhere
+                .map(|(actor, _)| {
+                    (
+                        actor.clone(),
+                        before.get(actor).copied().unwrap_or_else(seconds_now),
+                    )
+                })
+                .collect();
+        }
+        unplaced.clone()
+    }
+
     /// Why this host takes no part as it should, if it does not.
     pub fn fault(&self) -> Option<String> {
         match self.joined.load_full() {
-            Some(joined) if joined.is_connected() => self.control_fault(),
+            Some(joined) if joined.is_connected() => self.namesake(&joined).or_else(|| self.control_fault()),
             Some(_) => Some("the connection to NATS is lost: it is tried again".to_owned()),
             None => Some(
                 self.fault
@@ -168,10 +229,7 @@ impl Mesh {
         let mut amiss = self.amiss.lock().unwrap_or_else(PoisonError::into_inner);
         *amiss = fault.map(|fault| match amiss.take() {
             Some((before, since)) if before == fault => (before, since),
-            _ => {
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-                (fault, now.map_or(0, |now| now.as_secs()))
-            }
+            _ => (fault, seconds_now()),
         });
         amiss.clone()
     }
@@ -210,6 +268,11 @@ impl Answered {
         let [ok, failed] = &self.0;
         [("ok", ok.load(Relaxed)), ("failed", failed.load(Relaxed))]
     }
+}
+
+fn seconds_now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
 }
 
 /// A host's place, by its labels.

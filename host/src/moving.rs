@@ -8,6 +8,7 @@
 mod begin;
 pub mod copy;
 mod hosts;
+pub mod objects;
 pub mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use weft_capabilities::{KeyValue, Sql, SqlTables, TablesError};
+use weft_capabilities::{BlobStore, KeyValue, Sql, SqlTables, TablesError};
 use weft_compose::capability::PINNED;
 use weft_compose::moving::{MoveRecord, Next, Place, Seen, Step, next};
 use weft_compose::record::{AppRecord, LinkTarget, ProviderRecord, decode, encode};
@@ -31,7 +32,7 @@ pub use self::begin::BeginError;
 use self::copy::{Copied, Scope, copy_all, copy_keys, first_in_use};
 use crate::cli::chain;
 use crate::mesh::Mesh;
-use crate::provider::{Gate, key_value};
+use crate::provider::{Gate, blob_store, key_value};
 use crate::reconcile::Progress;
 
 /// How often the other hosts are looked at while a move waits for them.
@@ -51,7 +52,7 @@ const LONG_HOLDS_MAX: u32 = 3;
 const TOO_LARGE: &str = "all rows have to be compared while statements wait, and they are too many for the time that a hold may \
                          take: copy them by the databases' own tools while nobody writes, then deploy without --copy";
 /// Rounds of copying what was written meanwhile, before writes are held whatever is left.
-const ROUNDS_MAX: usize = 20;
+pub(crate) const ROUNDS_MAX: usize = 20;
 
 /// What is known of the moves that this host drives, for who looks at them.
 #[derive(Debug, Default)]
@@ -120,6 +121,8 @@ enum DriveError {
     Copy(#[from] weft_capabilities::KeyValueError),
     #[error("failed to copy")]
     Tables(#[from] TablesError),
+    #[error(transparent)]
+    Objects(#[from] objects::CopyError),
     #[error("{0}")]
     NotYet(&'static str),
 }
@@ -144,6 +147,13 @@ struct Pass {
     held_since: Option<Instant>,
     /// Hosts that left in peace: what they acknowledged was noted by a pass that was ended for it.
     left: BTreeSet<HostName>,
+}
+
+impl Pass {
+    /// Whether this host alone writes to the old backend.
+    fn is_alone(&self) -> bool {
+        self.began.as_ref().is_some_and(|(_, runs)| runs.is_empty())
+    }
 }
 
 /// Hosts that write to the old backend by themselves, as names and addresses.
@@ -375,6 +385,7 @@ impl Mover {
         Some(match (from, to) {
             (Gate::KeyValue(from), Gate::KeyValue(to)) => Stores::Keys(from.clone(), to.store()),
             (Gate::Sql(from), Gate::Sql(to)) => Stores::Tables(from.store(), to.store()),
+            (Gate::BlobStore(from), Gate::BlobStore(to)) => Stores::Objects(from.clone(), to.store()),
             _ => return None,
         })
     }
@@ -383,10 +394,10 @@ impl Mover {
     fn is_noted(&self, name: &ProviderName) -> bool {
         let progress = self.progress.borrow();
         let guard = progress.guards.get(name);
-        guard.is_some_and(|guard| matches!(guard.gate, Some(Gate::KeyValue(_))))
+        guard.is_some_and(|guard| matches!(guard.gate, Some(Gate::KeyValue(_) | Gate::BlobStore(_))))
     }
 
-    /// Whose keys the provider has: those of its own app, and of those that are linked to it.
+    /// Whose keys or containers the provider has: those of its own app, and of those that are linked to it.
     fn scopes(&self, name: &ProviderName) -> Vec<Scope> {
         let desired = self.progress.borrow().desired.clone();
         let links = desired.links.values().flat_map(|links| links.iter());
@@ -438,6 +449,11 @@ impl Mover {
                 let used = used.map_err(|error| (false, failed(&error)))?;
                 Ok(used.map(|bucket| format!("keys in the bucket {bucket}")))
             }
+            Stores::Objects(from, to) => {
+                let used = objects::first_in_use(&*from.store(), &*to, &self.scopes(&record.provider)).await;
+                let used = used.map_err(|error| (false, failed(&error)))?;
+                Ok(used.map(|container| format!("objects in the container {container}")))
+            }
             Stores::Tables(from, to) => {
                 let (from, to) = (tables_of(&from), tables_of(&to));
                 let (from, to) = (from.map_err(|why| (true, why))?, to.map_err(|why| (true, why))?);
@@ -450,7 +466,7 @@ impl Mover {
         }
     }
 
-    /// Copies all, and of keys then what was written meanwhile for as long as that gets less: where this host alone writes,
+    /// Copies all, and of keys and objects then what was written meanwhile for as long as that gets less: where this host alone writes,
     /// what is left for the hold is little.
     async fn copy(&self, record: &MoveRecord, pass: &Pass) -> Result<(), DriveError> {
         let name = &record.provider;
@@ -459,6 +475,11 @@ impl Mover {
         let report = self.moves.report(name).unwrap_or_default();
         let (from, to) = match stores {
             Stores::Keys(from, to) => (from, to),
+            Stores::Objects(from, to) => {
+                let (scopes, is_alone) = (self.scopes(name), pass.is_alone());
+                let copied = &report.copied;
+                return Ok(objects::copy_while_used(&from, &*to, &scopes, is_alone, copied).await?);
+            }
             Stores::Tables(from, to) => {
                 let (from, to) = (tables_of(&from), tables_of(&to));
                 let (from, to) = (
@@ -470,7 +491,7 @@ impl Mover {
         };
         let old = from.store();
         copy_all(&*old, &*to, &self.scopes(name), &report.copied).await?;
-        let is_alone = pass.began.as_ref().is_some_and(|(_, runs)| runs.is_empty());
+        let is_alone = pass.is_alone();
         for _ in 0..ROUNDS_MAX {
             if !is_alone {
                 break;
@@ -510,6 +531,7 @@ impl Mover {
 /// The old store and the new one.
 enum Stores {
     Keys(Arc<key_value::Gate>, Arc<dyn KeyValue>),
+    Objects(Arc<blob_store::Gate>, Arc<dyn BlobStore>),
     Tables(Arc<dyn Sql>, Arc<dyn Sql>),
 }
 
@@ -524,6 +546,10 @@ fn took(copied: Result<(), DriveError>, refused: &mut Option<String>) -> Result<
         Ok(()) => Ok(true),
         Err(DriveError::Tables(TablesError::Refused(why))) => {
             *refused = Some(why);
+            Ok(false)
+        }
+        Err(DriveError::Objects(error @ objects::CopyError::Refused { .. })) => {
+            *refused = Some(error.to_string());
             Ok(false)
         }
         Err(error) => Err(error),

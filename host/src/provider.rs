@@ -1,10 +1,10 @@
 //! Providers: named, configured backends, open on this host.
 //!
 //! Owns the opening of a backend by its record, and its closing: when the last snapshot that links to it has gone. Each is
-//! supervised ([`health`]), and one of key-value or SQL can move to another backend ([`gate`]). It must not know who is
+//! supervised ([`health`]), and one that keeps data can move to another backend ([`gate`]). It must not know who is
 //! linked to what.
 
-mod blob_store;
+pub mod blob_store;
 pub mod gate;
 pub mod health;
 pub mod key_value;
@@ -87,6 +87,8 @@ pub enum Gate {
     KeyValue(Arc<key_value::Gate>),
     /// Before tables.
     Sql(Arc<sql::Gate>),
+    /// Before objects in containers.
+    BlobStore(Arc<blob_store::Gate>),
 }
 
 impl Gate {
@@ -95,6 +97,7 @@ impl Gate {
     pub async fn note(&self) -> bool {
         match self {
             Self::KeyValue(gate) => gate.note().await,
+            Self::BlobStore(gate) => gate.note().await,
             Self::Sql(_) => true,
         }
     }
@@ -103,6 +106,7 @@ impl Gate {
     pub async fn hold(&self) -> bool {
         match self {
             Self::KeyValue(gate) => gate.hold().await,
+            Self::BlobStore(gate) => gate.hold().await,
             Self::Sql(gate) => gate.hold().await,
         }
     }
@@ -111,6 +115,7 @@ impl Gate {
     pub fn release(&self) {
         match self {
             Self::KeyValue(gate) => gate.release(),
+            Self::BlobStore(gate) => gate.release(),
             Self::Sql(gate) => gate.release(),
         }
     }
@@ -119,6 +124,7 @@ impl Gate {
     pub fn end(&self) {
         match self {
             Self::KeyValue(gate) => gate.end(),
+            Self::BlobStore(gate) => gate.end(),
             Self::Sql(gate) => gate.end(),
         }
     }
@@ -127,6 +133,7 @@ impl Gate {
     pub fn is_held(&self) -> bool {
         match self {
             Self::KeyValue(gate) => gate.is_held(),
+            Self::BlobStore(gate) => gate.is_held(),
             Self::Sql(gate) => gate.is_held(),
         }
     }
@@ -135,6 +142,7 @@ impl Gate {
     pub fn is_moving(&self) -> bool {
         match self {
             Self::KeyValue(gate) => gate.is_moving(),
+            Self::BlobStore(gate) => gate.is_moving(),
             Self::Sql(gate) => gate.is_moving(),
         }
     }
@@ -146,6 +154,9 @@ impl Gate {
                 Some(Backend::KeyValue(gate.replace(other.store())))
             }
             (Self::Sql(gate), Self::Sql(other)) => Some(Backend::Sql(gate.replace(other.store()))),
+            (Self::BlobStore(gate), Self::BlobStore(other)) => {
+                Some(Backend::BlobStore(gate.replace(other.store())))
+            }
             _ => None,
         }
     }
@@ -175,6 +186,20 @@ impl Gate {
                     async move { database.query("SELECT 1", Vec::new(), None).await.map(drop) }
                 };
                 health.clone().watch(pace, look).boxed()
+            }
+            // A container that is not there.
+            Self::BlobStore(gate) => {
+                let (gate, container) = (gate.clone(), look_container(name));
+                let look = move || {
+                    let (store, container) = (gate.store(), container.clone());
+                    async move {
+                        match container {
+                            Some(container) => store.container_info(&container).await.map(drop),
+                            None => Ok(()),
+                        }
+                    }
+                };
+                health.clone().watch::<BlobError, _>(pace, look).boxed()
             }
         }
     }
@@ -225,7 +250,7 @@ impl ProviderError {
 
 impl Provider {
     /// Opens the backend of `record`, whose files are below `folder`. Blocks while files are read; connections to servers
-    /// live on the runtime that this is called on.
+    /// live on the runtime that this is called on, or on those of their callers.
     ///
     /// # Errors
     /// [`ProviderError`].
@@ -268,20 +293,11 @@ impl Provider {
                 (guarded, Some(gate), watch)
             }
             Backend::BlobStore(store) => {
-                let (asked, container) = (store.clone(), look_container(&name));
-                let look = move || {
-                    let (store, container) = (asked.clone(), container.clone());
-                    async move {
-                        match container {
-                            Some(container) => store.container_info(&container).await.map(drop),
-                            None => Ok(()),
-                        }
-                    }
-                };
-                let watch = health.clone().watch::<BlobError, _>(pace, look).boxed();
-                let health = health.clone();
-                let guarded = Backend::BlobStore(Arc::new(blob_store::Guarded { store, health }));
-                (guarded, None, watch)
+                let inner = blob_store::Gate::new(store, health.clone());
+                let guarded = Backend::BlobStore(Arc::new(blob_store::Guarded::new(inner.clone())));
+                let gate = Gate::BlobStore(inner);
+                let watch = gate.watch(&name, &health, pace);
+                (guarded, Some(gate), watch)
             }
             // Its connections say themselves how they are.
             Backend::Messaging(messaging) => (Backend::Messaging(messaging), None, future::ready(()).boxed()),
@@ -433,10 +449,10 @@ impl Provider {
 pub fn connections(record: &ProviderRecord) -> u64 {
     let len = match record.backend.as_str() {
         "postgres" => postgres_options(record).map_or(0, |options| options.connections),
-        // To one server of several addresses; a cluster has one to each.
+        // To one server of several addresses; in a cluster to each.
         "redis" => redis_options(record).map_or(0, |options| match options.deployment {
-            Deployment::Cluster => options.urls.len(),
-            _ => 1,
+            Deployment::Cluster => options.urls.len().saturating_mul(options.connections),
+            _ => options.connections,
         }),
         "nats" | "jetstream" => 1,
         _ => 0,
@@ -444,7 +460,7 @@ pub fn connections(record: &ProviderRecord) -> u64 {
     len as u64
 }
 
-/// The container that is looked for, which is not there: names of apps are shorter than those of containers.
+/// The container that is looked for: names of apps are shorter than those of containers.
 fn look_container(name: &ProviderName) -> Option<Container> {
     Container::scoped(name.namespace(), name.app(), LOOK_BUCKET).ok()
 }
@@ -546,14 +562,17 @@ fn redis_options(record: &ProviderRecord) -> Result<RedisOptions, String> {
     if let Some(ms) = number(record, "timeoutMs")? {
         options.timeout = Duration::from_millis(ms);
     }
+    if let Some(len) = connections_len(record)? {
+        options.connections = len;
+    }
     Ok(options)
 }
 
 fn postgres_options(record: &ProviderRecord) -> Result<PostgresOptions, String> {
     let mut options = PostgresOptions::new(url(record)?);
     options.ca_file = text(record, "caFile").map(PathBuf::from);
-    if let Some(connections) = number(record, "connections")? {
-        options.connections = usize::try_from(connections).unwrap_or(usize::MAX);
+    if let Some(len) = connections_len(record)? {
+        options.connections = len;
     }
     options.isolation = match text(record, "isolation") {
         None | Some("serializable") => Isolation::Serializable,
@@ -618,6 +637,11 @@ fn number(record: &ProviderRecord, key: &str) -> Result<Option<u64>, String> {
     number
         .map(Some)
         .map_err(|_| format!("{key} is `{text}`, expected a whole number"))
+}
+
+fn connections_len(record: &ProviderRecord) -> Result<Option<usize>, String> {
+    let len = number(record, "connections")?;
+    Ok(len.map(|len| usize::try_from(len).unwrap_or(usize::MAX)))
 }
 
 fn cache_bytes(record: &ProviderRecord) -> Result<Option<usize>, String> {

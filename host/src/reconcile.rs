@@ -42,8 +42,8 @@ use crate::ingress::messages::{self, Subscriptions, Wanted};
 use crate::ingress::routes::{Route, Routes};
 use crate::instance::KeptPlaces;
 use crate::link::{LinkTable, Targets};
-use crate::mesh::Mesh;
 use crate::mesh::group::RemoteActor;
+use crate::mesh::{Mesh, ServedProvider};
 use crate::provider::{Backend, Guard, MEMORY, Provider, ProviderError};
 use crate::quota::{Quota, Quotas};
 use crate::secret::Vault;
@@ -278,7 +278,7 @@ impl Reconciler {
             commands.follow(&desired);
         }
         let moved_on = self.follow_moves(&desired, &mut found).await;
-        self.serve_providers();
+        self.serve_providers(&desired);
         let asked = desired.apps.iter().map(|(name, app)| (name.clone(), app.reserve));
         self.places.reserve(&asked.collect());
         self.load_actors(&desired, &mut found).await;
@@ -429,16 +429,17 @@ impl Reconciler {
     }
 
     /// Lets the other hosts reach what is open here.
-    fn serve_providers(&self) {
+    fn serve_providers(&self, desired: &Desired) {
         let Some(mesh) = &self.mesh else { return };
-        let open = self.providers.iter().filter_map(|(name, (_, provider))| {
+        let served = |(name, (open, provider)): (&ProviderName, &(ProviderRecord, Arc<Provider>))| {
             let provided = provider.provided.clone()?;
-            Some((name.as_str().to_owned(), provided))
-        });
-        let targets = self.targets.iter().filter_map(|(name, (_, provider))| {
-            let provided = provider.provided.clone()?;
-            Some((name.as_str().to_owned(), provided))
-        });
+            // Who may use it is what is wanted now, also if what is open is still what was wanted before.
+            let record = desired.providers.get(name).cloned();
+            let record = record.unwrap_or_else(|| Arc::new(open.clone()));
+            Some((name.as_str().to_owned(), ServedProvider { provided, record }))
+        };
+        let open = self.providers.iter().filter_map(served);
+        let targets = self.targets.iter().filter_map(served);
         // While data moves to this host, the others reach its new place by the provider's name.
         mesh.serve_providers(targets.chain(open).collect());
     }

@@ -198,6 +198,10 @@ pub const WEFT_LATTICE_DISCONNECTS: &str = "weft.lattice.disconnects";
 pub const WEFT_LATTICE_REFUSED: &str = "weft.lattice.refused";
 /// Times that messages came faster than they were read.
 pub const WEFT_LATTICE_SLOW_CONSUMERS: &str = "weft.lattice.slow_consumers";
+/// Messages with several calls or answers.
+pub const WEFT_LATTICE_BATCHES: &str = "weft.lattice.batches";
+/// Calls and answers in such messages.
+pub const WEFT_LATTICE_BATCHED: &str = "weft.lattice.batched";
 /// Hosts of the lattice.
 pub const WEFT_LATTICE_HOSTS: &str = "weft.lattice.hosts";
 /// Whether this host does not hear itself.
@@ -228,6 +232,8 @@ pub const WEFT_ARTIFACT_SINGLE: &str = "weft.artifact.single";
 pub const WEFT_FRONT_CALLS: &str = "weft.front.calls";
 /// Requests of tools that are fenced to a namespace.
 pub const WEFT_FRONT_REQUESTS: &str = "weft.front.requests";
+/// Answers to tools of which a rest is kept.
+pub const WEFT_FRONT_ANSWERS_KEPT: &str = "weft.front.answers_kept";
 
 /// Every metric. A test checks that each is emitted, and another that each is in README.md.
 pub const METRICS: &[&str] = &[
@@ -287,6 +293,8 @@ pub const METRICS: &[&str] = &[
     WEFT_LATTICE_DISCONNECTS,
     WEFT_LATTICE_REFUSED,
     WEFT_LATTICE_SLOW_CONSUMERS,
+    WEFT_LATTICE_BATCHES,
+    WEFT_LATTICE_BATCHED,
     WEFT_LATTICE_HOSTS,
     WEFT_LATTICE_BLIND,
     WEFT_RPC_CALLS,
@@ -302,4 +310,5 @@ pub const METRICS: &[&str] = &[
     WEFT_ARTIFACT_SINGLE,
     WEFT_FRONT_CALLS,
     WEFT_FRONT_REQUESTS,
+    WEFT_FRONT_ANSWERS_KEPT,
 ];

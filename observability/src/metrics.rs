@@ -164,6 +164,8 @@ mod tests {
                     lost: 1,
                     refused: 2,
                     slow: 0,
+                    batches: 1,
+                    batched: 9,
                 }],
                 members: [("alive", 3), ("suspect", 0), ("leaving", 1)],
                 served: [

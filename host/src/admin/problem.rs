@@ -102,7 +102,9 @@ impl Problem {
 impl From<&ArtifactError> for Problem {
     fn from(error: &ArtifactError) -> Self {
         let (status, code) = match error {
-            ArtifactError::Component(_) => (StatusCode::UNPROCESSABLE_ENTITY, "component"),
+            ArtifactError::Component(error) if !error.is_the_machines() => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "component")
+            }
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "artifact"),
         };
         Self::new(status, code, chain(error))

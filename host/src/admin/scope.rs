@@ -58,7 +58,7 @@ fn is_open(method: &Method, path: &str) -> bool {
         (
             "GET",
             "/v1/apps" | "/v1/actors" | "/v1/providers" | "/v1/links" | "/v1/subscriptions" | "/v1/secrets"
-            | "/v1/conditions" | "/v1/openapi.json",
+            | "/v1/conditions" | "/v1/logs" | "/v1/openapi.json",
         ) => true,
         ("POST", "/v1/deploy" | "/v1/call" | "/v1/moves") => true,
         ("PUT" | "DELETE", "/v1/links" | "/v1/placements" | "/v1/secrets") => true,
@@ -79,6 +79,20 @@ impl Scope {
         match named.transpose() {
             Ok(name) => Ok(Self(name.map(Arc::from))),
             Err(_) => Err(denied(format!("the header {NAMESPACE} names no namespace"))),
+        }
+    }
+
+    /// The namespace that it is fenced to, if it is.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
+    /// Whether lines of the log are seen: those of an actor, or without one the host's own.
+    pub(super) fn has_lines_of(&self, actor: Option<&str>) -> bool {
+        match (&self.0, actor) {
+            (None, _) => true,
+            (Some(own), Some(actor)) => actor.split('/').next() == Some(own),
+            (Some(_), None) => false,
         }
     }
 
@@ -202,6 +216,7 @@ mod tests {
                 "GET /v1/links",
                 "GET /v1/subscriptions",
                 "GET /v1/conditions",
+                "GET /v1/logs",
                 "GET /v1/openapi.json",
                 "HEAD /v1/artifacts/{digest}",
                 "PUT /v1/artifacts/{digest}",

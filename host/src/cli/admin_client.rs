@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_RANGE;
@@ -28,6 +29,9 @@ const PIECE_LEN: usize = 768 << 10;
 /// The longest answer that is taken: some hundred bytes for each of 100,000 links.
 const ANSWER_LEN_MAX: usize = 64 << 20;
 
+/// How long a host may take for the head of what it is only asked to tell: one that is stopped takes requests all the same.
+const TELL_MAX: Duration = Duration::from_secs(15);
+
 /// Which host is asked.
 #[derive(Debug, clap::Args)]
 pub(super) struct HostArgs {
@@ -51,6 +55,11 @@ impl HostArgs {
             lattice: lattice.clone(),
             namespace: None,
         })
+    }
+
+    /// Whether a lattice is asked, and not a host on this machine.
+    pub(super) fn is_from_afar(&self) -> bool {
+        self.lattice.is_named()
     }
 
     pub(super) fn client(&self) -> Result<AdminClient, Failure> {
@@ -85,7 +94,7 @@ enum Way {
 }
 
 /// The body of an answer.
-type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+pub(super) type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 pub(super) struct AdminClient {
     way: Way,
@@ -164,7 +173,10 @@ impl AdminClient {
                 };
                 buffer.extend_from_slice(&data);
                 while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                    each(&String::from_utf8_lossy(&buffer[..end]))?;
+                    // An empty one says that the host is still there.
+                    if end > 0 {
+                        each(&String::from_utf8_lossy(&buffer[..end]))?;
+                    }
                     buffer.drain(..=end);
                 }
                 if buffer.len() > LINE_LEN_MAX {
@@ -223,9 +235,10 @@ impl AdminClient {
                 read
             }),
             Way::Tool(settings, namespace) => self.runtime.block_on(async {
-                let response = lattice_client::ask_as_tool(settings, namespace, request).await?;
-                read(response.map(|body| Full::new(body).map_err(|never| match never {}).boxed_unsync()))
-                    .await
+                let (asked, response) = lattice_client::ask_as_tool(settings, namespace, request).await?;
+                let read = read(response).await;
+                asked.close().await;
+                read
             }),
         }
     }
@@ -244,8 +257,14 @@ async fn over_socket<T>(
                 )
             })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let tell_max = match *request.method() {
+        Method::GET | Method::HEAD => TELL_MAX,
+        // A change waits for what it needs, such as a component that is compiled.
+        _ => Duration::MAX,
+    };
     let talk = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
+        let response = tokio::time::timeout(tell_max, sender.send_request(request)).await;
+        let response = response.map_err(|_| hangs(socket))?.map_err(broken)?;
         read(response.map(|body| body.map_err(Into::into).boxed_unsync())).await
     };
     let drive = async {
@@ -257,6 +276,15 @@ async fn over_socket<T>(
         result = talk => result,
         never = drive => never,
     }
+}
+
+fn hangs(socket: &Path) -> Failure {
+    let text = format!(
+        "the host on {} does not answer within {} s: is its process stopped, or its disk stuck?",
+        socket.display(),
+        TELL_MAX.as_secs()
+    );
+    Failure::text(Exit::Unreachable, text)
 }
 
 fn broken(error: hyper::Error) -> Failure {

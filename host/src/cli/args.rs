@@ -1,8 +1,15 @@
 //! Values that people type: durations and sizes.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use weft_compose::AllowPattern;
+
+/// Where to listen: `127.0.0.1:8080`, `0.0.0.0:80`, `[::]:80`.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let expected = "expected an IP address and a port, such as 127.0.0.1:8080, 0.0.0.0:80 or [::]:80";
+    text.parse().map_err(|_| expected.to_owned())
+}
 
 /// A duration such as `30s`, `500ms` or `1h`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -68,6 +75,10 @@ mod tests {
         assert_eq!(bytes("256MiB"), Ok(256 << 20));
         assert_eq!(bytes("1 GiB"), Ok(1 << 30));
         assert_eq!(bytes("12"), Ok(12));
+        assert_eq!(address("[::1]:80").unwrap().port(), 80);
+        for wrong in ["", "localhost:80", "127.0.0.1", "8080"] {
+            assert!(address(wrong).unwrap_err().contains("127.0.0.1:8080"), "{wrong}");
+        }
         for wrong in ["", "-1s", "soon", "1 lightyear"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }

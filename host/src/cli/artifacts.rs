@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::admin_client::HostArgs;
 use super::args::show_bytes;
 use super::get::{aligned, pins};
-use super::{Failure, Output, print, print_json};
+use super::{Failure, Output, print, print_json, say};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -54,14 +54,14 @@ pub(super) fn run(args: &ArtifactsArgs, output: Output) -> Result<(), Failure> {
     let count = artifacts.len();
     // Not on stdout, where a script counts lines.
     match (&args.command, answer["unpinned_bytes_max"].as_u64()) {
-        (None, max) => eprintln!(
+        (None, max) => say(&format!(
             "{count} components, {bytes}; of those that nothing deploys at most {} stay",
             show_bytes(max.unwrap_or_default())
-        ),
+        )),
         (Some(Command::Gc { dry_run: true, .. }), _) => {
-            eprintln!("{count} components would be dropped, {bytes}")
+            say(&format!("{count} components would be dropped, {bytes}"))
         }
-        (Some(_), _) => eprintln!("{count} components were dropped, {bytes}"),
+        (Some(_), _) => say(&format!("{count} components were dropped, {bytes}")),
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `weft deploy`: an app, by its manifest, on a host that runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use http::Method;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::admin_client::HostArgs;
 use super::registry::RegistryArgs;
-use super::{Failure, Output, print, print_json};
+use super::{Failure, Output, print, print_json, say};
 use super::{app_files, push};
 
 #[derive(Debug, clap::Args)]
@@ -22,13 +22,13 @@ pub(super) struct Deploy {
     /// Tell what would be written. Components are sent, as only they show whether links fit; nothing is deployed.
     #[arg(long)]
     dry_run: bool,
-    /// First move the data of each key-value and sql provider whose backend or address changes, while it is used.
+    /// First move the data of each key-value, sql and blob-store provider whose backend or address changes, while it is used.
     ///
     /// Data is copied, writes wait for a moment, what was written meanwhile is copied, and the provider is switched; no
     /// acknowledged write is lost. Interrupted, the host goes on with it: say the same again to wait for its end.
     #[arg(long, conflicts_with = "dry_run")]
     copy: bool,
-    /// With --copy: also to a backend that has keys or rows of the app already, which are overwritten and deleted.
+    /// With --copy: also to a backend that has keys, rows or objects of the app already, which are overwritten and deleted.
     #[arg(long, requires = "copy")]
     replace: bool,
     /// With --copy: don't wait for hosts that took part and can't be seen. What they acknowledge meanwhile is lost.
@@ -45,9 +45,13 @@ pub(super) fn run(deploy: &Deploy, output: Output) -> Result<(), Failure> {
     let (_, text) = app_files::parsed(&deploy.file)?;
     let client = deploy.host.client()?;
     let mut digests = BTreeMap::new();
+    let mut sent = HashSet::new();
     for (actor, component) in deployment.files {
         digests.insert(actor, component.digest);
-        push::send(&client, component)?;
+        // Many actors may run one component.
+        if sent.insert(component.digest) {
+            push::send(&client, component)?;
+        }
     }
     if deploy.copy {
         let moved = super::provider::Moved {
@@ -83,7 +87,11 @@ pub(super) fn show(changed: &Value, output: Output) -> Result<(), Failure> {
     print(&lines.join("\n"))?;
     for condition in list("conditions") {
         let part = |key: &str| condition[key].as_str().unwrap_or_default();
-        eprintln!("weft: not as wanted: {}: {}", part("subject"), part("reason"));
+        say(&format!(
+            "weft: not as wanted: {}: {}",
+            part("subject"),
+            part("reason")
+        ));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::admin_client::{HostArgs, escaped};
 use super::args::show_bytes;
 use super::provider::progress;
-use super::{Failure, Output, print, print_json};
+use super::{Failure, Output, print, print_json, say};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -95,15 +95,18 @@ pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
     let items = answer[kind].as_array().map_or(&[][..], Vec::as_slice);
     for item in items {
         if let Some(fault) = item["lattice"]["fault"].as_str() {
-            eprintln!("{}: {}", text(&item["host"]), text(&Value::from(fault)));
+            say(&format!("{}: {}", text(&item["host"]), text(&Value::from(fault))));
         }
     }
     for host in answer["unanswered"].as_array().into_iter().flatten() {
-        eprintln!("{} does not answer: what it has is not known", text(host));
+        say(&format!(
+            "{} does not answer: what it has is not known",
+            text(host)
+        ));
     }
     if items.is_empty() {
         // Not on stdout, where a script counts lines.
-        eprintln!("no {kind}");
+        say(&format!("no {kind}"));
         return Ok(());
     }
     print(&table(get.kind, items))
@@ -153,7 +156,7 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("LINKED BY", |provider| joined(&provider["linked_by"])),
             ("MOVE", |provider| match provider["move"].as_object() {
                 None => "-".to_owned(),
-                Some(_) => moving(&provider["move"]),
+                Some(_) => moving(provider),
             }),
         ],
         Kind::Links => &[
@@ -323,10 +326,11 @@ fn state(provider: &Value) -> String {
 }
 
 /// How far a move is, without the provider's name.
-fn moving(moving: &Value) -> String {
+fn moving(provider: &Value) -> String {
+    let moving = &provider["move"];
     match moving["reason"].as_str() {
         Some(_) => format!("{}: {}", text(&moving["step"]), text(&moving["reason"])),
-        None => progress("", moving).trim_start().to_owned(),
+        None => progress("", provider).trim_start().to_owned(),
     }
 }
 

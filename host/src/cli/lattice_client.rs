@@ -5,21 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use futures::stream;
+use http::{HeaderValue, Method, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use wasmtime_wasi_http::Error;
-use weft_lattice::envelope::{Failure as CallFailure, FailureKind, HttpRequest, HttpResponse};
-use weft_lattice::rpc::{Candidate, Client, Place, Stamps};
+use weft_lattice::envelope::{Failure as CallFailure, FailureKind, Header, HttpRequest, HttpResponse};
+use weft_lattice::rpc::{Candidate, Client, Place, Stamps, Targets};
 use weft_lattice::stream::Streams;
 use weft_lattice::subject::Address;
 use weft_lattice::transport::Transport;
 use weft_lattice::transport::nats::{NatsTransport, Role};
 
+use super::admin_client::Body;
 use super::{Exit, Failure};
 use crate::admin::lattice::call;
 use crate::mesh::LatticeSettings;
 use crate::mesh::group::Reach;
 use crate::mesh::http::{HostBody, send};
+use crate::mesh::rest::{PARTS, REST, REST_FUNCTION};
 use crate::mesh::service::{ADDRESS, HOST_NAMESPACE, HOST_TARGET};
 
 /// How long the controller has to say where it is.
@@ -27,13 +31,15 @@ const FIND_MAX: Duration = Duration::from_secs(5);
 
 /// Bytes of a request, where it is one message.
 const ASK_LEN_MAX: usize = 960 << 10;
+/// How long the next part of an answer may take: a host waits 10 s for something to send.
+const PART_ANSWERS: Duration = Duration::from_secs(30);
 /// How often it is looked whether the server has refused.
 const REFUSAL_LOOKED_FOR: Duration = Duration::from_millis(50);
 
 /// What the answer comes by; to be closed when it is read.
 pub(super) struct Asked {
     transport: NatsTransport,
-    _reach: Reach,
+    _reach: Option<Reach>,
 }
 
 impl Asked {
@@ -93,28 +99,29 @@ pub(super) async fn ask(
         .map_err(|failure| Failure::text(Exit::Failed, failure.to_string()))?;
     let asked = Asked {
         transport,
-        _reach: reach,
+        _reach: Some(reach),
     };
     Ok((asked, response))
 }
 
-/// Has a host answer, with rights for `namespace` alone: the request and the answer are a message each, and there is no
-/// other.
+/// Has a host answer, with rights for `namespace` alone: what is sent and what comes are a message each, and there is no
+/// other. An answer that is longer, or goes on, is asked for part by part.
 pub(super) async fn ask_as_tool(
     settings: &LatticeSettings,
     namespace: &str,
-    request: Request<Full<Bytes>>,
-) -> Result<Response<Bytes>, Failure> {
+    mut request: Request<Full<Bytes>>,
+) -> Result<(Asked, Response<Body>), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(Exit::Unreachable, error);
     // Whoever has rights for the namespace may read the answers to others who have: they see the same.
     let name = format!("tool_{namespace}");
     let subjects = settings.subjects.clone();
     let writes = !matches!(*request.method(), Method::GET | Method::HEAD);
+    let wrong = |error| Failure::text(Exit::Usage, format!("--namespace: {error}"));
+    let reads = subjects.api_read(namespace).map_err(wrong)?;
     let subject = match writes {
-        true => subjects.api_write(namespace),
-        false => subjects.api_read(namespace),
+        true => subjects.api_write(namespace).map_err(wrong)?,
+        false => reads.clone(),
     };
-    let subject = subject.map_err(|error| Failure::text(Exit::Usage, format!("--namespace: {error}")))?;
     let transport = NatsTransport::connect(&settings.nats(&name, Role::Calls))
         .await
         .map_err(|error| failed(&error))?;
@@ -122,7 +129,9 @@ pub(super) async fn ask_as_tool(
     let shared: Arc<dyn Transport> = Arc::new(transport.clone());
     let stamps = Stamps::starting_at(0);
     let client = Client::new(shared, subjects, address, Place::default(), stamps, 0);
-    let mut asked = call(&format!("{namespace}/weft/api"), &caller());
+    request.headers_mut().insert(PARTS, HeaderValue::from_static("1"));
+    let target = format!("{namespace}/weft/api");
+    let mut asked = call(&target, &caller());
     asked.body = encoded(request).await?;
     let asking = client.at_subject(subject.clone());
     let answered = tokio::select! {
@@ -135,7 +144,6 @@ pub(super) async fn ask_as_tool(
             return Err(Failure::text(Exit::Failed, text));
         }
     };
-    transport.close().await;
     let answer = answered.map_err(|failure| {
         let exit = match (failure.kind, failure.may_have_started) {
             (FailureKind::Unavailable, false) => Exit::Unreachable,
@@ -146,12 +154,68 @@ pub(super) async fn ask_as_tool(
             format!("no answer for the namespace `{namespace}`: {failure}"),
         )
     })?;
-    let HttpResponse { status, body, .. } =
-        HttpResponse::decode(&answer.body).map_err(|error| failed(&error))?;
-    Response::builder()
+    let HttpResponse {
+        status,
+        headers,
+        body,
+    } = HttpResponse::decode(&answer.body).map_err(|error| failed(&error))?;
+    let parts = Parts {
+        asking: client.at_subject(reads),
+        client,
+        target,
+        first: Some(body.unwrap_or_default()),
+        rest: rest_of(&headers),
+    };
+    let parts = stream::try_unfold(parts, |mut parts| async move {
+        let part = parts.next().await;
+        part.map(|part| part.map(|part| (Frame::data(part), parts)))
+    });
+    // A box, as what is in the middle of a question can't be moved.
+    let body = StreamBody::new(Box::pin(parts)).boxed_unsync();
+    let response = Response::builder()
         .status(status)
-        .body(body.unwrap_or_default())
-        .map_err(|error| failed(&error))
+        .body(body)
+        .map_err(|error| failed(&error))?;
+    let asked = Asked {
+        transport,
+        _reach: None,
+    };
+    Ok((asked, response))
+}
+
+/// An answer that comes in parts.
+struct Parts {
+    client: Client,
+    asking: Targets,
+    target: String,
+    first: Option<Bytes>,
+    /// Where the rest is.
+    rest: Option<Bytes>,
+}
+
+impl Parts {
+    async fn next(&mut self) -> Result<Option<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        let Some(rest) = self.rest.take() else {
+            return Ok(None);
+        };
+        let mut asked = call(&self.target, &caller());
+        asked.function = REST_FUNCTION.to_owned();
+        asked.body = rest;
+        asked.deadline = tokio::time::Instant::now() + PART_ANSWERS;
+        let answered = self.client.call(&self.asking, asked).await;
+        let answer = answered.map_err(|failure| failure.to_string())?;
+        let HttpResponse { headers, body, .. } = HttpResponse::decode(&answer.body)?;
+        self.rest = rest_of(&headers);
+        Ok(Some(body.unwrap_or_default()))
+    }
+}
+
+fn rest_of(headers: &[Header]) -> Option<Bytes> {
+    let rest = headers.iter().find(|(name, _)| name == REST);
+    rest.map(|(_, value)| value.clone())
 }
 
 /// The request as the arguments of a call.

@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::admin_client::{AdminClient, HostArgs, escaped};
-use super::{Exit, Failure, Output, print, print_json};
+use super::{Exit, Failure, Output, print, print_json, say};
 
 /// How often a host is asked how far a move is.
 const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -85,7 +85,7 @@ fn follow(client: &AdminClient, begun: &Value) -> Result<(), Failure> {
                     format!("{name} has not moved, as it was changed meanwhile: `weft logs` says more");
                 return Err(Failure::text(Exit::Failed, text));
             }
-            eprintln!("weft: {name} has moved");
+            say(&format!("weft: {name} has moved"));
             return Ok(());
         }
         if moving["step"] == "failed" {
@@ -95,19 +95,25 @@ fn follow(client: &AdminClient, begun: &Value) -> Result<(), Failure> {
                 format!("{name} has not moved: {reason}"),
             ));
         }
-        let line = progress(name, moving);
+        let line = progress(name, provider);
         if !moving.is_null() && line != told {
-            eprintln!("weft: {line}");
+            say(&format!("weft: {line}"));
             told = line;
         }
         std::thread::sleep(ASK_EVERY);
     }
 }
 
-/// How far a move is, in one line.
-pub(super) fn progress(name: &str, moving: &Value) -> String {
+/// How far the move of a provider is, in one line.
+pub(super) fn progress(name: &str, provider: &Value) -> String {
+    let moving = &provider["move"];
     let word = |key: &str| moving[key].as_str().unwrap_or_default().to_owned();
-    let keys = moving["keys"].as_u64().map(|keys| format!(", {keys} keys"));
+    let unit = match provider["capability"].as_str() {
+        Some("sql") => "rows",
+        Some("blob-store") => "objects",
+        _ => "keys",
+    };
+    let keys = moving["keys"].as_u64().map(|keys| format!(", {keys} {unit}"));
     let waiting = moving["waiting"]
         .as_str()
         .map(|waiting| format!(", waits: {waiting}"));

@@ -42,7 +42,7 @@ struct Put {
     /// Bytes of objects that its actors write to blob stores a second, such as 10MiB. An object that was begun is written.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     object_bytes_per_s: Option<u64>,
-    /// Connections to servers that its providers may open together: the pool of Postgres, one of NATS and of Redis.
+    /// Connections to servers that its providers may open together: the `connections` of Postgres and Redis, one of NATS.
     #[arg(long, value_name = "N")]
     connections: Option<u64>,
     #[command(flatten)]

@@ -13,7 +13,7 @@ use weft_secrets::{Context, KeyFileError, Keyring, Recipient, Secret};
 use super::admin_client::{AdminClient, HostArgs};
 use super::deploy::show;
 use super::get::{self, Get};
-use super::{Exit, Failure, Output, print, print_json};
+use super::{Exit, Failure, Output, print, print_json, say};
 use crate::data;
 
 #[derive(Debug, clap::Args)]
@@ -176,7 +176,7 @@ fn read(put: &Put) -> Result<Secret, Failure> {
         None => {
             let stdin = std::io::stdin();
             if stdin.is_terminal() {
-                eprintln!("weft: type the value, which is shown, then Ctrl-D on a line of its own");
+                say("weft: type the value, which is shown, then Ctrl-D on a line of its own");
             }
             Secret::read(stdin.lock())
         }

@@ -9,7 +9,7 @@ use weft_compose::{HostName, Limits};
 use weft_observability::LogFormat;
 
 use super::Output;
-use super::args::{bytes, duration};
+use super::args::{address, bytes, duration};
 use crate::config::{Config, Deployment};
 use crate::engine::Profile;
 use crate::ingress::IngressLimits;
@@ -23,11 +23,12 @@ pub(super) struct Serving {
         long,
         value_name = "ADDR",
         default_value = "127.0.0.1:8080",
-        env = "WEFT_HTTP"
+        env = "WEFT_HTTP",
+        value_parser = address
     )]
     http: SocketAddr,
     /// Where to serve HTTP over TLS.
-    #[arg(long, value_name = "ADDR", env = "WEFT_HTTPS")]
+    #[arg(long, value_name = "ADDR", env = "WEFT_HTTPS", value_parser = address)]
     https: Option<SocketAddr>,
     /// A certificate for --https, two files in PEM; repeat it for more names. New files are taken without a restart.
     #[arg(long, value_name = "CERT:KEY")]
@@ -40,11 +41,12 @@ pub(super) struct Serving {
         long,
         value_name = "ADDR",
         default_value = "127.0.0.1:0",
-        env = "WEFT_MONITOR"
+        env = "WEFT_MONITOR",
+        value_parser = address
     )]
     monitor: SocketAddr,
     /// Also serve the admin API over TCP, with the token in the data folder's admin.token.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     admin: Option<SocketAddr>,
     /// The data folder.
     #[arg(long, value_name = "DIR", default_value = ".weft", env = "WEFT_DATA")]

@@ -1,5 +1,6 @@
 //! `weft validate` and `weft schema`: manifests, without a host.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -31,9 +32,15 @@ pub(super) fn run(validate: &Validate, output: Output) -> Result<(), Failure> {
             }
         };
         let before = faults.len();
+        // Many actors may run one component.
+        let mut valid = HashSet::new();
         for (actor, component) in &deployment.files {
-            if let Err(error) = component.validate() {
-                faults.push(format!("{}: actor `{actor}`: {}", file.display(), chain(&error)));
+            if valid.contains(&component.digest) {
+                continue;
+            }
+            match component.validate() {
+                Ok(()) => drop(valid.insert(component.digest)),
+                Err(error) => faults.push(format!("{}: actor `{actor}`: {}", file.display(), chain(&error))),
             }
         }
         if faults.len() == before {

@@ -51,6 +51,9 @@ pub enum CompileError {
     /// The compiler refuses the component.
     #[error("the compiler refuses it: {0}")]
     Refused(String),
+    /// The child could not do its work, and the component is not to blame.
+    #[error("the compile process failed: {0}")]
+    Failed(String),
     /// The child was ended by one of its bounds, or by the system.
     #[error("the compile process was ended ({status}): the component needs more than the bounds of {} s, {CPU_SECONDS_MAX} s of processor time and {} GiB", WALL_TIME_MAX.as_secs(), ADDRESS_SPACE_MAX >> 30)]
     Ended {
@@ -142,6 +145,7 @@ impl Compiler {
         match status.code() {
             Some(0) => Ok(()),
             Some(code) if code == i32::from(CHILD_REFUSES) => Err(CompileError::Refused(words)),
+            Some(CHILD_FAILS) => Err(CompileError::Failed(words)),
             _ if words.is_empty() => Err(CompileError::Ended {
                 status: status.to_string(),
             }),
@@ -154,6 +158,9 @@ impl Compiler {
 
 /// The child's exit code for a component that can't be compiled.
 pub const CHILD_REFUSES: u8 = 65;
+
+/// Its exit code for anything else that it can tell itself, such as a full disk.
+const CHILD_FAILS: i32 = 1;
 
 /// The child: bounds itself, reads the component from stdin, writes machine code to `output`.
 ///
@@ -235,6 +242,9 @@ mod tests {
             starved.contains("134") && starved.contains("memory allocation"),
             "{starved}"
         );
+        let failed = compiled_by("echo No space left on device >&2; exit 1").await;
+        let failed = failed.unwrap_err().to_string();
+        assert_eq!(failed, "the compile process failed: No space left on device");
         let refused = compiled_by("echo bad opcode >&2; exit 65").await.unwrap_err();
         assert_eq!(refused.to_string(), "the compiler refuses it: bad opcode");
     }

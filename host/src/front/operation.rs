@@ -6,16 +6,18 @@ use std::time::Instant;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 use weft_observability::metrics::{Operation, OperationOutcome};
+use weft_remote::called_by;
 
 use crate::invocation::Call;
 
-/// Runs one operation of `call`.
+/// Runs one operation of `call`. A provider on another host is told whose it is.
 pub(super) async fn observed<T, E: std::fmt::Display>(
     call: &Call,
     operation: Operation,
     future: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     let started = Instant::now();
+    let future = called_by(call.actor.caller.clone(), future);
     let parent = tracing::Span::current();
     let result = if parent.is_none() {
         future.await

@@ -18,6 +18,7 @@ use tokio_util::sync::DropGuard;
 use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
+use super::streams::{OpenStream, Waits, now_waits_for};
 use crate::invocation::Call;
 
 /// A request's body, bounded in length and in slowness. Only time spent waiting for the client counts: an actor may
@@ -149,6 +150,8 @@ impl Body for RequestBody {
 pub struct ResponseBody {
     inner: HyperOutgoingBody,
     guest: Option<Writer>,
+    /// Held while it is on its way, over HTTP/2.
+    _stream: Option<OpenStream>,
 }
 
 /// A guest that is still writing.
@@ -163,7 +166,11 @@ struct Writer {
 impl ResponseBody {
     /// A body that is there as a whole, as its guest has ended.
     pub fn finished(inner: HyperOutgoingBody) -> Self {
-        Self { inner, guest: None }
+        Self {
+            inner,
+            guest: None,
+            _stream: None,
+        }
     }
 
     /// A body of `len` bytes, if that was announced, that the guest of `call` is still writing. Dropped before its
@@ -176,6 +183,15 @@ impl ResponseBody {
                 cancel,
                 left: len,
             }),
+            _stream: None,
+        }
+    }
+
+    /// The same, on its way by `stream`.
+    pub(super) fn of_stream(self, stream: Option<OpenStream>) -> Self {
+        Self {
+            _stream: stream,
+            ..self
         }
     }
 
@@ -200,7 +216,9 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        now_waits_for(Waits::Guest);
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        now_waits_for(Waits::Client);
         let Some(Writer { call, left, .. }) = &mut self.guest else {
             return Poll::Ready(frame);
         };

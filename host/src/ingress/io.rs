@@ -5,11 +5,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
+
+use super::streams::Streams;
 
 /// Bytes by which a connection has shown which protocol it speaks: the length of HTTP/2's preface (RFC 9113, 3.4).
 const PREFACE_LEN: usize = 24;
@@ -21,6 +24,7 @@ pub struct TimedIo<S> {
     preface_timer: Option<Pin<Box<Sleep>>>,
     stall: Duration,
     stall_timer: Option<Pin<Box<Sleep>>>,
+    streams: Option<Arc<Streams>>,
 }
 
 impl<S> TimedIo<S> {
@@ -32,6 +36,19 @@ impl<S> TimedIo<S> {
             preface_timer: Some(Box::pin(tokio::time::sleep(first))),
             stall,
             stall_timer: None,
+            streams: None,
+        }
+    }
+
+    /// The same; `streams` is told what goes out.
+    pub(super) fn with_streams(mut self, streams: Arc<Streams>) -> Self {
+        self.streams = Some(streams);
+        self
+    }
+
+    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
+        if let (Poll::Ready(Ok(len)), Some(streams)) = (polled, &self.streams) {
+            streams.wrote(*len);
         }
     }
 
@@ -82,6 +99,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedIo<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for TimedIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.wrote(&polled);
         self.watch(polled, cx)
     }
 
@@ -91,6 +109,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedIo<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.wrote(&polled);
         self.watch(polled, cx)
     }
 

@@ -3,12 +3,15 @@
 //! Owns the accept loops and each connection's task. Nothing in an accept loop waits for anything but the next
 //! client: a connection over the bound is answered 503 on its own task and closed.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::forwarded::{Peer, TrustedProxies};
 use super::handler::Handler;
 use super::io::TimedIo;
+use super::streams::{Streams, until_stalled};
 use super::tls::TlsAcceptor;
 use super::workers::Workers;
 use crate::panics;
@@ -67,7 +71,7 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.0.spawn(future);
+        self.0.spawn(until_stalled(future));
     }
 }
 
@@ -181,11 +185,17 @@ impl Ingress {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let limits = &self.handler.limits;
-        let io = TokioIo::new(TimedIo::new(stream, limits.head_timeout, limits.write_stall));
+        let streams: Arc<Streams> = Arc::default();
+        let io = TimedIo::new(stream, limits.head_timeout, limits.write_stall);
+        let io = TokioIo::new(io.with_streams(streams.clone()));
         let scheme = if secure { "https" } else { "http" };
         let peer = Arc::new(Peer::new(address.ip(), scheme, &self.proxies));
         let handler = &self.handler;
-        let service = service_fn(|request| handler.clone().handle(peer.clone(), secure, request));
+        let service = service_fn(|request: Request<Incoming>| {
+            let stream = streams.open(request.version());
+            let answer = handler.clone().handle(peer.clone(), secure, request);
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| body.of_stream(stream))) }
+        });
         let connection = self.builder.serve_connection(io, service);
         tokio::pin!(connection);
         let ended = tokio::select! {
@@ -193,6 +203,14 @@ impl Ingress {
             () = self.drain.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
+            }
+            () = streams.idle(limits.head_timeout, limits.body_rate_min) => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    // It takes neither the word of farewell nor what is left of its streams.
+                    () = streams.idle(limits.write_stall, limits.body_rate_min) => return,
+                }
             }
         };
         if let Err(error) = ended {
@@ -236,7 +254,106 @@ impl Drop for Open {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http::Response;
+    use tokio::io::{AsyncReadExt as _, DuplexStream};
+    use tokio::time::Instant;
+
+    use super::super::body::ResponseBody;
     use super::*;
+
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RESET: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const WINDOW_UPDATE: u8 = 8;
+    /// `GET http://a/`, each field by its number in HPACK's table.
+    const GET: [u8; 6] = [0x82, 0x84, 0x86, 0x41, 1, b'a'];
+
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let head = [0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream];
+        [&head[..], payload].concat()
+    }
+
+    /// The next frame of a kind: its stream.
+    async fn next(connection: &mut DuplexStream, wanted: u8) -> u8 {
+        loop {
+            let mut head = [0; 9];
+            connection.read_exact(&mut head).await.unwrap();
+            let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            connection.read_exact(&mut vec![0; len as usize]).await.unwrap();
+            if head[3] == wanted {
+                return head[8];
+            }
+        }
+    }
+
+    /// A client that answered pings and gave its streams no window held an instance for each, for as long as a response may
+    /// take; five connections took all the places of an actor.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_whose_client_takes_nothing_is_reset_and_others_of_its_connection_go_on() {
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        let tasks = TaskTracker::new();
+        let service = service_fn(|_: Request<Incoming>| async {
+            let body = ResponseBody::full(Bytes::from_static(&[b'x'; 100]));
+            Ok::<_, Infallible>(Response::new(body))
+        });
+        let builder = Builder::new(Tasks(tasks.clone()));
+        tasks.spawn(async move { drop(builder.serve_connection(TokioIo::new(near), service).await) });
+        let started = Instant::now();
+        let opening = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            // No window for any stream.
+            frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]),
+            frame(HEADERS, 5, 1, &GET),
+            frame(HEADERS, 5, 3, &GET),
+        ];
+        far.write_all(&opening.concat()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        far.write_all(&frame(WINDOW_UPDATE, 0, 3, &[0, 0, 0, 100]))
+            .await
+            .unwrap();
+        assert_eq!(next(&mut far, DATA).await, 3);
+        assert_eq!(next(&mut far, RESET).await, 1);
+        let lasted = started.elapsed();
+        assert!(
+            (Duration::from_secs(60)..Duration::from_secs(65)).contains(&lasted),
+            "{lasted:?}"
+        );
+        let more = [
+            frame(HEADERS, 5, 5, &GET),
+            frame(WINDOW_UPDATE, 0, 5, &[0, 0, 0, 100]),
+        ];
+        far.write_all(&more.concat()).await.unwrap();
+        assert_eq!(next(&mut far, DATA).await, 5);
+        drop(far);
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_when_its_streams_have_ended_and_what_they_left_is_taken() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let streams: Arc<Streams> = Arc::default();
+        let started = Instant::now();
+        let client = async {
+            let stream = streams.open(http::Version::HTTP_2);
+            tokio::time::sleep(5 * SECOND).await;
+            drop(stream);
+            // A slow client is not an idle one.
+            for _ in 0..10 {
+                tokio::time::sleep(SECOND / 2).await;
+                streams.wrote(500);
+            }
+        };
+        tokio::join!(client, streams.idle(SECOND, 240));
+        let lasted = started.elapsed();
+        assert!((10 * SECOND..13 * SECOND).contains(&lasted), "{lasted:?}");
+        let old: Arc<Streams> = Arc::default();
+        assert!(old.open(http::Version::HTTP_11).is_none());
+        let told = tokio::time::timeout(60 * SECOND, old.idle(SECOND, 240)).await;
+        assert!(told.is_err(), "hyper ends what is idle over HTTP/1.1");
+    }
 
     #[test]
     fn the_refusal_announces_its_own_length() {

@@ -3,12 +3,10 @@
 //! Owns the step from such a request to what answers it: any host takes it, and routes it as an actor's call. What a
 //! client says of itself is noted as such and believed of nothing: the right to publish on a subject is all that it has.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method};
-use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 use weft_compose::ActorName;
@@ -17,6 +15,7 @@ use weft_lattice::rpc::{Call, Door, Invocation};
 
 use super::group::RemoteActor;
 use super::http::{request_of, response_of};
+use super::rest::{PARTS, REST, REST_FUNCTION, Rest};
 use super::service::{API, HostService, traced};
 use crate::admin::scope::NAMESPACE;
 use crate::call::remote::{failure_of, path, trace_of, wire_trace};
@@ -25,8 +24,6 @@ use crate::state::State;
 
 /// Characters of what a client says of itself that are kept.
 const DECLARED_LEN_MAX: usize = 64;
-/// What an answer has beside the body of a response: its envelope and heads.
-const ENVELOPE_LEN: usize = 16 << 10;
 
 impl HostService {
     /// A call by a client of the actor that its subject names.
@@ -62,6 +59,9 @@ impl HostService {
         let api = self.api.get().ok_or_else(starting)?;
         // The lattice has compared it with the subject.
         let namespace = invocation.target.split('/').next().unwrap_or_default();
+        if invocation.function == REST_FUNCTION {
+            return self.rest(namespace, &invocation).await;
+        }
         let mut request = request_of(&invocation.body, None)?.request;
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         if reads != (invocation.door == Door::ApiRead) {
@@ -77,21 +77,37 @@ impl HostService {
         let scope = HeaderValue::from_str(namespace)
             .map_err(|_| refused(FailureKind::Denied, "the namespace is none".to_owned()))?;
         request.headers_mut().insert(NAMESPACE, scope);
+        let takes_parts = request.headers_mut().remove(PARTS).is_some();
         // What is certain comes first: the rest may be cut.
         let caller = format!("tool:{namespace} as {}", declared(&invocation.caller));
-        let (head, body) = api(request, &caller).await.into_parts();
-        let len_max = self.mesh.message_len_max().saturating_sub(ENVELOPE_LEN);
-        let broken = |error: &dyn Display| Failure {
-            kind: FailureKind::Unavailable,
+        let (mut head, body) = api(request, &caller).await.into_parts();
+        let failed = |kind, detail| Failure {
+            kind,
             may_have_started: !reads,
-            detail: format!(
-                "the answer does not fit into a message of {len_max} bytes, or broke off ({error}): ask for one thing by its \
-                 name, or with the rights of a host"
-            ),
+            detail,
         };
-        let body = Limited::new(body, len_max).collect().await;
-        let body = body.map_err(|error| broken(&error))?.to_bytes();
-        Ok(response_of(&head, Some(body)))
+        let mut rest = Rest::of(body);
+        let len_max = self.mesh.part_len_max();
+        let part = rest.part(len_max).await;
+        let part = part.map_err(|error| {
+            let detail = format!("the answer broke off: {error}");
+            failed(FailureKind::Unavailable, detail)
+        })?;
+        if !rest.is_over() && !takes_parts {
+            let detail = format!(
+                "the answer does not fit into a message of {len_max} bytes, or goes on: ask for it in parts, as a `weft` of \
+                 this version does, for one thing by its name, or with the rights of a host"
+            );
+            return Err(failed(FailureKind::Unavailable, detail));
+        }
+        if !rest.is_over() {
+            let kept = self.mesh.rests.keep(namespace, rest).ok_or_else(|| {
+                let detail = "no room for the rest of this answer beside those of others: try again";
+                failed(FailureKind::Overloaded, detail.to_owned())
+            })?;
+            head.headers.insert(REST, self.mesh.place_of_rest(&kept));
+        }
+        Ok(response_of(&head, Some(part)))
     }
 }
 

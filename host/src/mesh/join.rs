@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use weft_compose::HostName;
 use weft_lattice::artifact::Artifacts;
 use weft_lattice::envelope::Standing;
 use weft_lattice::membership::{Membership, MembershipError};
@@ -46,6 +48,8 @@ const DETAILS_EACH: Duration = Duration::from_secs(1);
 pub(super) struct Joined {
     /// This run.
     pub address: Address,
+    /// When it joined.
+    pub(super) since: Instant,
     membership: Membership,
     server: Server,
     client: Client,
@@ -67,6 +71,8 @@ impl Joined {
                 lost: stats.disconnects,
                 refused: stats.refused + stats.send_timeouts,
                 slow: stats.slow_consumers,
+                batches: stats.batches,
+                batched: stats.batched,
             }
         });
         let (members, calls, served) = (self.membership.stats(), self.client.stats(), self.server.stats());
@@ -100,6 +106,7 @@ impl Joined {
             single_copies: mesh.single_copies.load(Relaxed),
             fronts: mesh.fronts.report(),
             tools: mesh.tools.report(),
+            answers_kept: mesh.rests.count(),
         }
     }
 
@@ -182,6 +189,7 @@ impl Mesh {
         let shared = |transport: &NatsTransport| -> Arc<dyn Transport> { Arc::new(transport.clone()) };
         let subjects = settings.subjects.clone();
         let address = Address::new(name, rand_u64())?;
+        calls.batch(subjects.answers(address.as_str())?).await?;
         let stamps = Stamps::starting_at(0);
         let streams = Streams::start(shared(&bulk), subjects.clone(), &address).await?;
         let client = Client::new(
@@ -223,6 +231,7 @@ impl Mesh {
         .await?;
         let joined = Arc::new(Joined {
             address,
+            since: Instant::now(),
             membership,
             server,
             client,
@@ -249,6 +258,7 @@ impl Mesh {
             serving,
             namespaces: Vec::new(),
             is_new: true,
+            has_namesake: false,
         };
         *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         Ok(())
@@ -263,12 +273,9 @@ impl Mesh {
         let Ok(found) = client.call(&client.at_subject(subject), find).await else {
             return Ok(());
         };
+        // Also if it has this host's name: the run before has let the data folder go, and so answers no more.
         let address = String::from_utf8_lossy(&found.body).into_owned();
-        match Address::parse(&address) {
-            // A run of this host that is about to end.
-            Ok(address) if address.host() == self.name.as_str() => Ok(()),
-            _ => Err(JoinError::SecondController(address)),
-        }
+        Err(JoinError::SecondController(address))
     }
 
     /// Takes part until `stop`: joins, if this host has not yet, for as long as it takes.
@@ -335,6 +342,8 @@ pub(super) struct Keeper {
     namespaces: Vec<String>,
     /// Whether nothing was taken over yet.
     is_new: bool,
+    /// Whether another host has this one's name.
+    has_namesake: bool,
 }
 
 impl Keeper {
@@ -355,7 +364,7 @@ impl Keeper {
                     }
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
-                _ = again.tick() => {}
+                _ = again.tick() => self.mesh.rests.sweep(),
                 moved = progress.changed() => if moved.is_err() { break },
             }
             let now = self.mesh.details(links);
@@ -432,11 +441,14 @@ impl Keeper {
             let others = members
                 .iter()
                 .filter(|member| member.host.address != *own && member.standing != Standing::Leaving);
-            let neighbours: Vec<Neighbour> = others.map(|member| member.host.clone()).collect();
+            let mut neighbours: Vec<Neighbour> = others.map(|member| member.host.clone()).collect();
             let controllers = neighbours.iter().filter(|neighbour| neighbour.controller);
-            let controllers: std::collections::BTreeSet<_> = controllers
+            let controllers: std::collections::BTreeSet<HostName> = controllers
                 .filter_map(|neighbour| neighbour.name.parse().ok())
                 .collect();
+            // One that took the name of the controller would be asked for the records in its place.
+            let is_it = |name: &str| controllers.iter().any(|controller| controller.as_str() == name);
+            neighbours.retain(|neighbour| neighbour.controller || !is_it(&neighbour.name));
             self.mesh.groups.update(Some(View {
                 client: self.joined.client.clone(),
                 streams: self.joined.streams.clone(),
@@ -451,6 +463,11 @@ impl Keeper {
                 .unwrap_or_else(PoisonError::into_inner) = group;
         }
         self.mesh.members.store(Arc::new(members));
+        let namesake = self.mesh.namesake(&self.joined);
+        if let Some(fault) = namesake.as_ref().filter(|_| !self.has_namesake) {
+            tracing::error!(fault, "two hosts have one name");
+        }
+        self.has_namesake = namesake.is_some();
         if changed {
             // At first it sees itself alone.
             if let Some(fault) = self.mesh.control_fault().filter(|_| !is_new) {
@@ -466,6 +483,7 @@ impl Keeper {
         // The heartbeat that says so goes out before the connection is closed.
         tokio::time::sleep(Duration::from_millis(100)).await;
         self.mesh.joined.store(None);
+        self.mesh.rests.clear();
         self.mesh.groups.update(None);
         drop(self.serving);
         drop(self.joined.take_clients());

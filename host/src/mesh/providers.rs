@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use tracing::Span;
-use weft_compose::ProviderName;
-use weft_lattice::envelope::Trace;
+use weft_compose::record::ProviderRecord;
+use weft_compose::{ActorName, ProviderName};
+use weft_lattice::envelope::{Failure, FailureKind, Trace};
 use weft_lattice::subject::Address;
 use weft_observability::context_of;
 use weft_remote::{Provided, Remote};
 
 use super::Mesh;
 use crate::call::remote::wire_trace;
+use crate::deploy::not_allowed;
 
 /// What a message has at most where nothing else is known: what a NATS server takes unless it is told otherwise.
 const MESSAGE_LEN_MAX: usize = 1 << 20;
@@ -33,7 +35,33 @@ pub(super) struct Providers {
     /// Those that this host uses on others, for as long as it holds them.
     used: Mutex<Vec<(Weak<Held>, Remote, Where)>>,
     /// Those of this host, by their full names.
-    served: ArcSwap<HashMap<String, Provided>>,
+    served: ArcSwap<HashMap<String, ServedProvider>>,
+}
+
+/// A provider of this host, as others get it.
+#[derive(Clone)]
+pub struct ServedProvider {
+    /// What answers their calls.
+    pub provided: Provided,
+    /// Who may use it.
+    pub record: Arc<ProviderRecord>,
+}
+
+impl ServedProvider {
+    /// Whether `caller` may use it: an actor of another app has to be let. Who is no actor is a host, for itself, or of a
+    /// version that looks at that before it calls and names itself.
+    ///
+    /// # Errors
+    /// What would let it.
+    pub fn may_be_used_by(&self, caller: &str) -> Result<(), Failure> {
+        match caller.parse::<ActorName>() {
+            Ok(actor) if !self.record.allows(&actor.app_name()) => {
+                let refused = not_allowed(&actor, self.record.name.as_str());
+                Err(Failure::not_started(FailureKind::Denied, refused.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Held by whoever uses a provider of another host.
@@ -105,19 +133,19 @@ impl Mesh {
     }
 
     /// Serves these, and no others any more.
-    pub fn serve_providers(&self, providers: HashMap<String, Provided>) {
+    pub fn serve_providers(&self, providers: HashMap<String, ServedProvider>) {
         self.providers.served.store(Arc::new(providers));
     }
 
     /// A provider of this host.
-    pub fn served_provider(&self, name: &str) -> Option<Provided> {
+    pub fn served_provider(&self, name: &str) -> Option<ServedProvider> {
         self.providers.served.load().get(name).cloned()
     }
 
     /// Ends what providers keep for a host that has gone.
     pub(super) fn provider_user_gone(&self, peer: &Address) {
-        for provided in self.providers.served.load().values() {
-            provided.peer_gone(peer);
+        for served in self.providers.served.load().values() {
+            served.provided.peer_gone(peer);
         }
     }
 }

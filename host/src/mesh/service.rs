@@ -5,7 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use weft_observability::{context_of, set_parent};
 
 use super::Mesh;
 use super::http::{Begun, Came, HTTP, HostBody, request_of, response_of, send_body};
+use super::rest::REST_FUNCTION;
 use crate::call;
 use crate::call::remote::{failure_of, trace_of};
 use crate::component::description::Description;
@@ -47,6 +48,12 @@ pub const API: &str = "weft:host/api@1.0.0";
 
 /// Which host it is.
 pub const ADDRESS: &str = "weft:host/address@1.0.0";
+
+/// How long a host may be behind another one with the records, as far as a call waits for it: changes take some
+/// milliseconds.
+const BEHIND_MAX: Duration = Duration::from_millis(500);
+/// How often a call that waits looks at them.
+const LOOKED_AGAIN: Duration = Duration::from_millis(20);
 
 /// What answers requests of the admin API, and for whom.
 pub type Api = Arc<dyn Fn(Request<HostBody>, &str) -> BoxFuture<'static, Response<HostBody>> + Send + Sync>;
@@ -146,12 +153,16 @@ impl HostService {
     }
 
     async fn provider(&self, invocation: Invocation) -> Result<Bytes, Failure> {
-        let provided = self.mesh.served_provider(&invocation.target);
-        let provided = provided.ok_or_else(|| {
-            let detail = format!("the provider {} is not open on this host", invocation.target);
-            Failure::not_started(FailureKind::Unavailable, detail)
-        })?;
-        provided.call(invocation).await
+        let served = once_allowed(invocation.deadline, || {
+            let served = self.mesh.served_provider(&invocation.target);
+            let served = served.ok_or_else(|| {
+                let detail = format!("the provider {} is not open on this host", invocation.target);
+                Failure::not_started(FailureKind::Unavailable, detail)
+            })?;
+            served.may_be_used_by(&invocation.caller)?;
+            Ok(served)
+        });
+        served.await?.provided.call(invocation).await
     }
 
     /// For who asks on a subject that it did not get from this host.
@@ -166,6 +177,9 @@ impl HostService {
             let detail = "this host is still starting";
             return Err(Failure::not_started(FailureKind::Unavailable, detail));
         };
+        if invocation.function == REST_FUNCTION {
+            return self.rest_for_host(&invocation).await;
+        }
         let came = request_of(&invocation.body, invocation.stream)?;
         let response = api(came.request, &invocation.caller).await;
         self.respond(response, came.writer, came.stream).await
@@ -255,9 +269,13 @@ impl HostService {
     }
 
     pub(super) async fn actor(self: Arc<Self>, invocation: Invocation) -> Result<Bytes, Failure> {
-        let state = self.state.load_full();
-        let at = self.find(&state, &invocation.target)?;
-        may_call(state.actor(at), &invocation.caller)?;
+        let allowed = once_allowed(invocation.deadline, || {
+            let state = self.state.load_full();
+            let at = self.find(&state, &invocation.target)?;
+            may_call(state.actor(at), &invocation.caller)?;
+            Ok((state, at))
+        });
+        let (state, at) = allowed.await?;
         let component = state.actor(at).actor.component.clone();
         let position = position(
             &component.description,
@@ -315,6 +333,22 @@ fn may_call(target: &ActorState, caller: &str) -> Result<(), Failure> {
             Err(Failure::not_started(FailureKind::Denied, refused.to_string()))
         }
         _ => Ok(()),
+    }
+}
+
+/// Looks again while `look` denies, for a moment: whoever calls has looked too, and may be ahead with the records.
+async fn once_allowed<T>(
+    deadline: tokio::time::Instant,
+    look: impl Fn() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let until = deadline.min(tokio::time::Instant::now() + BEHIND_MAX);
+    loop {
+        match look() {
+            Err(failure) if failure.kind == FailureKind::Denied && tokio::time::Instant::now() < until => {
+                tokio::time::sleep(LOOKED_AGAIN).await;
+            }
+            looked => return looked,
+        }
     }
 }
 

@@ -18,11 +18,8 @@ const KNOWN_WAIT: Duration = Duration::from_secs(10);
 /// Why a move did not begin, or was not given up. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum BeginError {
-    /// Data of this kind is not copied.
-    #[error(
-        "{0} is {1}, and only key-value and sql are copied: copy its data by the store's own tools, then deploy without \
-         --copy"
-    )]
+    /// There is no data of this kind.
+    #[error("{0} is {1}, which keeps nothing that could be copied: deploy without --copy")]
     Capability(ProviderName, Capability),
     /// Nobody can list what an outside provider has.
     #[error("{0} is served by a process outside, which can't tell what it has: copy its data there")]
@@ -98,7 +95,7 @@ impl Mover {
             if record.capability != wanted.capability || from.holds_the_data_of(&to) {
                 continue;
             }
-            if !matches!(record.capability, Capability::KeyValue | Capability::Sql) {
+            if record.capability == Capability::Messaging {
                 return Err(BeginError::Capability(name.clone(), record.capability));
             }
             if from.backend == OUTSIDE {

@@ -17,17 +17,17 @@ use crate::provider::key_value::Notes;
 /// Keys that are copied at once.
 const PAGE_LEN: usize = 500;
 
-/// Whose buckets are copied: an app's, as namespace and name, or the shared ones.
+/// Whose buckets or containers are copied: an app's, as namespace and name, or the shared ones.
 pub type Scope = Option<(String, String)>;
 
 /// How much was copied; numbers only rise.
 #[derive(Debug, Default)]
 pub struct Copied {
-    /// Keys that were looked at.
+    /// Keys, rows or objects that were looked at.
     pub keys: AtomicU64,
-    /// Keys that were written or deleted.
+    /// Those of them that were written or deleted.
     pub changed: AtomicU64,
-    /// Bytes of values that were written.
+    /// Their bytes that were written.
     pub bytes: AtomicU64,
 }
 
@@ -80,7 +80,7 @@ pub async fn first_in_use(
     Ok(None)
 }
 
-fn borrowed(scope: &Scope) -> Option<(&str, &str)> {
+pub(super) fn borrowed(scope: &Scope) -> Option<(&str, &str)> {
     scope
         .as_ref()
         .map(|(namespace, app)| (namespace.as_str(), app.as_str()))

@@ -2,7 +2,8 @@
 //!
 //! Owns, for a move to another backend (weft_compose::moving), the notes of what is written, and the hold on writes. Who
 //! waits in a hold goes on with whatever backend is there at its end, so that also a call that began before the switch writes
-//! to where the data is. It must not know what a backend does: [`super::key_value`] and [`super::sql`] do.
+//! to where the data is. It must not know what a backend does: [`super::key_value`], [`super::sql`] and
+//! [`super::blob_store`] do.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -186,6 +187,39 @@ impl<S: ?Sized, K: Eq + Hash> Gate<S, K> {
             } else {
                 notes.overflow = true;
             }
+        }
+    }
+}
+
+impl<S: ?Sized, K: Eq + Hash + Clone> Gate<S, K> {
+    /// Begins a write of what `noted` names.
+    pub(super) async fn write(
+        &self,
+        noted: impl FnOnce() -> Vec<K>,
+    ) -> Result<Running<'_, S, K>, HeldTooLong> {
+        let running = self.enter().await?;
+        let noted = if self.is_noting() { noted() } else { Vec::new() };
+        self.take_note(noted.iter().cloned());
+        Ok(Running {
+            gate: self,
+            noted,
+            _running: running,
+        })
+    }
+}
+
+/// A write that runs. What it writes is noted when it begins, and again when it has ended, before it is acknowledged: who
+/// took the notes meanwhile may have copied what was there before it.
+pub(super) struct Running<'g, S: ?Sized, K: Eq + Hash> {
+    gate: &'g Gate<S, K>,
+    noted: Vec<K>,
+    _running: RwLockReadGuard<'g, ()>,
+}
+
+impl<S: ?Sized, K: Eq + Hash> Drop for Running<'_, S, K> {
+    fn drop(&mut self) {
+        if !self.noted.is_empty() && self.gate.is_noting() {
+            self.gate.take_note(std::mem::take(&mut self.noted).into_iter());
         }
     }
 }

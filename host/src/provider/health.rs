@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use weft_capabilities::{BlobError, KeyValueError, SqlError};
 use weft_compose::ProviderName;
 
@@ -25,6 +25,8 @@ const DOWN_AFTER: u32 = 2;
 /// The pause after a look at a backend that did not answer, which doubles with each, up to the maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// The least time between two lines of the log on calls that fail, such as those of a store whose disk is full.
+const FAILURE_TOLD_EACH: Duration = Duration::from_secs(10);
 /// The longest reason that is kept, in bytes: it is a server's text.
 const REASON_LEN_MAX: usize = 300;
 
@@ -147,6 +149,8 @@ pub struct Health {
     alarm: Notify,
     downs: AtomicU64,
     refused: AtomicU64,
+    /// When the log was last told of a call that failed.
+    told: Mutex<Option<Instant>>,
 }
 
 /// Numbers of a provider, for metrics.
@@ -169,6 +173,7 @@ impl Health {
             alarm: Notify::new(),
             downs: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            told: Mutex::new(None),
         })
     }
 
@@ -211,14 +216,27 @@ impl Health {
 
     /// Takes note of what became of a call.
     pub fn note<T, E: Judged>(&self, result: &Result<T, E>) {
-        match result.as_ref().map_err(Judged::verdict) {
-            Ok(_) | Err(Verdict::Answers) => {
+        match result.as_ref().map_err(|error| (error.verdict(), error)) {
+            Ok(_) | Err((Verdict::Answers, _)) => {
                 // A store of each call would have all threads write to one line of memory.
                 if !self.answered.load(Relaxed) {
                     self.answered.store(true, Relaxed);
                 }
             }
-            Err(Verdict::Denied | Verdict::Away) => self.alarm.notify_one(),
+            Err((Verdict::Denied | Verdict::Away, error)) => {
+                self.tell_failure(error);
+                self.alarm.notify_one();
+            }
+        }
+    }
+
+    /// Guests are told no cause, and a backend that answers the look after is not down: the log alone has this.
+    fn tell_failure(&self, error: &impl Judged) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= FAILURE_TOLD_EACH) {
+            *told = Some(Instant::now());
+            let (provider, reason) = (self.name.as_str(), cut(error.reason()));
+            tracing::warn!(provider, reason, "a call failed in the provider");
         }
     }
 
@@ -336,8 +354,6 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
-
-    use tokio::time::Instant;
 
     use super::*;
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::RwLockReadGuard;
 use weft_capabilities::{Bucket, KeyValue, KeyValueError, Page, Swap};
 
 use super::gate::{self, HELD};
@@ -33,41 +32,16 @@ impl Gate {
         keys: impl Iterator<Item = &'k str>,
     ) -> Result<(Running<'_>, Arc<dyn KeyValue>), KeyValueError> {
         self.reading()?;
-        let running = self.enter().await;
-        let running = running.map_err(|_| KeyValueError::Unavailable(HELD.to_owned()))?;
-        let noted = self.is_noting().then(|| {
-            let keys: Vec<_> = keys.map(str::to_owned).collect();
-            self.take_note(keys.iter().map(|key| (bucket.clone(), key.clone())));
-            (bucket.clone(), keys)
-        });
-        let running = Running {
-            gate: self,
-            noted,
-            _running: running,
-        };
+        let running = self.write(|| keys.map(|key| (bucket.clone(), key.to_owned())).collect());
+        let running = running
+            .await
+            .map_err(|_| KeyValueError::Unavailable(HELD.to_owned()))?;
         // Not the one from before a hold.
         Ok((running, self.store()))
     }
 }
 
-/// A write that runs. Its keys are noted when it begins, and again when it has ended, before it is acknowledged: who took
-/// the notes meanwhile may have copied what was there before it.
-struct Running<'g> {
-    gate: &'g Gate,
-    noted: Option<(Bucket, Vec<String>)>,
-    _running: RwLockReadGuard<'g, ()>,
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        if let Some((bucket, keys)) = self.noted.take()
-            && self.gate.is_noting()
-        {
-            self.gate
-                .take_note(keys.into_iter().map(|key| (bucket.clone(), key)));
-        }
-    }
-}
+type Running<'g> = gate::Running<'g, dyn KeyValue, (Bucket, String)>;
 
 /// The backend behind a [`Gate`].
 pub struct Guarded(pub Arc<Gate>);

@@ -2,6 +2,7 @@
 
 use std::sync::Weak;
 
+use weft_compose::HostName;
 use weft_compose::record::LinkTarget;
 use weft_observability::metrics::ProviderReport;
 
@@ -10,8 +11,8 @@ use crate::provider::health::HealthState;
 
 impl Progress {
     /// All conditions of this host. A provider that does not answer is one, and so is each link to it; and that this host
-    /// takes no part in its lattice as it should, that a namespace had more of something than its quota, and that the process of
-    /// a provider does not run.
+    /// takes no part in its lattice as it should, that no host is there that an actor is placed on, that a namespace had more of
+    /// something than its quota, and that the process of a provider does not run.
     pub fn all_conditions(&self) -> Vec<Condition> {
         let mut conditions = self.conditions.clone();
         let amiss = self.mesh.as_ref().and_then(Weak::upgrade);
@@ -22,6 +23,7 @@ impl Progress {
             reason,
             since,
         }));
+        conditions.extend(self.unplaced());
         for (namespace, quota) in &*self.quotas {
             let refusals = quota.refusals().into_iter();
             conditions.extend(refusals.map(|(reason, since)| Condition {
@@ -60,6 +62,30 @@ impl Progress {
             }));
         }
         conditions
+    }
+
+    /// The actors that run nowhere, as none of the hosts is there that they are placed on.
+    pub fn unplaced(&self) -> Vec<Condition> {
+        let placements = &self.desired.placements;
+        let Some(mesh) = self.mesh.as_ref().and_then(Weak::upgrade) else {
+            return Vec::new();
+        };
+        let unplaced = mesh.unplaced(placements).into_iter();
+        let conditions = unplaced.map(|(name, since)| {
+            let hosts = placements.get(&name).into_iter().flat_map(|hosts| hosts.iter());
+            let hosts: Vec<&str> = hosts.map(HostName::as_str).collect();
+            Condition {
+                app: Some(name.app_name()),
+                subject: format!("actor {name}"),
+                reason: format!(
+                    "no host is there that it is placed on ({}), so it runs nowhere: start one of them, or place it on one \
+                     that `weft get hosts` shows",
+                    hosts.join(", ")
+                ),
+                since,
+            }
+        });
+        conditions.collect()
     }
 
     /// The numbers of each provider that is open here.

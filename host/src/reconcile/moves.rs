@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use tokio::time::{Instant, timeout};
 use weft_compose::ProviderName;
 use weft_compose::capability::PINNED;
 use weft_compose::moving::{MoveRecord, Place, Step};
@@ -15,12 +16,16 @@ use super::{Found, MEMORY, Reconciler};
 use crate::cli::chain;
 use crate::desired::Desired;
 use crate::moving::HOLD_TRY;
-use crate::moving::copy::copy_keys;
-use crate::provider::{Gate, Provider};
+use crate::moving::copy::{Copied, copy_keys};
+use crate::moving::objects::{CopyError, copy_noted};
+use crate::provider::{Gate, Provider, blob_store, key_value};
 use crate::secret::opened::redacted;
 
 /// What is told of a move that can't be.
-const CAN_NOT: &str = "only key-value and SQL can be moved, each to its own kind";
+const CAN_NOT: &str = "only key-value, SQL and blob stores can be moved, each to its own kind";
+
+const OVERFLOW: &str = "more was written than could be noted";
+const TOO_MUCH: &str = "what was written meanwhile was too much to copy while writes wait";
 
 /// Whether a provider's new record is one that its move switched to, which goes another way than a plain change. `target`
 /// is where data was moving to, if it is open here.
@@ -48,6 +53,35 @@ pub(super) fn takes_over(
 /// Whether a provider stays as it is open, as what stands before it has notes of a move.
 pub(super) fn keeps(desired: &Desired, name: &ProviderName) -> bool {
     desired.moves.get(name).is_some_and(|moving| moving.is_on())
+}
+
+/// Copies the keys that were noted, while nothing is written. What could not be copied stays noted.
+async fn drain_keys(gate: &key_value::Gate, target: &key_value::Gate) -> Result<(), String> {
+    let notes = gate.take_notes();
+    let (old, new) = (gate.store(), target.store());
+    let copied = match notes.overflow {
+        true => Err(OVERFLOW.to_owned()),
+        false => match timeout(HOLD_TRY, copy_keys(&*old, &*new, &notes)).await {
+            Ok(copied) => copied.map(drop).map_err(|error| chain(&error)),
+            Err(_) => Err(TOO_MUCH.to_owned()),
+        },
+    };
+    copied.inspect_err(|_| gate.give_back(notes))
+}
+
+/// The same of objects and containers.
+async fn drain_objects(gate: &blob_store::Gate, target: &blob_store::Gate) -> Result<(), String> {
+    let notes = gate.take_notes();
+    let (old, new) = (gate.store(), target.store());
+    let until = Some(Instant::now() + HOLD_TRY);
+    let copied = match notes.overflow {
+        true => Err(OVERFLOW.to_owned()),
+        false => match copy_noted(&*old, &*new, &notes, until, &Copied::default()).await {
+            Err(CopyError::TooLong) => Err(TOO_MUCH.to_owned()),
+            copied => copied.map_err(|error| chain(&error)),
+        },
+    };
+    copied.inspect_err(|_| gate.give_back(notes))
 }
 
 impl Reconciler {
@@ -132,26 +166,15 @@ impl Reconciler {
                 if !gate.hold().await {
                     return Err(running());
                 }
-                let (gate, target) = match (gate, &target.guard.gate) {
-                    (Gate::KeyValue(gate), Some(Gate::KeyValue(target))) => (gate, target),
+                match (gate, &target.guard.gate) {
+                    (Gate::KeyValue(gate), Some(Gate::KeyValue(target))) => drain_keys(gate, target).await?,
+                    (Gate::BlobStore(gate), Some(Gate::BlobStore(target))) => {
+                        drain_objects(gate, target).await?;
+                    }
                     // Nothing is noted of tables: who drives the move compares them.
-                    (Gate::Sql(_), Some(Gate::Sql(_))) => return Ok(()),
+                    (Gate::Sql(_), Some(Gate::Sql(_))) => {}
                     _ => return Err(CAN_NOT.to_owned()),
-                };
-                let notes = gate.take_notes();
-                if notes.overflow {
-                    gate.give_back(notes);
-                    return Err("more was written than could be noted".to_owned());
                 }
-                let (old, new) = (gate.store(), target.store());
-                let copied = tokio::time::timeout(HOLD_TRY, copy_keys(&*old, &*new, &notes)).await;
-                let reason = match copied {
-                    Ok(Ok(_)) => return Ok(()),
-                    Ok(Err(error)) => chain(&error),
-                    Err(_) => "what was written meanwhile was too much to copy while writes wait".to_owned(),
-                };
-                gate.give_back(notes);
-                return Err(reason);
             }
             Step::Switched => {
                 if !gate.hold().await {

@@ -11,6 +11,7 @@ mod key_value;
 mod link_names;
 mod messages;
 mod moving;
+mod moving_objects;
 mod moving_tables;
 mod postgres;
 mod quotas;

@@ -62,6 +62,24 @@ fn refuses_what_is_no_component_and_says_what_it_is() {
 }
 
 #[test]
+fn refuses_a_component_without_an_end() {
+    let (code, error) = up(Path::new("/dev/zero"), &[]);
+    assert_eq!(code, 3, "{error}");
+    assert!(error.contains("268435457 bytes or more"), "{error}");
+}
+
+#[test]
+fn the_exit_code_is_told_where_stderr_is_full() {
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_weft"))
+        .args(["get", "apps", "--data", "/nowhere"])
+        .stderr(full)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(5));
+}
+
+#[test]
 fn refuses_a_component_that_is_cut_short_or_damaged_and_names_the_place() {
     let dir = tempfile::tempdir().unwrap();
     let whole = std::fs::read(guest(HELLO)).unwrap();
@@ -181,16 +199,52 @@ async fn a_locked_data_folder_is_refused_and_its_host_goes_on() {
 fn all_faults_of_a_configuration_are_told_at_once() {
     let (code, error) = up(
         &guest(HELLO),
-        &["--https", "127.0.0.1:0", "--concurrency", "0", "--timeout", "0s"],
+        &[
+            "--https",
+            "127.0.0.1:0",
+            "--concurrency",
+            "0",
+            "--timeout",
+            "0s",
+            "--connections",
+            "0",
+            "--head-timeout",
+            "0s",
+        ],
     );
     assert_eq!(code, 2, "{error}");
-    for fault in ["--tls", "--concurrency", "--timeout", "3 fault(s)"] {
+    for fault in [
+        "--tls",
+        "--concurrency",
+        "--timeout",
+        "--connections",
+        "--head-timeout",
+        "5 fault(s)",
+    ] {
         assert!(error.contains(fault), "{error}");
     }
 }
 
 #[test]
 fn an_error_is_json_where_json_is_asked_for() {
+    for args in [
+        &["get", "nothing", "--output=json"][..],
+        &["up", "--output", "json", "--http", "here"],
+    ] {
+        let output = weft(args);
+        let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), error["error"]["code"].as_i64()),
+            (Some(2), Some(2))
+        );
+        assert!(
+            error["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("invalid value"),
+            "{error}"
+        );
+    }
     let (code, error) = up(Path::new("/nowhere/x.wasm"), &["--output", "json"]);
     let error: serde_json::Value = serde_json::from_str(error.lines().last().unwrap()).unwrap();
     assert_eq!((code, error["error"]["code"].as_i64()), (3, Some(3)));

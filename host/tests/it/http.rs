@@ -263,6 +263,31 @@ async fn a_client_that_sends_its_head_one_byte_at_a_time_is_left_at_the_head_tim
 }
 
 #[tokio::test]
+async fn a_connection_of_http2_without_a_request_is_ended_and_one_that_is_used_is_not() {
+    let weft = Weft::start(&[ECHO], &["--head-timeout", "1s"]);
+    let mut used = http2(weft.http).await;
+    let mut idle = TcpStream::connect(weft.http).await.unwrap();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let opening = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &settings].concat();
+    idle.write_all(&opening).await.unwrap();
+    let use_it = async {
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let request = request("GET", "http://weft.test/headers").body(empty()).unwrap();
+            let reply = Reply::read(used.send_request(request).await.unwrap()).await;
+            assert_eq!(reply.status, 200);
+        }
+        // Longer than any pause, in one response.
+        let request = request("GET", "http://weft.test/sse?n=3&ms=2500")
+            .body(empty())
+            .unwrap();
+        let reply = Reply::read(used.send_request(request).await.unwrap()).await;
+        assert!(reply.text().contains("data: 2"), "{}", reply.text());
+    };
+    let ((), _) = tokio::join!(use_it, read_to_close(&mut idle));
+}
+
+#[tokio::test]
 async fn a_client_that_sends_its_body_one_byte_at_a_time_is_cut_off_and_frees_the_actor() {
     let weft = Weft::start(&[ECHO], &["--concurrency", "1"]);
     let mut stream = TcpStream::connect(weft.http).await.unwrap();

@@ -253,6 +253,97 @@ async fn a_call_that_comes_from_an_app_that_is_not_allowed_is_denied_where_it_ar
 }
 
 #[tokio::test]
+async fn a_read_of_a_store_by_an_app_that_is_not_allowed_is_denied_by_the_host_that_has_it() {
+    let lattice = Lattice::of(2).await;
+    let app = |allowed: &str| {
+        AppFile::new(&format!(
+            "
+apiVersion: weft/v1
+name: store
+actors:
+  kv:
+    component: {}
+    links:
+      wasi:keyvalue: {{ provider: values }}
+providers:
+  values: {{ capability: key-value, backend: memory, allowFrom: [{allowed}] }}
+routes:
+  - {{ actor: kv, path: / }}
+",
+            component(KV)
+        ))
+    };
+    lattice.deploy(&app("default/friend")).await;
+    // An actor's own calls from the other host name it, and are let in.
+    assert_eq!(
+        lattice.hosts[1].send("PUT", "/one/key", "value").await.status,
+        200
+    );
+    let hosts = hosts_of(&lattice.hosts[0]).await;
+    let first = hosts.iter().find(|host| host["name"] == "h1").unwrap();
+    let address = first["lattice"]["address"].as_str().unwrap();
+    let settings = NatsSettings::new(vec![lattice.nats.url()], "stranger", Role::Calls);
+    let transport = NatsTransport::connect(&settings).await.unwrap();
+    let subjects = Subjects::new("default").unwrap();
+    let client = Client::new(
+        Arc::new(transport),
+        subjects.clone(),
+        Address::new("stranger", 1).unwrap(),
+        Place::default(),
+        Stamps::starting_at(0),
+        1,
+    );
+    // `exists` of `k` in the bucket of no name of `default/store`.
+    let args = b"\x82\x6fdefault\0store\0\0\x61k";
+    let exists = async |caller: &str| {
+        let call = Call {
+            target: "default/store/values".to_owned(),
+            interface: "weft:provider/key-value@1.0.0".to_owned(),
+            function: "exists".to_owned(),
+            body: bytes::Bytes::from_static(args),
+            deadline: tokio::time::Instant::now() + PATIENCE,
+            hops: 0,
+            trace: None,
+            caller: caller.to_owned(),
+            idempotent: false,
+            stream: None,
+        };
+        let at = client.at_subject(subjects.call(address, "default").unwrap());
+        client.call(&at, call).await.map(|answer| answer.body)
+    };
+    let denied = exists("default/other/kv").await.unwrap_err();
+    assert_eq!(denied.kind, FailureKind::Denied);
+    assert!(!denied.may_have_started);
+    assert!(denied.to_string().contains("add `default/other`"), "{denied}");
+    // A host of the version before names itself, and has looked before it called.
+    for caller in ["default/store/kv", "default/friend/kv", "h9"] {
+        assert_eq!(
+            exists(caller).await.unwrap(),
+            b"\x81\x82\x62ok\xf4"[..],
+            "{caller}"
+        );
+    }
+    // One that comes before the host has heard that it is allowed waits for that.
+    let changed = app("default/friend, default/other");
+    let change = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        lattice.hosts[0]
+            .cli(&["deploy", changed.path().to_str().unwrap()])
+            .await;
+    };
+    let early = async {
+        // The command takes some time to start.
+        for _ in 0..20 {
+            if exists("default/other/kv").await.is_ok() {
+                return;
+            }
+        }
+        panic!("it was denied to the end");
+    };
+    tokio::join!(change, early);
+}
+
+#[tokio::test]
 async fn bodies_of_any_length_go_both_ways_to_another_host() {
     let lattice = Lattice::of(2).await;
     lattice.deploy(&one("echo", ECHO)).await;
@@ -402,22 +493,82 @@ async fn a_second_controller_is_refused_and_told_which_is_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
     let (url, port) = (lattice.nats.url(), "127.0.0.1:0");
-    let output = weft(&[
-        "host",
-        "--nats",
-        &url,
-        "--name",
-        "h2",
-        "--controller",
-        "--data",
-        data,
-        "--http",
-        port,
-    ]);
-    assert_eq!(output.status.code(), Some(4));
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("has a controller already, h1"), "{error}");
-    assert!(error.contains("without --controller"), "{error}");
+    // One that was started like the first, on another machine, is none of its runs.
+    for (name, folder) in [("h2", "a"), ("h1", "b")] {
+        let data = format!("{data}/{folder}");
+        let output = weft(&[
+            "host",
+            "--nats",
+            &url,
+            "--name",
+            name,
+            "--controller",
+            "--data",
+            &data,
+            "--http",
+            port,
+        ]);
+        assert_eq!(output.status.code(), Some(4));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("has a controller already, h1"), "{error}");
+        assert!(error.contains("without --controller"), "{error}");
+    }
+}
+
+/// Waits until `weft get conditions` on a host has all of `texts`, or where `is_told` is false none of them.
+async fn conditions(host: &Weft, texts: &[&str], is_told: bool) {
+    let mut told = String::new();
+    for _ in 0..300 {
+        told = host.cli(&["get", "conditions"]).await;
+        if texts.iter().all(|text| told.contains(text) == is_told) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("{texts:?}: {told}\n{}", host.log());
+}
+
+/// A host that was started with the name of the controller was asked for the records in its place, and answered that it had
+/// none; nobody was told.
+#[tokio::test]
+async fn two_hosts_of_one_name_are_a_condition_of_both_and_the_records_come_from_the_controller() {
+    let lattice = Lattice::of(2).await;
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let other = Weft::host(&lattice.nats.url(), "h1", &[], folder);
+    for host in [&lattice.hosts[0], &other] {
+        conditions(
+            host,
+            &["another host is called h1 too", "--name of its own"],
+            true,
+        )
+        .await;
+    }
+    let app = one("hello", HELLO);
+    lattice.cli(&["deploy", app.path().to_str().unwrap()]);
+    let served = async {
+        while lattice.hosts[1].get("/").await.status != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let served = tokio::time::timeout(PATIENCE, served).await;
+    assert!(served.is_ok(), "{}", lattice.hosts[1].log());
+    other.stop();
+    conditions(&lattice.hosts[0], &["another host"], false).await;
+}
+
+#[tokio::test]
+async fn an_actor_that_is_placed_on_hosts_that_are_not_there_is_a_condition() {
+    let lattice = Lattice::of(2).await;
+    lattice.deploy(&one("hello", HELLO)).await;
+    lattice.cli(&["actor", "place", "hello", "--host", "h3"]);
+    for host in &lattice.hosts {
+        let told = ["hello/hello", "no host is there that it is placed on (h3)"];
+        conditions(host, &told, true).await;
+    }
+    assert_eq!(lattice.hosts[1].get("/").await.status, 503);
+    lattice.cli(&["actor", "place", "hello", "--host", "h2"]);
+    lattice.settle().await;
+    assert_eq!(lattice.hosts[0].get("/").await.status, 200);
 }
 
 #[tokio::test]

@@ -227,6 +227,18 @@ fn logs_without_a_host_say_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_command_does_not_wait_for_ever_for_a_host_that_is_stopped() {
+    let weft = Weft::start(&[HELLO], &[]);
+    weft.signal("-STOP");
+    let output = weft.try_cli(&["get", "apps"]).await;
+    weft.signal("-CONT");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(5), "{error}");
+    assert!(error.contains("is its process stopped"), "{error}");
+    assert_eq!(weft.get("/plain").await.status, 200);
+}
+
+#[tokio::test]
 async fn the_admin_api_over_tcp_wants_the_token() {
     let weft = Weft::start(&[HELLO], &["--admin", "127.0.0.1:0"]);
     let admin = weft.ready["admin_tcp"]

@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Empty, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 /// How long anything may take before a test gives up.
@@ -495,4 +497,39 @@ async fn try_send(address: SocketAddr, request: Request<Body>) -> std::io::Resul
     tokio::time::timeout(PATIENCE, answer)
         .await
         .expect("no answer in time")
+}
+
+/// Bytes of a piece of [`put_until`].
+const PIECE_LEN: usize = 100_000;
+
+/// Puts a body that goes on, piece by piece, until `is_over`; gives it when it was answered.
+pub(crate) async fn put_until(weft: &Weft, path: &str, is_over: impl Fn() -> bool) -> Vec<u8> {
+    let mut connection = http1(weft.http).await;
+    let (sender, receiver) = mpsc::channel::<std::io::Result<Frame<Bytes>>>(1);
+    let body = futures::stream::unfold(receiver, async |mut receiver| {
+        Some((receiver.recv().await?, receiver))
+    });
+    let body = StreamBody::new(body).boxed_unsync();
+    let answer = connection
+        .sender
+        .send_request(request("PUT", path).body(body).unwrap());
+    let pieces = async {
+        let mut sent = Vec::new();
+        for n in 0.. {
+            let text = format!("{n} ");
+            let piece: Vec<u8> = text.bytes().cycle().take(PIECE_LEN).collect();
+            sent.extend_from_slice(&piece);
+            sender.send(Ok(Frame::data(piece.into()))).await.unwrap();
+            if is_over() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        drop(sender);
+        sent
+    };
+    let (answer, sent) = tokio::join!(answer, pieces);
+    let reply = Reply::try_read(answer.unwrap()).await.unwrap();
+    assert_eq!(reply.status, 200, "PUT {path}: {}", reply.text());
+    sent
 }

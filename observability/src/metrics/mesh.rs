@@ -19,6 +19,10 @@ pub struct ConnectionReport {
     pub refused: u64,
     /// Times that messages were dropped as they came faster than they were read.
     pub slow: u64,
+    /// Messages that were sent with several calls or answers in them.
+    pub batches: u64,
+    /// Calls and answers in them.
+    pub batched: u64,
 }
 
 /// The numbers of a host's part in a lattice. Counts are since it joined.
@@ -28,7 +32,7 @@ pub struct MeshReport {
     pub connections: Vec<ConnectionReport>,
     /// Hosts by how they stand: `alive`, `suspect`, `leaving`.
     pub members: [(&'static str, u64); 3],
-    /// Whether this host does not hear itself, and so judges nobody.
+    /// Whether this host hears neither itself nor a digest, and so judges nobody.
     pub blind: bool,
     /// Calls that this host made of others.
     pub calls: u64,
@@ -57,6 +61,8 @@ pub struct MeshReport {
     pub fronts: [(&'static str, u64); 2],
     /// Requests of tools that are fenced to a namespace, by `ok` and `failed`.
     pub tools: [(&'static str, u64); 2],
+    /// Answers to them of which a rest is kept until it is asked for.
+    pub answers_kept: u64,
 }
 
 static CONNECTED: Description = gauge(
@@ -79,6 +85,16 @@ static SLOW: Description = counter(
     "{event}",
     "Times that messages came faster than they were read.",
 );
+static BATCHES: Description = counter(
+    WEFT_LATTICE_BATCHES,
+    "{message}",
+    "Messages with several calls or answers that were sent.",
+);
+static BATCHED: Description = counter(
+    WEFT_LATTICE_BATCHED,
+    "{message}",
+    "Calls and answers that were sent together with others.",
+);
 static MEMBERS: Description = gauge(
     WEFT_LATTICE_HOSTS,
     Unit::Count("{host}"),
@@ -87,7 +103,7 @@ static MEMBERS: Description = gauge(
 static BLIND: Description = gauge(
     WEFT_LATTICE_BLIND,
     Unit::Count("{host}"),
-    "Whether this host does not hear itself.",
+    "Whether this host hears neither itself nor a digest.",
 );
 static CALLS: Description = counter(WEFT_RPC_CALLS, "{call}", "Calls of other hosts.");
 static RETRIES: Description = counter(
@@ -144,6 +160,11 @@ static TOOLS: Description = counter(
     "{request}",
     "Requests of tools that are fenced to a namespace, which this host took.",
 );
+static ANSWERS_KEPT: Description = gauge(
+    WEFT_FRONT_ANSWERS_KEPT,
+    Unit::Count("{answer}"),
+    "Answers to tools of which a rest is kept until it is asked for.",
+);
 
 impl MeshReport {
     /// As metrics; `point` adds the rest.
@@ -168,6 +189,8 @@ impl MeshReport {
             (&LOST, each(|one| one.lost)),
             (&REFUSED, each(|one| one.refused)),
             (&SLOW, each(|one| one.slow)),
+            (&BATCHES, each(|one| one.batches)),
+            (&BATCHED, each(|one| one.batched)),
             (&MEMBERS, by(WEFT_HOST_STANDING, &self.members)),
             (&BLIND, plain(u64::from(self.blind))),
             (&CALLS, plain(self.calls)),
@@ -183,6 +206,7 @@ impl MeshReport {
             (&SINGLE_COPIES, plain(self.single_copies)),
             (&FRONTS, by(WEFT_OUTCOME, &self.fronts)),
             (&TOOLS, by(WEFT_OUTCOME, &self.tools)),
+            (&ANSWERS_KEPT, plain(self.answers_kept)),
         ];
         families
             .into_iter()

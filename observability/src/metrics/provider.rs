@@ -78,7 +78,7 @@ static REFUSED: Description = counter(
 static MOVE_KEYS: Description = gauge(
     WEFT_MOVE_KEYS,
     Unit::Count("{key}"),
-    "Keys that were looked at by the moves that are on.",
+    "Keys, rows and objects that were looked at by the moves that are on.",
 );
 
 /// Processes as metrics; `point` adds the rest.

@@ -16,6 +16,7 @@ use wasmtime_wasi::p2::{
 };
 use weft_capabilities::{BlobError, BlobRead, BlobStore, BlobWriter, Object};
 use weft_observability::metrics::{ActorMetrics, ObjectBytes, Operation};
+use weft_remote::called_by;
 
 use super::{Answer, Context, OpenContainer, drop_of, opened, told};
 use crate::front::operation::observed;
@@ -62,6 +63,8 @@ struct Outgoing {
     to: Option<Object>,
     written: Written,
     stream: Stream,
+    /// Whose it is.
+    caller: Arc<str>,
     /// From when its stream is given: what was written holds something of the store until it is an object or gone.
     _counted: Option<BlobBody>,
 }
@@ -152,7 +155,7 @@ impl Outgoing {
                     writer.write(chunk).await?;
                     Ok(writer)
                 };
-                Written::Writing(start.boxed())
+                Written::Writing(called_by(self.caller.clone(), start).boxed())
             }
             Written::Ready(mut writer) => Written::Writing(
                 async move {
@@ -243,6 +246,7 @@ fn new_outgoing_value(mut context: Context<'_>, (): ()) -> wasmtime::Result<(Res
         to: None,
         written: Written::Nothing,
         stream: Stream::NotGiven,
+        caller: call.actor.caller.clone(),
         _counted: None,
     };
     let value = OutgoingValue(Arc::new(Mutex::new(value)));

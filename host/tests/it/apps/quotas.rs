@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::component;
-use crate::support::guests::MESSENGER;
+use crate::support::guests::{BLOB, MESSENGER};
 use crate::support::{AppFile, Weft, get};
 
 /// An app of `namespace` whose actor says messages, below `/NAMESPACE`.
@@ -82,6 +82,76 @@ async fn a_namespace_says_no_more_than_its_quota_and_others_are_not_touched() {
     let again = weft.try_cli(&["quota", "delete", "press"]).await;
     let error = String::from_utf8(again.stderr).unwrap();
     assert!(error.contains("the namespace `press` has no quota"), "{error}");
+}
+
+#[tokio::test]
+async fn a_namespace_writes_no_more_bytes_of_objects_than_its_quota_and_what_was_begun_is_finished() {
+    let guest = component(BLOB);
+    let keeps = |namespace: &str| {
+        AppFile::new(&format!(
+            "
+apiVersion: weft/v1
+namespace: {namespace}
+name: album
+actors:
+  blob:
+    component: {guest}
+    links: {{ wasi:blobstore: {{ provider: pictures }} }}
+providers:
+  pictures: {{ capability: blob-store, backend: fs }}
+routes:
+  - {{ actor: blob, path: /{namespace}, stripPrefix: true }}
+"
+        ))
+    };
+    let weft = Weft::app(&keeps("press"), &[]);
+    weft.cli(&["deploy", keeps("free").path().to_str().unwrap()])
+        .await;
+    let send = async |method: &str, path: &str| {
+        let reply = weft.send(method, path, "a picture").await;
+        (reply.status, reply.text().to_owned())
+    };
+    for namespace in ["press", "free"] {
+        let path = format!("/{namespace}/container?container=c");
+        assert_eq!(send("POST", &path).await.0, 200);
+    }
+    weft.cli(&["quota", "put", "press", "--object-bytes-per-s", "50KiB"])
+        .await;
+    // It takes what twenty seconds give, and is whole all the same.
+    let (status, told) = send("POST", "/press/fill?container=c&name=large&mib=1").await;
+    assert_eq!(status, 200, "{told}");
+    let (status, told) = send("GET", "/press/check?container=c&name=large&mib=1").await;
+    assert_eq!(status, 200, "{told}");
+    for (method, path) in [
+        ("PUT", "/press/object?container=c&name=next"),
+        (
+            "POST",
+            "/press/copy?container=c&name=large&to-container=c&to=next",
+        ),
+    ] {
+        let (status, told) = send(method, path).await;
+        assert_eq!(status, 500, "{method} {path}: {told}");
+        assert!(told.contains("overloaded"), "{told}");
+    }
+    // What adds no bytes goes on, and so does who has no quota.
+    let moved = send(
+        "POST",
+        "/press/move?container=c&name=large&to-container=c&to=moved",
+    )
+    .await;
+    assert_eq!(moved.0, 200, "{}", moved.1);
+    assert_eq!(send("GET", "/press/list?container=c").await.1, "moved");
+    assert_eq!(send("PUT", "/free/object?container=c&name=next").await.0, 200);
+    let metrics = get(weft.monitor, "/metrics").await.text().to_owned();
+    let series = "weft_quota_refused_total{weft_namespace=\"press\",weft_quota=\"object-bytes\"} 2\n";
+    assert!(metrics.contains(series), "{series}{metrics}");
+    let conditions = weft.cli(&["get", "conditions"]).await;
+    assert!(
+        conditions.contains("may write 51200 bytes of objects a second"),
+        "{conditions}"
+    );
+    weft.cli(&["quota", "delete", "press"]).await;
+    assert_eq!(send("PUT", "/press/object?container=c&name=next").await.0, 200);
 }
 
 #[tokio::test]

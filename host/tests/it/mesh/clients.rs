@@ -1,21 +1,23 @@
 //! Clients and tools that are no hosts: what their rights let them do, and nothing else.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Output;
-use std::sync::Arc;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, Event};
 use bytes::Bytes;
+use serde_json::Value;
 use tempfile::TempDir;
-use weft_lattice::envelope::{Failure, FailureKind, InvocationId, Reply, Request};
+use weft_lattice::envelope::{Failure, FailureKind, HttpRequest, HttpResponse, InvocationId, Reply, Request};
 use weft_lattice::subject::Address;
 use weft_servers::Nats;
 
 use super::{Lattice, calls, component, hosts_of, one};
-use crate::support::guests::HELLO;
-use crate::support::{AppFile, Weft, guest, weft};
+use crate::support::guests::{FAULT, HELLO};
+use crate::support::{AppFile, PATIENCE, Weft, guest, weft};
 
 /// What a client may do for which the table in docs/wire.md gives rights.
 struct User {
@@ -79,6 +81,11 @@ struct Fenced {
 
 impl Fenced {
     async fn of(hosts: usize) -> Self {
+        Self::of_with(hosts, "").await
+    }
+
+    /// The same on a server with more configuration.
+    async fn of_with(hosts: usize, config: &str) -> Self {
         let keys = tempfile::tempdir().unwrap();
         let users = [
             User::host("h1", "h1"),
@@ -87,6 +94,7 @@ impl Fenced {
             User::host("operator", "cli"),
             User::asks("client", "client", &["weft.default.front.default.>"]),
             User::asks("reader", "tool_team", &["weft.default.api.read.team"]),
+            User::asks("stranger", "tool_other", &["weft.default.api.read.other"]),
             User::asks(
                 "writer",
                 "tool_team",
@@ -94,7 +102,8 @@ impl Fenced {
             ),
         ];
         let users: Vec<_> = users.iter().map(|user| user.configured(keys.path())).collect();
-        let nats = Nats::start(&format!("authorization {{ users: [\n{}] }}", users.concat()));
+        let users = users.concat();
+        let nats = Nats::start(&format!("authorization {{ users: [\n{users}] }}\n{config}"));
         let hosts = ["h1", "h2", "h3"].into_iter().take(hosts).enumerate();
         let hosts = hosts.map(|(at, name)| {
             let key = keys.path().join(name).display().to_string();
@@ -134,6 +143,33 @@ impl Fenced {
         }
     }
 
+    /// A command as `user` that goes on, with its lines as they come.
+    fn follow(&self, user: &str, args: &[&str]) -> Follower {
+        let (url, key) = (self.lattice.nats.url(), self.key(user).display().to_string());
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weft"))
+            .args(args)
+            .args(["--nats", &url, "--nats-nkey", &key])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let lines = Arc::<Mutex<Vec<Value>>>::default();
+        let read = lines.clone();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                read.lock().unwrap().push(serde_json::from_str(&line).unwrap());
+            }
+        });
+        Follower { child, lines }
+    }
+
+    /// A tool of a namespace that is nothing but a NATS client.
+    async fn tool(&self, user: &str, namespace: &str) -> async_nats::Client {
+        let seed = std::fs::read_to_string(self.key(user)).unwrap();
+        let options = ConnectOptions::with_nkey(seed).custom_inbox_prefix(format!("_INBOX_tool_{namespace}"));
+        options.connect(self.lattice.nats.url()).await.unwrap()
+    }
+
     async fn deploy(&self, app: &AppFile) {
         self.done("operator", &["deploy", app.path().to_str().unwrap()]);
         self.lattice.settle().await;
@@ -153,6 +189,26 @@ impl Fenced {
                 std::future::ready(())
             });
         (options.connect(self.lattice.nats.url()).await.unwrap(), refused)
+    }
+}
+
+/// A command that goes on.
+struct Follower {
+    child: Child,
+    lines: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Follower {
+    fn has(&self, is_it: impl Fn(&Value) -> bool) -> bool {
+        self.lines.lock().unwrap().iter().any(is_it)
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -530,4 +586,216 @@ async fn a_read_is_no_write_whatever_subject_it_comes_on() {
         .unwrap();
     let apps = weft_lattice::envelope::HttpResponse::decode(&apps).unwrap();
     assert_eq!(apps.status, 403);
+}
+
+/// A request of a tool of `team`, with or without the header by which it takes the answer in parts.
+fn request_of_tool(uri: &str, in_parts: bool) -> Request {
+    let parts = ("weft-parts".to_owned(), Bytes::from_static(b"1"));
+    let asked = HttpRequest {
+        method: "GET".to_owned(),
+        uri: uri.to_owned(),
+        secure: false,
+        headers: in_parts.then_some(parts).into_iter().collect(),
+        body: Some(Bytes::new()),
+    };
+    Request {
+        target: "team/weft/api".to_owned(),
+        interface: "weft:host/api@1.0.0".to_owned(),
+        function: "handle".to_owned(),
+        body: asked.encode().unwrap(),
+        remaining_ms: 30_000,
+        ..sum()
+    }
+}
+
+/// The request for the part after `part`.
+fn request_of_rest(namespace: &str, part: &HttpResponse) -> Request {
+    let rest = part.headers.iter().find(|(name, _)| name == "weft-rest");
+    Request {
+        target: format!("{namespace}/weft/api"),
+        function: "rest".to_owned(),
+        body: rest.unwrap().1.clone(),
+        ..request_of_tool("/", true)
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_longer_than_a_message_reaches_a_tool_in_parts_and_nobody_else() {
+    const APPS: usize = 12;
+    const ACTORS: usize = 50;
+    // The shortest that a plain body between hosts fits into.
+    let fenced = Fenced::of_with(2, "max_payload: 131072").await;
+    for app in 0..APPS {
+        let actors = (0..ACTORS).map(|at| format!("  actor-{at}: {{ component: {} }}\n", component(HELLO)));
+        let actors: String = actors.collect();
+        let head = "apiVersion: weft/v1\nnamespace: team";
+        fenced
+            .deploy(&AppFile::new(&format!(
+                "{head}\nname: app-{app}\nactors:\n{actors}"
+            )))
+            .await;
+    }
+    // Asked several times, as any host may answer, and any other be asked for the rest.
+    for _ in 0..6 {
+        let shown = fenced.in_team("reader", &["get", "actors", "--output", "json"]);
+        let shown = shown.unwrap();
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(shown["actors"].as_array().unwrap().len(), APPS * ACTORS);
+    }
+
+    let reader = fenced.tool("reader", "team").await;
+    let stranger = fenced.tool("stranger", "other").await;
+    let own = async |request: &Request| call_at(&reader, "weft.default.api.read.team", request).await;
+    let refused = own(&request_of_tool("/v1/actors", false)).await.unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Unavailable);
+    assert!(refused.detail.contains("ask for it in parts"), "{refused}");
+    let mut part = own(&request_of_tool("/v1/actors", true)).await.unwrap();
+    let mut whole = Vec::new();
+    let mut parts = 0;
+    loop {
+        parts += 1;
+        let answer = HttpResponse::decode(&part).unwrap();
+        whole.extend_from_slice(answer.body.as_ref().unwrap());
+        if !answer.headers.iter().any(|(name, _)| name == "weft-rest") {
+            break;
+        }
+        // It is of no use to who has rights for another namespace, and of no more use to its owner a second time.
+        let stolen = request_of_rest("other", &answer);
+        let stolen = call_at(&stranger, "weft.default.api.read.other", &stolen).await;
+        assert_eq!(stolen.unwrap_err().kind, FailureKind::NotFound);
+        part = own(&request_of_rest("team", &answer)).await.unwrap();
+        let again = own(&request_of_rest("team", &answer)).await.unwrap_err();
+        assert_eq!(again.kind, FailureKind::NotFound);
+        assert!(again.detail.contains("ask again from the beginning"), "{again}");
+    }
+    assert!(parts >= 3, "{parts} parts");
+    let whole: Value = serde_json::from_slice(&whole).unwrap();
+    assert_eq!(whole["actors"].as_array().unwrap().len(), APPS * ACTORS);
+    assert_eq!(counted(&fenced.lattice, "weft_front_answers_kept", "").await, 0);
+}
+
+/// An actor of the namespace `team` that logs what it is asked to.
+fn talk() -> AppFile {
+    AppFile::new(&format!(
+        "
+apiVersion: weft/v1
+namespace: team
+name: talk
+actors:
+  fault: {{ component: {} }}
+routes:
+  - {{ actor: fault, path: /team, stripPrefix: true }}
+",
+        component(FAULT)
+    ))
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    let line = |line| serde_json::from_str(line).unwrap();
+    text.lines().map(line).collect()
+}
+
+#[tokio::test]
+async fn logs_of_all_hosts_are_read_and_followed_from_afar_as_far_as_rights_go() {
+    let fenced = Fenced::of(2).await;
+    fenced.deploy(&one("fault", FAULT)).await;
+    fenced.deploy(&talk()).await;
+    for host in &fenced.lattice.hosts {
+        assert_eq!(host.get("/log?n=1&len=10").await.status, 200);
+        assert_eq!(host.get("/team/log?n=2&len=20").await.status, 200);
+    }
+    let json = ["--output", "json"];
+    let of = |lines: &[Value], host: &str, actor: Option<&str>| {
+        let is_it = |line: &&Value| line["logged_by"] == host && line["actor"].as_str() == actor;
+        lines.iter().filter(is_it).count()
+    };
+    let (other, own) = (Some("default/fault/fault"), Some("team/talk/fault"));
+
+    let all = lines(&fenced.done("operator", &[&["logs"], &json[..]].concat()));
+    for host in ["h1", "h2"] {
+        assert!(of(&all, host, None) > 0 && of(&all, host, other) > 0 && of(&all, host, own) > 1);
+    }
+    let of_second = fenced.done("operator", &[&["logs", "--host", "h2"], &json[..]].concat());
+    let of_second = lines(&of_second);
+    assert!(of(&of_second, "h2", None) > 0);
+    assert!(of_second.iter().all(|line| line["logged_by"] == "h2"));
+    let nobody = fenced.run("operator", &["logs", "--host", "h9"]);
+    let nobody = String::from_utf8(nobody.stderr).unwrap();
+    assert!(nobody.contains("no host `h9`"), "{nobody}");
+
+    for _ in 0..4 {
+        let seen = fenced
+            .in_team("reader", &[&["logs"], &json[..]].concat())
+            .unwrap();
+        let seen = lines(&seen);
+        assert!(of(&seen, "h1", own) > 1 && of(&seen, "h2", own) > 1);
+        assert!(seen.iter().all(|line| line["actor"].as_str() == own), "{seen:?}");
+    }
+    let last = ["logs", "--tail", "1", "--actor", "fault"];
+    let last = fenced.in_team("reader", &[&last, &json[..]].concat()).unwrap();
+    assert_eq!(last.lines().count(), 2, "{last}");
+    let refused = fenced.in_team("reader", &["logs", "--actor", "default/fault/fault"]);
+    let refused = refused.unwrap_err();
+    assert!(refused.contains("in `default`"), "{refused}");
+
+    let follow = ["logs", "-f", "--tail", "0", "--namespace", "team"];
+    let follower = fenced.follow("reader", &[&follow, &json[..]].concat());
+    let begin = std::time::Instant::now();
+    let came = |host: &str| follower.has(|line| line["logged_by"] == host && line["actor"].as_str() == own);
+    while !(came("h1") && came("h2")) {
+        assert!(begin.elapsed() < PATIENCE, "{:?}", follower.lines.lock());
+        for host in &fenced.lattice.hosts {
+            host.get("/team/log?n=1&len=10").await;
+            host.get("/log?n=1&len=10").await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!follower.has(|line| line["actor"].as_str() != own));
+    // The host that follows for it reads the other one over a stream, and both let go of it once it does not ask.
+    assert!(counted(&fenced.lattice, "weft_stream_open", "").await > 0);
+    drop(follower);
+    let begin = std::time::Instant::now();
+    loop {
+        let kept = counted(&fenced.lattice, "weft_front_answers_kept", "").await;
+        let streams = counted(&fenced.lattice, "weft_stream_open", "").await;
+        if (kept, streams) == (0, 0) {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{kept} answers, {streams} streams");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_tool_that_asks_too_slowly_for_what_is_logged_is_told_how_much_it_missed() {
+    let fenced = Fenced::of(1).await;
+    fenced.deploy(&talk()).await;
+    let (host, tool) = (&fenced.lattice.hosts[0], fenced.tool("reader", "team").await);
+    let own = async |request: &Request| {
+        let part = call_at(&tool, "weft.default.api.read.team", request)
+            .await
+            .unwrap();
+        HttpResponse::decode(&part).unwrap()
+    };
+    let follow = request_of_tool("/v1/logs?follow=true&tail=0", true);
+    let talk = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        host.get("/team/log?n=1&len=10").await;
+    };
+    let (mut part, ()) = tokio::join!(own(&follow), talk);
+    let mut came = 0;
+    let begin = std::time::Instant::now();
+    loop {
+        let body = part.body.clone().unwrap();
+        let text = std::str::from_utf8(&body).unwrap();
+        if text.contains("lines were missed: this reader is too slow") {
+            break;
+        }
+        came += text.lines().count();
+        assert!(begin.elapsed() < PATIENCE, "{came} lines came");
+        for _ in 0..20 {
+            host.get("/team/log?n=100&len=1").await;
+        }
+        part = own(&request_of_rest("team", &part)).await;
+    }
 }

@@ -86,7 +86,7 @@ async fn more(counted: &Cell<u64>) {
 }
 
 /// `weft deploy --copy` from afar, without keeping the clients from running.
-async fn moved(lattice: &Lattice, app: &AppFile, more: &[&str]) -> std::process::Output {
+pub(super) async fn moved(lattice: &Lattice, app: &AppFile, more: &[&str]) -> std::process::Output {
     let (path, url) = (app.path().to_str().unwrap().to_owned(), lattice.nats.url());
     let mut args = vec![
         "deploy".to_owned(),
@@ -100,7 +100,7 @@ async fn moved(lattice: &Lattice, app: &AppFile, more: &[&str]) -> std::process:
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
-fn succeeded(output: &std::process::Output) {
+pub(super) fn succeeded(output: &std::process::Output) {
     assert!(
         output.status.success(),
         "{}",
