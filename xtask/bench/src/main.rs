@@ -18,6 +18,7 @@ mod weft;
 
 use std::path::PathBuf;
 
+use tokio::runtime::Builder;
 use wasmtime::error::Context as _;
 use wasmtime::{Result, bail};
 
@@ -30,9 +31,7 @@ const USAGE: &str = "usage: weft-bench invocation|calls|capabilities|servers|obj
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     if let [part, url, requests] = &args[..]
         && part == "hold"
     {
@@ -45,6 +44,8 @@ fn main() -> Result<()> {
     };
     let rounds = rounds.parse::<usize>().context(USAGE)?;
     let (guests, data) = (PathBuf::from(guests), PathBuf::from(data));
+    // Of a host's own tasks. Guests are on one of the threads that serve, which has a runtime by itself.
+    let own = Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let weft = Weft::new(weft.into(), guests, &data)?;
         match part.as_str() {
@@ -52,7 +53,7 @@ fn main() -> Result<()> {
             "invocation" => invocation::measure(&weft, rounds).await,
             "calls" => calls::measure(&weft, rounds).await,
             "capabilities" => capabilities::measure(&weft, &data, rounds).await,
-            "servers" => servers::measure(&weft, &data, rounds).await,
+            "servers" => servers::measure(&weft, own.handle(), &data, rounds).await,
             "objects" => objects::measure(&weft, &data, rounds).await,
             _ => bail!("{USAGE}"),
         }

@@ -1,5 +1,8 @@
 //! Stores that are servers: the guest `bench` makes a hundred operations in one invocation; the yardstick makes the same
-//! hundred by the bare client on one connection. One invocation at a time, and several at once.
+//! hundred by the bare client, on the same thread. One invocation at a time, and several at once.
+//!
+//! Both have as many connections: one of Redis, which all share; of Postgres as many as the pool has, as one connection
+//! for all would run one statement at a time. As in a host, providers are opened on another runtime than guests run on.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +12,9 @@ use redis::AsyncTypedCommands as _;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, Config, NoTls, Statement};
 use wasmtime::{Result, ensure};
 use weft_compose::Capability;
 use weft_servers::{Postgres, Redis};
@@ -21,29 +25,36 @@ use crate::weft::{Providers, Target, Weft};
 
 const ROWS: u32 = 10_000;
 const OPERATIONS: u32 = 100;
-/// Invocations at once, and as many users of the bare connection.
+/// Invocations at once, and as many users of the bare connections.
 const AT_ONCE: usize = 16;
+/// Connections to Postgres on each side: the provider's own default.
+const CONNECTIONS: usize = 10;
 
-pub(crate) async fn measure(weft: &Weft, data: &Path, rounds: usize) -> Result<Value> {
+pub(crate) async fn measure(weft: &Weft, own: &Handle, data: &Path, rounds: usize) -> Result<Value> {
     let folder = data.join("bench");
     std::fs::create_dir_all(&folder)?;
     let (redis, postgres) = (Redis::start(), Postgres::start());
-    let providers = Providers::from([
-        open(
-            "keys",
-            Capability::KeyValue,
-            "redis",
-            &[("url", &redis.url())],
-            &folder,
-        )?,
-        open(
-            "rows",
-            Capability::Sql,
-            "postgres",
-            &[("url", &postgres.url())],
-            &folder,
-        )?,
-    ]);
+    let (redis_url, postgres_url) = (redis.url(), postgres.url());
+    let connections = CONNECTIONS.to_string();
+    let providers = {
+        let _own = own.enter();
+        Providers::from([
+            open(
+                "keys",
+                Capability::KeyValue,
+                "redis",
+                &[("url", &redis_url)],
+                &folder,
+            )?,
+            open(
+                "rows",
+                Capability::Sql,
+                "postgres",
+                &[("url", &postgres_url), ("connections", &connections)],
+                &folder,
+            )?,
+        ])
+    };
     let links = [
         link("bench", "wasi:keyvalue", "keys")?,
         link("bench", "weft:sql", "rows")?,
@@ -64,7 +75,7 @@ pub(crate) async fn measure(weft: &Weft, data: &Path, rounds: usize) -> Result<V
             Kind::Set => &sets,
             Kind::One => &ones,
         };
-        let call = || {
+        let call = |_: usize| {
             let (target, rows) = (target.clone(), rows.to_vec());
             async move {
                 match kind {
@@ -73,15 +84,15 @@ pub(crate) async fn measure(weft: &Weft, data: &Path, rounds: usize) -> Result<V
                 }
             }
         };
-        let bare = || {
+        let bare = |user: usize| {
             let (bare, rows) = (bare.clone(), rows.clone());
-            async move { bare.run(kind, &rows).await }
+            async move { bare.run(kind, user, &rows).await }
         };
         let (mut alone, mut many) = (Pairs::default(), Pairs::default());
         for _ in 0..rounds {
             alone.add(
-                round(async || each(bare().await?)).await?,
-                round(async || each(call().await?)).await?,
+                round(async || each(bare(0).await?)).await?,
+                round(async || each(call(0).await?)).await?,
             );
             many.add(
                 round(async || each(at_once(bare).await?)).await?,
@@ -97,14 +108,14 @@ pub(crate) async fn measure(weft: &Weft, data: &Path, rounds: usize) -> Result<V
 }
 
 /// The nanoseconds until all of several have ended, which a task each runs.
-async fn at_once<F>(one: impl Fn() -> F) -> Result<u64>
+async fn at_once<F>(one: impl Fn(usize) -> F) -> Result<u64>
 where
     F: Future<Output = Result<u64>> + Send + 'static,
 {
     let start = Instant::now();
     let mut tasks = JoinSet::new();
-    for _ in 0..AT_ONCE {
-        tasks.spawn(one());
+    for user in 0..AT_ONCE {
+        tasks.spawn(one(user));
     }
     while let Some(ended) = tasks.join_next().await {
         ended??;
@@ -126,9 +137,8 @@ enum Kind {
 
 struct Bare {
     redis: MultiplexedConnection,
-    postgres: Client,
-    one: Statement,
-    _connection: JoinSet<()>,
+    postgres: Vec<(Client, Statement)>,
+    _connections: JoinSet<()>,
 }
 
 impl Bare {
@@ -138,31 +148,31 @@ impl Bare {
         for row in 0..ROWS {
             redis.set(key(row), value(row)).await?;
         }
-        let stream = TcpStream::connect(("127.0.0.1", postgres.port())).await?;
-        stream.set_nodelay(true)?;
         let config: Config = postgres.url().parse()?;
-        let (postgres, connection) = config.connect_raw(stream, NoTls).await?;
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            // How it ends, the statement tells.
-            let _ = connection.await;
-        });
-        let alive = postgres.simple_query("select 1").await?;
-        ensure!(
-            matches!(alive[..], [.., SimpleQueryMessage::CommandComplete(_)]),
-            "the database does not answer"
-        );
+        let mut tasks = JoinSet::new();
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let stream = TcpStream::connect(("127.0.0.1", postgres.port())).await?;
+            stream.set_nodelay(true)?;
+            let (client, connection) = config.connect_raw(stream, NoTls).await?;
+            tasks.spawn(async move {
+                // How it ends, the statement tells.
+                let _ = connection.await;
+            });
+            let one = client.prepare("select 1").await?;
+            clients.push((client, one));
+        }
         Ok(Self {
             redis,
-            one: postgres.prepare("select 1").await?,
-            postgres,
-            _connection: task,
+            postgres: clients,
+            _connections: tasks,
         })
     }
 
     /// The nanoseconds of all operations together.
-    async fn run(&self, kind: Kind, rows: &[u32]) -> Result<u64> {
+    async fn run(&self, kind: Kind, user: usize, rows: &[u32]) -> Result<u64> {
         let mut redis = self.redis.clone();
+        let (postgres, one) = &self.postgres[user % CONNECTIONS];
         let pairs: Vec<_> = rows.iter().map(|row| (key(*row), value(*row))).collect();
         let start = Instant::now();
         for (key, value) in &pairs {
@@ -173,7 +183,7 @@ impl Bare {
                 }
                 Kind::Set => redis.set(key, value).await?,
                 Kind::One => {
-                    let found = self.postgres.query(&self.one, &[]).await?;
+                    let found = postgres.query(one, &[]).await?;
                     ensure!(found.len() == 1, "a row is missing");
                 }
             }

@@ -21,8 +21,8 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 const EXAMPLE_LIMIT: Duration = Duration::from_secs(600);
 /// Calls one after the other, in one invocation of the caller.
 const CALLS: u32 = 2_000;
-/// Reads of a store, one after the other, in one invocation.
-const GETS: u32 = 1_000;
+/// Operations on a store, one after the other, in one invocation.
+const OPERATIONS: u32 = 1_000;
 const LENS: [usize; 3] = [16, 1 << 10, 64 << 10];
 /// What goes up and comes back as one body.
 const STREAM_LEN: usize = 200 << 20;
@@ -243,24 +243,8 @@ pub(super) fn measure(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Resul
         raw.insert(format!("pair_{len}"), json!({ "us": each }));
     }
 
-    eprintln!("Measuring reads of a store in a file of the other host, {rounds} rounds");
-    let keys: Vec<String> = (0..GETS).map(|key| key.to_string()).collect();
-    let keys = format!("[{}]", keys.join(", "));
-    lattice.call(subjects, "fill-keys", &GETS.to_string())?;
-    let mut times = Vec::new();
-    for _ in 0..rounds {
-        times.push(lattice.call(subjects, "gets", &keys)? / f64::from(GETS) / 1e3);
-    }
-    let (each, bare) = (median(times), figures(&text, LENS[0], "bare")?);
-    rows.push(Row {
-        what: "get of 100 B from redb on another host, one at a time".to_owned(),
-        weft: format!("{each:.0} us"),
-        yardstick: format!("bare async-nats {:.0} us", bare.p50),
-        ratio: Some(each / bare.p50),
-        reach: "",
-        met: None,
-    });
-    raw.insert("get".to_owned(), json!({ "us": each, "bare_p50_us": bare.p50 }));
+    let stores = stores(&lattice, subjects, figures(&text, LENS[0], "bare")?.p50, rows)?;
+    raw.insert("stores".to_owned(), stores);
 
     eprintln!("Measuring HTTP that is forwarded to the other host, {rounds} rounds");
     let (mut direct, mut forwarded) = (Vec::new(), Vec::new());
@@ -315,6 +299,41 @@ pub(super) fn measure(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Resul
         "stream".to_owned(),
         json!({ "mb_per_s": rate, "grown_mib": grown }),
     );
+    Ok(Value::Object(raw))
+}
+
+/// Operations on stores whose files are on the other host, each a call to it, beside `bare` us of a bare request.
+fn stores(lattice: &Lattice, subjects: &Subjects, bare: f64, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
+    let rounds = subjects.rounds();
+    eprintln!("Measuring stores in files of the other host, {rounds} rounds");
+    lattice.call(subjects, "fill", &OPERATIONS.to_string())?;
+    let numbers: Vec<String> = (0..OPERATIONS).map(|row| row.to_string()).collect();
+    let numbers = format!("[{}]", numbers.join(", "));
+    let kinds = [
+        ("gets", "get of 100 B from redb"),
+        ("sets", "set of 100 B in redb, with its sync"),
+        ("selects", "select of 100 B from SQLite"),
+    ];
+    let mut times = [const { Vec::new() }; 3];
+    for _ in 0..rounds {
+        for ((function, _), times) in std::iter::zip(kinds, &mut times) {
+            let nanos = lattice.call(subjects, function, &numbers)?;
+            times.push(nanos / f64::from(OPERATIONS) / 1e3);
+        }
+    }
+    let mut raw = serde_json::Map::new();
+    for ((function, what), times) in std::iter::zip(kinds, times) {
+        let each = median(times);
+        rows.push(Row {
+            what: format!("{what} on another host, one at a time"),
+            weft: format!("{each:.0} us"),
+            yardstick: format!("bare async-nats {bare:.0} us"),
+            ratio: Some(each / bare),
+            reach: "",
+            met: None,
+        });
+        raw.insert(function.to_owned(), json!({ "us": each, "bare_p50_us": bare }));
+    }
     Ok(Value::Object(raw))
 }
 

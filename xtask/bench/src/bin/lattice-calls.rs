@@ -108,7 +108,8 @@ impl Way {
                     deadline: tokio::time::Instant::now() + Duration::from_secs(10),
                     hops: 0,
                     trace: None,
-                    caller: "default/bench/caller".to_owned(),
+                    // Of the same app: another one would have to be let.
+                    caller: "default/far/caller".to_owned(),
                     idempotent: false,
                     stream: None,
                 };
@@ -164,14 +165,9 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 async fn caller(url: &str, lattice: &str, callee: Address) -> anyhow::Result<(Client, Arc<Targets>)> {
     let transport: Arc<dyn Transport> = Arc::new(join(url, "caller").await?);
     let (subjects, stamps) = (Subjects::new(lattice)?, Stamps::starting_at(0));
-    let client = Client::new(
-        transport,
-        subjects,
-        address("caller")?,
-        Place::default(),
-        stamps,
-        1,
-    );
+    let caller = Address::new("caller", rand::random())?;
+    transport.batch(subjects.answers(caller.as_str())?).await?;
+    let client = Client::new(transport, subjects, caller, Place::default(), stamps, 1);
     let candidate = Candidate {
         address: callee,
         place: Place::default(),
