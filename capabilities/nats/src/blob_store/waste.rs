@@ -8,11 +8,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use async_nats::Message;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::name::{Bucket, object_hash, read_nuid};
+use crate::error::Unanswered;
 use crate::jetstream::{self, Failure};
 use crate::link::{Connection, Link};
 use crate::listing::Listing;
@@ -21,7 +26,7 @@ use crate::listing::Listing;
 const QUEUE_LEN: usize = 1_024;
 /// What waits to be purged, at most; the same.
 const WAITING_MAX: usize = 16 << 10;
-/// How long the chunks of what was given up may still be on their way.
+/// How long a chunk of what was given up may still be on its way whose sender did not learn whether it was sent.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Tries to purge while the server is away, and the pause between two.
 const TRIES_MAX: u32 = 20;
@@ -47,10 +52,15 @@ enum Told {
     Seen(Bucket),
 }
 
+/// The server's answers to chunks that it was sent. Before them it may do a purge first that was asked for later.
+pub(super) type Acknowledgements = FuturesUnordered<BoxFuture<'static, Result<Message, Unanswered>>>;
+
 /// The chunks of one write.
 struct Chunks {
     bucket: Bucket,
     nuid: String,
+    /// Of those that are on their way.
+    acknowledgements: Acknowledgements,
     /// Whether somebody may be reading them.
     is_read: bool,
     tries: u32,
@@ -59,22 +69,26 @@ struct Chunks {
 impl Waste {
     /// These bytes were an object's; after `grace` nobody should read them any more.
     pub(super) fn replaced(&self, bucket: &Bucket, nuid: &str, grace: Duration) {
-        self.purge(bucket, nuid, true, grace);
-    }
-
-    /// These never were an object's.
-    pub(super) fn given_up(&self, bucket: &Bucket, nuid: &str) {
-        self.purge(bucket, nuid, false, SETTLE);
-    }
-
-    fn purge(&self, bucket: &Bucket, nuid: &str, is_read: bool, after: Duration) {
         let chunks = Chunks {
             bucket: bucket.clone(),
             nuid: nuid.to_owned(),
-            is_read,
+            acknowledgements: Acknowledgements::new(),
+            is_read: true,
             tries: 0,
         };
-        self.tell(Told::Purge(chunks, after));
+        self.tell(Told::Purge(chunks, grace));
+    }
+
+    /// These never were an object's.
+    pub(super) fn given_up(&self, bucket: &Bucket, nuid: &str, acknowledgements: Acknowledgements) {
+        let chunks = Chunks {
+            bucket: bucket.clone(),
+            nuid: nuid.to_owned(),
+            acknowledgements,
+            is_read: false,
+            tries: 0,
+        };
+        self.tell(Told::Purge(chunks, SETTLE));
     }
 
     /// This host writes to a bucket, which so is one to be swept.
@@ -176,7 +190,7 @@ impl WasteTask {
     async fn work(&mut self, job: Job) {
         match job {
             Job::Purge(mut chunks) => {
-                let purged = self.purge(&chunks.bucket, &chunks.nuid).await;
+                let purged = self.purge_chunks(&mut chunks).await;
                 chunks.tries += 1;
                 // If the bucket is gone, so are they.
                 if let Err(Failure::Unanswered(_)) = purged
@@ -206,10 +220,10 @@ impl WasteTask {
         }
         let until = Instant::now() + CLOSE_WAIT;
         for job in std::mem::take(&mut self.jobs).into_values() {
-            if let Job::Purge(chunks) = job
+            if let Job::Purge(mut chunks) = job
                 && !chunks.is_read
             {
-                let purged = tokio::time::timeout_at(until, self.purge(&chunks.bucket, &chunks.nuid)).await;
+                let purged = timeout_at(until, self.purge_chunks(&mut chunks)).await;
                 if purged.is_err() {
                     return;
                 }
@@ -226,6 +240,13 @@ impl WasteTask {
             act(connection).await
         };
         self.link.within(self.link.deadline(), acted).await
+    }
+
+    async fn purge_chunks(&self, chunks: &mut Chunks) -> Result<(), Failure> {
+        let arrived = async { while chunks.acknowledgements.next().await.is_some() {} };
+        // What is not answered by then never arrives, or is left to a sweep.
+        let _ = timeout_at(self.link.deadline(), arrived).await;
+        self.purge(&chunks.bucket, &chunks.nuid).await
     }
 
     async fn purge(&self, bucket: &Bucket, nuid: &str) -> Result<(), Failure> {

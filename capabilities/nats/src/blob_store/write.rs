@@ -6,12 +6,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_nats::{HeaderMap, Message};
+use async_nats::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
@@ -23,6 +22,7 @@ use weft_capabilities::{BlobError, BlobWriter, Object};
 
 use super::bucket::{CHUNK, Last, Meta, MetaOptions};
 use super::name::{self, Bucket};
+use super::waste::Acknowledgements;
 use super::{Inner, TRIES_MAX, seat};
 use crate::error::Unanswered;
 use crate::jetstream::{self, Failure};
@@ -54,7 +54,7 @@ pub(super) struct Upload {
     size: u64,
     digest: Sha256,
     /// Of those that are on their way.
-    acknowledgements: FuturesUnordered<BoxFuture<'static, Result<Message, Unanswered>>>,
+    acknowledgements: Acknowledgements,
     /// Whether the chunks belong to nobody.
     is_waste: bool,
     _seat: OwnedSemaphorePermit,
@@ -80,7 +80,7 @@ impl Upload {
             chunks: 0,
             size: 0,
             digest: Sha256::new(),
-            acknowledgements: FuturesUnordered::new(),
+            acknowledgements: Acknowledgements::new(),
             is_waste: false,
             store,
             _seat: seat,
@@ -226,7 +226,10 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         if self.is_waste {
-            self.store.waste.given_up(&self.bucket, &self.nuid);
+            let acknowledgements = std::mem::take(&mut self.acknowledgements);
+            self.store
+                .waste
+                .given_up(&self.bucket, &self.nuid, acknowledgements);
         }
     }
 }
