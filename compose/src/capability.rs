@@ -101,6 +101,16 @@ const TIMEOUT_MS: BackendOption = BackendOption {
     value: OptionValue::Number { min: 1, max: 60_000 },
 };
 
+const TTL_SECONDS: BackendOption = BackendOption {
+    name: "ttlSeconds",
+    about: "How long a value is kept after it was last written; for ever by default.",
+    // At most as long as all clocks and servers can count: ten years.
+    value: OptionValue::Number {
+        min: 1,
+        max: 315_360_000,
+    },
+};
+
 const CONNECTIONS: BackendOption = BackendOption {
     name: "connections",
     about: "Connections that each host opens, at most.",
@@ -124,6 +134,7 @@ const REDIS: &[BackendOption] = &[
         value: OptionValue::Text,
     },
     CONNECTIONS,
+    TTL_SECONDS,
     CA_FILE,
     TIMEOUT_MS,
 ];
@@ -177,6 +188,7 @@ const NATS: &[BackendOption] = &[
     },
     REPLICAS,
     STORAGE,
+    TTL_SECONDS,
     TIMEOUT_MS,
 ];
 
@@ -353,6 +365,7 @@ pub const TUNING: &[&str] = &[
     "storage",
     "timeoutMs",
     "token",
+    "ttlSeconds",
 ];
 
 /// All backends.
@@ -360,7 +373,7 @@ pub const BACKENDS: &[Backend] = &[
     Backend {
         capability: Capability::KeyValue,
         name: "memory",
-        options: &[],
+        options: &[TTL_SECONDS],
     },
     Backend {
         capability: Capability::KeyValue,

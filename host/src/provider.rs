@@ -471,7 +471,13 @@ fn spawned(watch: BoxFuture<'static, ()>) -> Arc<AbortOnDropHandle<()>> {
 
 fn open(record: &ProviderRecord, folder: &Path) -> Result<Backend, Box<dyn std::error::Error + Send + Sync>> {
     match (record.capability, record.backend.as_str()) {
-        (Capability::KeyValue, MEMORY) => Ok(Backend::KeyValue(Arc::new(MemoryKeyValue::default()))),
+        (Capability::KeyValue, MEMORY) => {
+            let mut store = MemoryKeyValue::default();
+            if let Some(ttl) = ttl(record)? {
+                store = store.forgetting(ttl);
+            }
+            Ok(Backend::KeyValue(Arc::new(store)))
+        }
         (Capability::KeyValue, "redb") => {
             let mut options = weft_redb::RedbOptions::default();
             if let Some(bytes) = cache_bytes(record)? {
@@ -565,6 +571,7 @@ fn redis_options(record: &ProviderRecord) -> Result<RedisOptions, String> {
     if let Some(len) = connections_len(record)? {
         options.connections = len;
     }
+    options.ttl = ttl(record)?;
     Ok(options)
 }
 
@@ -637,6 +644,11 @@ fn number(record: &ProviderRecord, key: &str) -> Result<Option<u64>, String> {
     number
         .map(Some)
         .map_err(|_| format!("{key} is `{text}`, expected a whole number"))
+}
+
+/// How long a value is kept.
+fn ttl(record: &ProviderRecord) -> Result<Option<Duration>, String> {
+    Ok(number(record, "ttlSeconds")?.map(Duration::from_secs))
 }
 
 fn connections_len(record: &ProviderRecord) -> Result<Option<usize>, String> {

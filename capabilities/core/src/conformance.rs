@@ -14,7 +14,7 @@ mod sql;
 mod sql_tables;
 
 pub use blob_store::{blob_store, tells_its_containers};
-pub use key_value::{key_value, tells_its_buckets};
+pub use key_value::{forgets_values, key_value, tells_its_buckets};
 pub use messaging::messaging;
 pub use sql::{SqlDialect, sql};
 pub use sql_tables::sql_tables;

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{self, BoxFuture};
+use tokio::time::Instant;
 
 use crate::key_value::KeyValueError;
 use crate::ordered::{Ordered, Table, Write, Written};
@@ -21,6 +23,10 @@ pub use blob_store::MemoryBlobStore;
 pub const BYTES_MAX_DEFAULT: usize = 256 << 20;
 /// What an entry costs beside its key and value: the map's slots and both heads.
 const ENTRY_OVERHEAD: usize = 96;
+/// What one costs that is forgotten some time, beside its key once more.
+const DUE_OVERHEAD: usize = 96;
+/// Entries that a write takes away of those that are due: more than it adds, and few enough that others don't wait for it.
+const FORGOTTEN_AT_ONCE: usize = 1_024;
 
 /// Key-value in memory. Gone when it is dropped.
 #[derive(Debug)]
@@ -31,9 +37,24 @@ pub struct MemoryKeyValue {
 
 #[derive(Debug)]
 struct Map {
-    entries: BTreeMap<Vec<u8>, Bytes>,
+    entries: BTreeMap<Vec<u8>, Entry>,
     bytes: usize,
     bytes_max: usize,
+    /// How long a value is kept after it was written, if not for ever.
+    ttl: Option<Duration>,
+    /// The keys whose values are forgotten some time, in the order in which they are.
+    due: BTreeMap<Due, Vec<u8>>,
+    /// Values that were written.
+    count: u64,
+}
+
+/// When a value is forgotten, and which one it was.
+type Due = (Instant, u64);
+
+#[derive(Debug)]
+struct Entry {
+    value: Bytes,
+    due: Option<Due>,
 }
 
 impl MemoryKeyValue {
@@ -43,11 +64,20 @@ impl MemoryKeyValue {
             entries: BTreeMap::new(),
             bytes: 0,
             bytes_max,
+            ttl: None,
+            due: BTreeMap::new(),
+            count: 0,
         };
         Self {
             map: RwLock::new(map),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// The same store, which forgets a value `ttl` after it was last written.
+    pub fn forgetting(mut self, ttl: Duration) -> Self {
+        self.map.get_mut().unwrap_or_else(PoisonError::into_inner).ttl = Some(ttl);
+        self
     }
 
     fn map(&self) -> Result<RwLockReadGuard<'_, Map>, KeyValueError> {
@@ -69,43 +99,92 @@ impl Default for MemoryKeyValue {
     }
 }
 
-fn cost(key: &[u8], value: &Bytes) -> usize {
-    key.len() + value.len() + ENTRY_OVERHEAD
+impl Entry {
+    fn is_there(&self, now: Instant) -> bool {
+        self.due.is_none_or(|(due, _)| due > now)
+    }
+}
+
+impl Map {
+    fn cost(&self, key: &[u8], value: &Bytes) -> usize {
+        let due = self.ttl.map_or(0, |_| key.len() + DUE_OVERHEAD);
+        key.len() + value.len() + ENTRY_OVERHEAD + due
+    }
+
+    fn take(&mut self, key: &[u8]) {
+        if let Some(old) = self.entries.remove(key) {
+            self.bytes -= self.cost(key, &old.value);
+            if let Some(due) = old.due {
+                self.due.remove(&due);
+            }
+        }
+    }
+
+    /// Takes away what is due, at most `len_max` entries.
+    fn forget(&mut self, len_max: usize) {
+        let now = Instant::now();
+        for _ in 0..len_max {
+            let Some((_, key)) = self.due.first_key_value().filter(|((due, _), _)| *due <= now) else {
+                return;
+            };
+            let key = key.clone();
+            self.take(&key);
+        }
+    }
+
+    /// Whether there were too many bytes with `entries`. Counts a key that comes twice as two, which refuses a little
+    /// early and never late.
+    fn is_too_much(&self, entries: &[(Vec<u8>, Bytes)]) -> bool {
+        let freed = |key: &Vec<u8>| {
+            let old = self.entries.get(key);
+            old.map_or(0, |old| self.cost(key, &old.value))
+        };
+        let (more, less) = entries.iter().fold((0, 0), |(more, less), (key, value)| {
+            (more + self.cost(key, value), less + freed(key))
+        });
+        more > less && self.bytes + (more - less) > self.bytes_max
+    }
 }
 
 impl Table for Map {
     type Error = KeyValueError;
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KeyValueError> {
-        Ok(self.entries.get(key).cloned())
+        let entry = self
+            .entries
+            .get(key)
+            .filter(|entry| entry.is_there(Instant::now()));
+        Ok(entry.map(|entry| entry.value.clone()))
     }
 
     fn set(&mut self, entries: &[(Vec<u8>, Bytes)]) -> Result<(), KeyValueError> {
-        let freed = |key: &Vec<u8>| self.entries.get(key).map_or(0, |old| cost(key, old));
-        // Counts a key that comes twice as two, which refuses a little early and never late.
-        let (more, less) = entries.iter().fold((0, 0), |(more, less), (key, value)| {
-            (more + cost(key, value), less + freed(key))
-        });
-        if more > less && self.bytes + (more - less) > self.bytes_max {
+        self.forget(FORGOTTEN_AT_ONCE);
+        if self.is_too_much(entries) {
+            self.forget(usize::MAX);
+        }
+        if self.is_too_much(entries) {
             return Err(KeyValueError::Full {
                 bytes_max: self.bytes_max,
             });
         }
+        let due = self.ttl.and_then(|ttl| Instant::now().checked_add(ttl));
         for (key, value) in entries {
-            self.bytes += cost(key, value);
+            self.take(key);
+            self.bytes += self.cost(key, value);
             // A value may be a slice of a much larger message: what is kept is its own.
             let value = Bytes::copy_from_slice(value);
-            if let Some(old) = self.entries.insert(key.clone(), value) {
-                self.bytes -= cost(key, &old);
+            self.count += 1;
+            let due = due.map(|due| (due, self.count));
+            if let Some(due) = due {
+                self.due.insert(due, key.clone());
             }
+            self.entries.insert(key.clone(), Entry { value, due });
         }
         Ok(())
     }
 
     fn remove(&mut self, key: &[u8]) -> Result<(), KeyValueError> {
-        if let Some(old) = self.entries.remove(key) {
-            self.bytes -= cost(key, &old);
-        }
+        self.take(key);
         Ok(())
     }
 }
@@ -125,7 +204,11 @@ impl Ordered for MemoryKeyValue {
         // A cursor beyond the bucket's end is an empty range, which `range` would panic at.
         if after < before {
             let range = (Bound::Excluded(after), Bound::Excluded(before));
-            map.entries.range::<[u8], _>(range).all(|(key, _)| visit(key));
+            let now = Instant::now();
+            let found = map.entries.range::<[u8], _>(range);
+            found
+                .filter(|(_, entry)| entry.is_there(now))
+                .all(|(key, _)| visit(key));
         }
         Ok(())
     }
@@ -157,6 +240,32 @@ mod tests {
     async fn keeps_the_contract() {
         conformance::key_value(|| Arc::new(MemoryKeyValue::default())).await;
         conformance::tells_its_buckets(&MemoryKeyValue::default()).await;
+    }
+
+    #[tokio::test]
+    async fn forgets_what_was_not_written_for_a_while() {
+        let open = |ttl| MemoryKeyValue::default().forgetting(ttl);
+        let (long, short) = (Duration::from_secs(3_600), Duration::from_secs(1));
+        conformance::key_value(|| Arc::new(open(long))).await;
+        conformance::forgets_values(&open(short), short).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_forgotten_makes_room_and_what_is_overwritten_takes_none_twice() {
+        let ttl = Duration::from_secs(60);
+        let store = MemoryKeyValue::new(10_000).forgetting(ttl);
+        let bucket = Bucket::shared("b");
+        for round in 0..10 {
+            for n in 0..20 {
+                let key = format!("{round}-{n}");
+                for _ in 0..5 {
+                    store.set(&bucket, &key, vec![0; 100].into()).await.unwrap();
+                }
+            }
+            tokio::time::advance(ttl).await;
+        }
+        let map = store.map().unwrap();
+        assert_eq!(map.entries.len(), map.due.len());
     }
 
     #[tokio::test]

@@ -212,6 +212,9 @@ pub(crate) struct StreamConfig {
     pub(crate) max_msgs_per_subject: i64,
     #[serde(default)]
     pub(crate) max_bytes: i64,
+    /// Nanoseconds after which a message goes; 0 if none does.
+    #[serde(default)]
+    pub(crate) max_age: u64,
     #[serde(default)]
     pub(crate) num_replicas: usize,
     #[serde(default)]

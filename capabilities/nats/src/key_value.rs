@@ -56,6 +56,9 @@ pub struct BucketOptions {
     pub replicas: usize,
     /// Where they have it.
     pub storage: Storage,
+    /// How long a value is kept after it was last written, if not for ever; at least 100 ms. One that is there has to have
+    /// the same.
+    pub ttl: Option<Duration>,
 }
 
 impl Default for BucketOptions {
@@ -64,6 +67,7 @@ impl Default for BucketOptions {
             name: BUCKET_DEFAULT.to_owned(),
             replicas: 1,
             storage: Storage::default(),
+            ttl: None,
         }
     }
 }

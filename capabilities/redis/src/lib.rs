@@ -78,6 +78,8 @@ pub struct RedisOptions {
     /// Connections to each server, at most; at least one. Each runtime that uses the store has one of its own, as far as
     /// they go, and the others share the first.
     pub connections: usize,
+    /// How long a value is kept after it was last written, if not for ever; at least a millisecond.
+    pub ttl: Option<Duration>,
 }
 
 impl RedisOptions {
@@ -89,6 +91,7 @@ impl RedisOptions {
             ca_file: None,
             timeout: TIMEOUT_DEFAULT,
             connections: CONNECTIONS_DEFAULT,
+            ttl: None,
         }
     }
 }
@@ -101,6 +104,7 @@ impl fmt::Debug for RedisOptions {
             .field("ca_file", &self.ca_file)
             .field("timeout", &self.timeout)
             .field("connections", &self.connections)
+            .field("ttl", &self.ttl)
             .finish_non_exhaustive()
     }
 }
@@ -111,6 +115,8 @@ pub struct RedisKeyValue {
     seats: Arc<Semaphore>,
     timeout: Duration,
     is_cluster: bool,
+    /// Milliseconds for which a value is kept, as text; 0 is for ever.
+    ttl_ms: String,
 }
 
 impl RedisKeyValue {
@@ -126,6 +132,7 @@ impl RedisKeyValue {
             seats: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
             timeout: options.timeout,
             is_cluster: options.deployment == Deployment::Cluster,
+            ttl_ms: options.ttl.map_or(0, |ttl| ttl.as_millis().max(1)).to_string(),
         })
     }
 
@@ -215,11 +222,14 @@ impl RedisKeyValue {
             // A key that is there is in the index.
             let mut set = redis::cmd("SET");
             set.arg(&stored).arg(&*value).arg("XX");
+            if self.forgets() {
+                set.arg("PX").arg(&self.ttl_ms);
+            }
             if self.send(&set, stored.len() + value.len()).await? != Value::Nil {
                 return Ok(());
             }
         }
-        let args: [&[u8]; 2] = [key.as_bytes(), &value];
+        let args: [&[u8]; 3] = [self.ttl_ms.as_bytes(), key.as_bytes(), &value];
         self.run(&script::SET, &[names.index(), stored], &args).await?;
         Ok(())
     }
@@ -273,7 +283,34 @@ impl RedisKeyValue {
             page.keys
                 .push(String::from_utf8(key).map_err(|error| KeyValueError::Backend(Box::new(error)))?);
         }
+        if self.forgets() && !page.keys.is_empty() {
+            page.keys = self.there(bucket, &page.keys).await?;
+        }
         Ok(page)
+    }
+
+    /// Those of `keys`, which are in the index, that were not forgotten.
+    async fn there(&self, bucket: &Bucket, keys: &[String]) -> Result<Vec<String>, KeyValueError> {
+        let names = Names::of(bucket)?;
+        let mut stored = vec![names.index()];
+        for key in keys {
+            stored.push(names.value(bucket, key)?);
+        }
+        let args: Vec<_> = keys.iter().map(String::as_bytes).collect();
+        let Value::Array(there) = self.run(&script::THERE, &stored, &args).await? else {
+            return Err(unexpected("a look at keys"));
+        };
+        let key = |key| match key {
+            Value::BulkString(key) => {
+                String::from_utf8(key).map_err(|error| KeyValueError::Backend(Box::new(error)))
+            }
+            _ => Err(unexpected("a look at keys")),
+        };
+        there.into_iter().map(key).collect()
+    }
+
+    fn forgets(&self) -> bool {
+        self.ttl_ms != "0"
     }
 
     /// Walks over all keys of the server.
@@ -314,7 +351,11 @@ impl RedisKeyValue {
         let keys = [names.index(), names.value(bucket, key)?];
         let delta = delta.to_string();
         let answer = self
-            .run(&script::INCREMENT, &keys, &[key.as_bytes(), delta.as_bytes()])
+            .run(
+                &script::INCREMENT,
+                &keys,
+                &[self.ttl_ms.as_bytes(), key.as_bytes(), delta.as_bytes()],
+            )
             .await?;
         let answer = bytes_of(answer, "an increment")?.unwrap_or_default();
         let key = key.to_owned();
@@ -338,7 +379,7 @@ impl RedisKeyValue {
         check_value(&new)?;
         let names = Names::of(bucket)?;
         let keys = [names.index(), names.value(bucket, key)?];
-        let mut args: Vec<&[u8]> = vec![key.as_bytes(), &new];
+        let mut args: Vec<&[u8]> = vec![self.ttl_ms.as_bytes(), key.as_bytes(), &new];
         args.extend(expected.as_deref());
         match self.run(&script::SWAP, &keys, &args).await? {
             Value::Int(1) => Ok(Swap::Done),
@@ -378,7 +419,8 @@ impl RedisKeyValue {
         let mut bytes = BatchBytes::of_keys(entries.len())?;
         let names = Names::of(bucket)?;
         let mut stored = vec![names.index()];
-        let mut args: Vec<&[u8]> = Vec::with_capacity(entries.len() * 2);
+        let mut args: Vec<&[u8]> = Vec::with_capacity(entries.len() * 2 + 1);
+        args.push(self.ttl_ms.as_bytes());
         for (key, value) in &entries {
             check_value(value)?;
             bytes.add(key.len() + value.len())?;

@@ -50,6 +50,31 @@ async fn keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn forgets_what_was_not_written_for_a_while() {
+    let server = Redis::start();
+    let count = AtomicU32::new(0);
+    let open = |ttl| {
+        let database = count.fetch_add(1, Ordering::Relaxed);
+        let mut options = RedisOptions::new(format!("{}/{database}", server.url()));
+        options.ttl = Some(ttl);
+        RedisKeyValue::open(&options).unwrap()
+    };
+    let (long, short) = (Duration::from_secs(3_600), Duration::from_secs(1));
+    conformance::key_value(|| Arc::new(open(long))).await;
+    let store = open(short);
+    conformance::forgets_values(&store, short).await;
+    let bucket = Bucket::shared("b");
+    store.set(&bucket, "number", "1".into()).await.unwrap();
+    store.increment(&bucket, "number", i64::MAX).await.unwrap_err();
+    tokio::time::sleep(short * 2).await;
+    assert_eq!(
+        store.get(&bucket, "number").await.unwrap(),
+        None,
+        "what failed kept it"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keeps_the_contract_in_a_cluster() {
     let servers = Redis::start_cluster();
     let options = RedisOptions {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use weft_compose::record::ProviderRecord;
 use weft_nats::{Auth, BucketOptions, NatsOptions, ObjectOptions, Storage, StreamOptions};
 
-use super::{number, object_bytes, text, url};
+use super::{number, object_bytes, text, ttl, url};
 
 /// Where it is, and as whom to connect.
 pub(super) fn options(record: &ProviderRecord) -> Result<NatsOptions, String> {
@@ -36,6 +36,7 @@ pub(super) fn bucket(record: &ProviderRecord) -> Result<BucketOptions, String> {
         bucket.replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
     }
     bucket.storage = storage(record)?;
+    bucket.ttl = ttl(record)?;
     Ok(bucket)
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 use crate::key_value::{
     BATCH_LEN_MAX, Bucket, KEY_LEN_MAX, KeyValue, KeyValueError, PAGE_LEN_MAX, Swap, VALUE_LEN_MAX,
@@ -74,6 +76,66 @@ pub async fn tells_its_buckets(store: &dyn KeyValue) {
         sorted(&own[1..]),
         "a bucket without a key is told"
     );
+}
+
+/// How much longer than its time a value may be there. Backends look in steps, and machines are busy.
+const LATE_MAX: Duration = Duration::from_secs(10);
+
+/// Runs the rule of a backend that forgets values `ttl` after they were last written, on an empty store.
+///
+/// # Panics
+/// If the backend breaks it.
+pub async fn forgets_values(store: &dyn KeyValue, ttl: Duration) {
+    let bucket = &bucket();
+    let is_forgotten = async |key: &str| {
+        let until = Instant::now() + ttl + LATE_MAX;
+        while store.exists(bucket, key).await.unwrap() {
+            assert!(Instant::now() < until, "`{key}` is never forgotten");
+            sleep(ttl / 20).await;
+        }
+    };
+    let value = Bytes::from_static(b"1");
+    // Each way to write is one to keep.
+    let started = Instant::now();
+    store.set(bucket, "set", value.clone()).await.unwrap();
+    store
+        .set_many(bucket, vec![("many".to_owned(), value.clone())])
+        .await
+        .unwrap();
+    store.increment(bucket, "sum", 1).await.unwrap();
+    let swapped = store.compare_and_swap(bucket, "swap", None, value.clone()).await;
+    assert_eq!(swapped.unwrap(), Swap::Done);
+    let keys = ["many", "set", "sum", "swap"];
+    if started.elapsed() < ttl / 2 {
+        let page = store.list_keys(bucket, None, 10).await.unwrap();
+        assert!(started.elapsed() > ttl / 2 || page.keys == keys, "{page:?}");
+    }
+    for key in keys {
+        is_forgotten(key).await;
+        assert!(started.elapsed() >= ttl, "`{key}` was forgotten early");
+        assert_eq!(store.get(bucket, key).await.unwrap(), None);
+    }
+    // What is forgotten is as what never was.
+    assert_eq!(store.list_keys(bucket, None, 10).await.unwrap().keys, [""; 0]);
+    let many = store.get_many(bucket, &keys.map(str::to_owned)).await.unwrap();
+    assert!(many.iter().all(Option::is_none));
+    assert_eq!(store.increment(bucket, "sum", 5).await.unwrap(), 5);
+    let swapped = store.compare_and_swap(bucket, "swap", None, value.clone()).await;
+    assert_eq!(swapped.unwrap(), Swap::Done);
+    // What is written again is kept for longer.
+    let started = Instant::now();
+    store.set(bucket, "again", value.clone()).await.unwrap();
+    while started.elapsed() < ttl * 2 {
+        let wrote = Instant::now();
+        store.increment(bucket, "again", 1).await.unwrap();
+        sleep(ttl / 4).await;
+        let is_there = store.exists(bucket, "again").await.unwrap();
+        assert!(
+            is_there || wrote.elapsed() >= ttl,
+            "it was forgotten in spite of a write"
+        );
+    }
+    is_forgotten("again").await;
 }
 
 fn bucket() -> Bucket {

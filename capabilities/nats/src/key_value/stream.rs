@@ -1,6 +1,7 @@
 //! The stream that a bucket of JetStream is.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -60,6 +61,7 @@ impl Stream {
                     "max_msgs": -1,
                     "max_bytes": -1,
                     "max_msg_size": -1,
+                    "max_age": bucket.ttl.map_or(0, nanos),
                     "allow_rollup_hdrs": true,
                     "deny_delete": true,
                     "allow_direct": true,
@@ -74,6 +76,19 @@ impl Stream {
         if config.max_msgs_per_subject < 1 || !config.subjects.contains(&subjects) {
             return Err(Reason::away(format!(
                 "the stream {name} is there and no bucket: name another bucket"
+            )));
+        }
+        if let Some(ttl) = bucket.ttl
+            && config.max_age != nanos(ttl)
+        {
+            let keeps = match config.max_age {
+                0 => "for ever".to_owned(),
+                age => format!("for {:?}", Duration::from_nanos(age)),
+            };
+            return Err(Reason::away(format!(
+                "the bucket {} is there and keeps values {keeps}, not for {ttl:?}: name another bucket, or change \
+                 the age that its stream {name} has",
+                bucket.name
             )));
         }
         Ok(Self {
@@ -155,6 +170,10 @@ impl Stream {
     ) -> Result<(usize, HashMap<String, u64>), Failure> {
         jetstream::subjects(connection, &self.name, filter, offset).await
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn has_value(headers: &HeaderMap) -> bool {

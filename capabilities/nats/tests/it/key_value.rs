@@ -57,6 +57,39 @@ async fn keeps_the_contract_where_only_the_leader_is_asked() {
     assert!(count.into_inner() <= 20, "a bucket was made by the backend");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn forgets_what_was_not_written_for_a_while_if_the_bucket_does_and_says_if_it_does_not() {
+    let server = Nats::start_with_jetstream("");
+    let ttl = Duration::from_secs(1);
+    let open = |ttl| {
+        let bucket = BucketOptions {
+            ttl,
+            ..BucketOptions::default()
+        };
+        NatsKeyValue::open(&NatsOptions::new(server.url()), bucket).unwrap()
+    };
+    conformance::forgets_values(&open(Some(ttl)), ttl).await;
+    // Who asks for nothing takes the bucket as it is.
+    open(None).set(&bucket(), "k", "v".into()).await.unwrap();
+    let other = open(Some(ttl * 2));
+    let refused = once_it_is_refused(&other).await;
+    assert!(refused.contains("keeps values for 1s, not for 2s"), "{refused}");
+}
+
+/// What a store says that can't be used.
+async fn once_it_is_refused(store: &NatsKeyValue) -> String {
+    let tries = async {
+        loop {
+            let refused = store.get(&bucket(), "k").await.unwrap_err().to_string();
+            if refused.contains("bucket") {
+                return refused;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, tries).await.unwrap()
+}
+
 #[tokio::test]
 async fn what_it_writes_is_what_other_clients_of_nats_read() {
     let server = Nats::start_with_jetstream("");
