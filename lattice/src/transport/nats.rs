@@ -10,6 +10,7 @@
 
 mod batches;
 mod messages;
+mod send;
 mod serve;
 mod settings;
 
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, Event, StatusCode};
+use async_nats::{Event, StatusCode};
 use bytes::Bytes;
 use futures::future::{self, BoxFuture};
 use futures::{FutureExt, StreamExt};
@@ -28,6 +29,7 @@ use tracing::{info, warn};
 
 use self::batches::{Outbox, take_answers};
 pub use self::messages::{Heard, Listening};
+use self::send::Sender;
 pub use self::settings::{Auth, NatsError, NatsSettings, Role, Tls};
 use super::replies::{Arrived, Replies, Waiting};
 use super::{Handler, Served, Serving, Subscription, Transport, TransportError, check_len, subscription};
@@ -44,11 +46,10 @@ const BARRIER_WAIT: Duration = Duration::from_secs(5);
 pub struct NatsTransport(Arc<Inner>);
 
 struct Inner {
-    client: Client,
+    sender: Sender,
     /// `<prefix>.<random>`; a reply's subject has the token of its request after it.
     inbox: String,
     replies: Replies,
-    counters: Arc<Counters>,
     /// Requests that go together, once that is wanted.
     batches: OnceLock<Arc<Outbox>>,
     /// Answers that go together.
@@ -121,12 +122,15 @@ impl NatsTransport {
             })?;
         let inbox = format!("{}.{:016x}", settings.inbox, rand::random::<u64>());
         let replied = client.subscribe(format!("{inbox}.*")).await?;
-        let answers = Arc::new(Outbox::answers(client.clone(), counters.clone()));
-        let transport = Self(Arc::new(Inner {
+        let sender = Sender {
             client,
+            counters: counters.clone(),
+        };
+        let answers = Arc::new(Outbox::answers(sender.clone()));
+        let transport = Self(Arc::new(Inner {
+            sender,
             inbox,
             replies: replies.clone(),
-            counters: counters.clone(),
             batches: OnceLock::new(),
             answers: answers.clone(),
             tasks: Mutex::default(),
@@ -148,7 +152,7 @@ impl NatsTransport {
 
     /// Numbers since the start.
     pub fn stats(&self) -> NatsStats {
-        let counters = &self.0.counters;
+        let counters = &self.0.sender.counters;
         NatsStats {
             connected: self.is_connected(),
             connects: counters.connects.load(Relaxed),
@@ -167,16 +171,16 @@ impl NatsTransport {
 
     /// Whether there is a connection, as far as is known: one that is cut without a word is noticed late.
     pub fn is_connected(&self) -> bool {
-        self.0.client.connection_state() == State::Connected
+        self.0.sender.client.connection_state() == State::Connected
     }
 
     /// Sends what is queued, and ends all that this connection serves and listens to.
     pub async fn close(&self) {
         self.0.answers.flush().await;
         // What the server does not take now, it never does.
-        let _ = tokio::time::timeout(SEND_WAIT, self.0.client.flush()).await;
+        let _ = tokio::time::timeout(SEND_WAIT, self.0.sender.client.flush()).await;
         self.tasks().shutdown_now();
-        let _ = tokio::time::timeout(SEND_WAIT, self.0.client.drain()).await;
+        let _ = tokio::time::timeout(SEND_WAIT, self.0.sender.client.drain()).await;
     }
 
     /// Waits until the server has taken over all that was sent before.
@@ -190,6 +194,7 @@ impl NatsTransport {
         };
         let reached = async {
             self.0
+                .sender
                 .client
                 .publish(subject, Bytes::new())
                 .await
@@ -202,8 +207,7 @@ impl NatsTransport {
     }
 
     fn check(&self, subject: &Subject, payload: &Bytes) -> Result<(), TransportError> {
-        if !self.is_connected() {
-            self.0.counters.refused.fetch_add(1, Relaxed);
+        if !self.0.sender.is_open() {
             return Err(TransportError::Disconnected);
         }
         check_len(subject, payload, self.payload_len_max())
@@ -214,7 +218,6 @@ impl NatsTransport {
         self.0.replies.enter(subject)
     }
 
-    /// Hands a message to the client; what takes it too long was not sent.
     async fn send(
         &self,
         subject: &Subject,
@@ -222,32 +225,12 @@ impl NatsTransport {
         payload: Bytes,
     ) -> Result<(), TransportError> {
         let len = payload.len();
-        let (client, to) = (&self.0.client, subject.as_str().to_owned());
-        let sent = async {
-            match reply {
-                Some(reply) => client.publish_with_reply(to, reply, payload).await,
-                None => client.publish(to, payload).await,
-            }
-        };
-        match tokio::time::timeout(SEND_WAIT, sent).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(match error.kind() {
-                async_nats::PublishErrorKind::MaxPayloadExceeded => TransportError::TooLarge {
-                    subject: subject.clone(),
-                    len,
-                    len_max: self.payload_len_max(),
-                    may_have_started: false,
-                },
-                _ => TransportError::Disconnected,
-            }),
-            Err(_) => {
-                self.0.counters.send_timeouts.fetch_add(1, Relaxed);
-                Err(TransportError::Timeout {
-                    subject: subject.clone(),
-                    may_have_started: false,
-                })
-            }
-        }
+        let sent = self
+            .0
+            .sender
+            .send(subject.as_str().to_owned(), reply, payload)
+            .await;
+        sent.map_err(|unsent| unsent.of(subject, len, self.payload_len_max()))
     }
 
     fn tasks(&self) -> Tasks<'_> {
@@ -348,12 +331,15 @@ impl Transport for NatsTransport {
         async move {
             transport.check(&answers, &Bytes::new())?;
             let inner = &transport.0;
-            let answered = inner.client.subscribe(answers.below().as_str().to_owned()).await;
+            let answered = inner
+                .sender
+                .client
+                .subscribe(answers.below().as_str().to_owned())
+                .await;
             let answered = answered.map_err(|_| TransportError::Disconnected)?;
             transport.barrier().await?;
-            let (replies, counters) = (inner.replies.clone(), inner.counters.clone());
-            let outbox = Outbox::requests(inner.client.clone(), counters.clone(), answers, replies.clone());
-            let outbox = Arc::new(outbox);
+            let (replies, counters) = (inner.replies.clone(), inner.sender.counters.clone());
+            let outbox = Arc::new(Outbox::requests(inner.sender.clone(), answers, replies.clone()));
             if inner.batches.set(outbox.clone()).is_ok() {
                 transport.spawn(take_answers(answered, replies, counters));
                 transport.spawn(outbox.run());
@@ -401,6 +387,7 @@ impl Transport for NatsTransport {
             transport.check(&subject, &Bytes::new())?;
             let requests = transport
                 .0
+                .sender
                 .client
                 .queue_subscribe(subject.as_str().to_owned(), QUEUE.to_owned());
             let requests = requests.await.map_err(|_| TransportError::Disconnected)?;
@@ -428,7 +415,12 @@ impl Transport for NatsTransport {
         let transport = self.clone();
         async move {
             transport.check(&subject, &Bytes::new())?;
-            let messages = transport.0.client.subscribe(subject.as_str().to_owned()).await;
+            let messages = transport
+                .0
+                .sender
+                .client
+                .subscribe(subject.as_str().to_owned())
+                .await;
             let mut messages = messages.map_err(|_| TransportError::Disconnected)?;
             transport.barrier().await?;
             let (subscriber, subscription) = subscription(queue_len);
@@ -450,6 +442,6 @@ impl Transport for NatsTransport {
     }
 
     fn payload_len_max(&self) -> usize {
-        self.0.client.max_payload()
+        self.0.sender.client.max_payload()
     }
 }

@@ -11,15 +11,14 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_nats::connection::State;
-use async_nats::{Client, StatusCode, Subscriber};
+use async_nats::{StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::Notify;
-use tokio::time::timeout;
 
 use super::super::replies::{Arrived, Replies};
-use super::{Counters, SEND_WAIT, TransportError};
+use super::send::Sender;
+use super::{Counters, TransportError};
 use crate::envelope::Batch;
 use crate::subject::Subject;
 
@@ -43,8 +42,7 @@ const TOGETHER: &str = "batch";
 
 /// What waits to go out.
 pub(super) struct Outbox {
-    client: Client,
-    counters: Arc<Counters>,
+    sender: Sender,
     kind: Kind,
     waiting: Mutex<Waiting>,
     /// Something waits where nothing did, or is full.
@@ -79,24 +77,18 @@ struct Pending {
 
 impl Outbox {
     /// For requests, whose answers come on subjects below `answers`.
-    pub(super) fn requests(
-        client: Client,
-        counters: Arc<Counters>,
-        answers: Subject,
-        replies: Replies,
-    ) -> Self {
-        Self::new(client, counters, Kind::Requests { answers, replies })
+    pub(super) fn requests(sender: Sender, answers: Subject, replies: Replies) -> Self {
+        Self::new(sender, Kind::Requests { answers, replies })
     }
 
     /// For answers.
-    pub(super) fn answers(client: Client, counters: Arc<Counters>) -> Self {
-        Self::new(client, counters, Kind::Answers)
+    pub(super) fn answers(sender: Sender) -> Self {
+        Self::new(sender, Kind::Answers)
     }
 
-    fn new(client: Client, counters: Arc<Counters>, kind: Kind) -> Self {
+    fn new(sender: Sender, kind: Kind) -> Self {
         Self {
-            client,
-            counters,
+            sender,
             kind,
             waiting: Mutex::default(),
             begun: Notify::new(),
@@ -110,7 +102,7 @@ impl Outbox {
 
     /// The last one may make a batch twice as long as this, and all their numbers take some hundred bytes.
     fn len_max(&self) -> usize {
-        LEN_MAX.min(self.client.max_payload() / 4)
+        LEN_MAX.min(self.sender.client.max_payload() / 4)
     }
 
     /// Puts a message to the others for `to`, or refuses it if too much waits.
@@ -119,7 +111,7 @@ impl Outbox {
         let mut waiting = self.waiting();
         let len = payload.len() + PART_LEN;
         if waiting.len + len > WAITING_LEN_MAX {
-            self.counters.refused.fetch_add(1, Relaxed);
+            self.sender.counters.refused.fetch_add(1, Relaxed);
             return Err(TransportError::Full);
         }
         waiting.len += len;
@@ -185,29 +177,14 @@ impl Outbox {
         reply: Option<String>,
         parts: Vec<(u64, Bytes)>,
     ) -> Result<(), TransportError> {
-        if self.client.connection_state() != State::Connected {
-            self.counters.refused.fetch_add(1, Relaxed);
-            return Err(TransportError::Disconnected);
-        }
-        self.counters.batches.fetch_add(1, Relaxed);
-        self.counters.batched.fetch_add(parts.len() as u64, Relaxed);
+        let (counters, count) = (&self.sender.counters, parts.len() as u64);
         let message = Batch { parts }.encode();
-        let sent = async {
-            match reply {
-                Some(reply) => self.client.publish_with_reply(to, reply, message).await,
-                None => self.client.publish(to, message).await,
-            }
-        };
-        match timeout(SEND_WAIT, sent).await {
-            Ok(sent) => sent.map_err(|_| TransportError::Disconnected),
-            Err(_) => {
-                self.counters.send_timeouts.fetch_add(1, Relaxed);
-                Err(TransportError::Timeout {
-                    subject: subject.clone(),
-                    may_have_started: false,
-                })
-            }
-        }
+        let len = message.len();
+        let sent = self.sender.send(to, reply, message).await;
+        sent.map_err(|unsent| unsent.of(subject, len, self.sender.client.max_payload()))?;
+        counters.batches.fetch_add(1, Relaxed);
+        counters.batched.fetch_add(count, Relaxed);
+        Ok(())
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

@@ -51,7 +51,7 @@ impl NatsTransport {
     /// [`TransportError`]
     pub async fn listen(&self, subject: &Subject, group: Option<&str>) -> Result<Listening, TransportError> {
         self.check(subject, &Bytes::new())?;
-        let (client, to) = (&self.0.client, subject.as_str().to_owned());
+        let (client, to) = (&self.0.sender.client, subject.as_str().to_owned());
         let listening = match group {
             Some(group) => client.queue_subscribe(to, group.to_owned()).await,
             None => client.subscribe(to).await,

@@ -15,8 +15,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::NatsTransport;
 use super::batches::Outbox;
-use super::{Counters, NatsTransport, SEND_WAIT};
+use super::send::{Sender, Unsent};
 use crate::envelope::Batch;
 use crate::subject::Subject as To;
 use crate::transport::{Handler, Served, Serving};
@@ -35,8 +36,7 @@ const LAST_WAIT: Duration = Duration::from_millis(300);
 /// Where and how answers go.
 #[derive(Clone)]
 struct Answers {
-    client: async_nats::Client,
-    counters: Arc<Counters>,
+    sender: Sender,
     /// Those that go together.
     outbox: Arc<Outbox>,
 }
@@ -59,8 +59,7 @@ pub(super) fn begin(
     let ends = Ends::default();
     // Not the transport itself, whose tasks own this one.
     let answers = Answers {
-        client: transport.0.client.clone(),
-        counters: transport.0.counters.clone(),
+        sender: transport.0.sender.clone(),
         outbox: transport.0.answers.clone(),
     };
     let (told, ended) = (ends.clone(), CancellationToken::new());
@@ -166,7 +165,7 @@ impl Taker {
                 }
             }
             _ => {
-                self.answers.counters.unanswerable.fetch_add(1, Relaxed);
+                self.answers.sender.counters.unanswerable.fetch_add(1, Relaxed);
             }
         }
     }
@@ -206,22 +205,15 @@ impl Answers {
         let reply = match asker {
             Asker::Inbox(reply) => reply,
             Asker::Host(answers, number) if self.outbox.takes(len) => {
-                // Whose answer is refused hears of it by its deadline.
+                // As below.
                 let _ = self.outbox.put(&answers, number, answer);
                 return;
             }
             Asker::Host(answers, number) => format!("{answers}.{number}").into(),
         };
-        if self.client.connection_state() != async_nats::connection::State::Connected {
-            self.counters.refused.fetch_add(1, Relaxed);
-            return;
-        }
-        match tokio::time::timeout(SEND_WAIT, self.client.publish(reply, answer)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, len, "could not send an answer"),
-            Err(_) => {
-                self.counters.send_timeouts.fetch_add(1, Relaxed);
-            }
+        // Who asked hears of one that is not sent by its deadline.
+        if let Err(Unsent::TooLarge) = self.sender.send(reply, None, answer).await {
+            warn!(len, "could not send an answer, as it is longer than a message");
         }
     }
 }
