@@ -143,7 +143,13 @@ impl Settle for Kept {
             if self.attempt >= self.options.deliveries_max {
                 return self.bury(&reason).await;
             }
-            self.tell(format!("-NAK {{\"delay\": {}}}", nanos(delay))).await
+            // A delay is timed by the server, and now and then (seen with 2.15) the first one of a message only ends with
+            // the time for its handling. So none is asked for where none is wanted.
+            let word = match delay.is_zero() {
+                true => "-NAK".to_owned(),
+                false => format!("-NAK {{\"delay\": {}}}", nanos(delay)),
+            };
+            self.tell(word).await
         }
         .boxed()
     }
