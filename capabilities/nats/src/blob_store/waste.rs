@@ -5,12 +5,12 @@
 //! that are a day old, those that no object has. Only names that Weft gave are looked at.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_nats::Message;
 use futures::StreamExt;
-use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -53,7 +53,9 @@ enum Told {
 }
 
 /// The server's answers to chunks that it was sent. Before them it may do a purge first that was asked for later.
-pub(super) type Acknowledgements = FuturesUnordered<BoxFuture<'static, Result<Message, Unanswered>>>;
+pub(super) type Acknowledgements = FuturesUnordered<Acknowledgement>;
+
+type Acknowledgement = Pin<Box<dyn Future<Output = Result<Message, Unanswered>> + Send + Sync>>;
 
 /// The chunks of one write.
 struct Chunks {

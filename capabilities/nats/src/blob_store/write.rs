@@ -116,7 +116,7 @@ impl Upload {
                 Ok(connection.ask(subject, Some(headers), chunk).await?)
             })
             .await?;
-        self.acknowledgements.push(sent.arrived().boxed());
+        self.acknowledgements.push(Box::pin(sent.arrived()));
         Ok(())
     }
 
