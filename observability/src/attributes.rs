@@ -104,6 +104,8 @@ pub const WEFT_INVOCATION_SHED: &str = "weft.invocation.shed";
 pub const WEFT_CALL_COUNT: &str = "weft.call.count";
 /// Messages that an actor subscribed to.
 pub const WEFT_MESSAGE_COUNT: &str = "weft.message.count";
+/// Changes of keys that an actor watches.
+pub const WEFT_CHANGE_COUNT: &str = "weft.change.count";
 /// Time that an operation of a capability took.
 pub const WEFT_CAPABILITY_OPERATION_DURATION: &str = "weft.capability.operation.duration";
 /// Time to get an instance ready to be called.

@@ -13,7 +13,7 @@ use futures::FutureExt;
 use futures::future::{self, BoxFuture};
 
 use crate::key_value::KeyValueError;
-use crate::ordered::{Ordered, Table, Write, Written};
+use crate::ordered::{Ordered, Table, Watchers, Write, Written};
 
 pub use blob_store::MemoryBlobStore;
 
@@ -27,6 +27,7 @@ const ENTRY_OVERHEAD: usize = 96;
 pub struct MemoryKeyValue {
     map: RwLock<Map>,
     closed: AtomicBool,
+    watchers: Watchers,
 }
 
 #[derive(Debug)]
@@ -47,6 +48,7 @@ impl MemoryKeyValue {
         Self {
             map: RwLock::new(map),
             closed: AtomicBool::new(false),
+            watchers: Watchers::default(),
         }
     }
 
@@ -102,11 +104,12 @@ impl Table for Map {
         Ok(())
     }
 
-    fn remove(&mut self, key: &[u8]) -> Result<(), KeyValueError> {
-        if let Some(old) = self.entries.remove(key) {
-            self.bytes -= cost(key, &old);
+    fn remove(&mut self, key: &[u8]) -> Result<bool, KeyValueError> {
+        let old = self.entries.remove(key);
+        if let Some(old) = &old {
+            self.bytes -= cost(key, old);
         }
-        Ok(())
+        Ok(old.is_some())
     }
 }
 
@@ -134,9 +137,17 @@ impl Ordered for MemoryKeyValue {
         future::lazy(move |_| {
             let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
             self.open()?;
-            write.apply(&mut *map)
+            let mut effects = self.watchers.effects();
+            let written = write.apply(&mut *map, &mut effects)?;
+            // Before the next write can be done, so that they are told in their order.
+            self.watchers.tell(effects);
+            Ok(written)
         })
         .boxed()
+    }
+
+    fn watchers(&self) -> &Watchers {
+        &self.watchers
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -157,6 +168,7 @@ mod tests {
     async fn keeps_the_contract() {
         conformance::key_value(|| Arc::new(MemoryKeyValue::default())).await;
         conformance::tells_its_buckets(&MemoryKeyValue::default()).await;
+        conformance::tells_changes(|| Arc::new(MemoryKeyValue::default())).await;
     }
 
     #[tokio::test]
