@@ -42,6 +42,21 @@ async fn next(changes: &mut Changes) -> (String, Option<Bytes>) {
     told
 }
 
+/// The key of the next change that one of two is told.
+async fn either(one: &mut Changes, two: &mut Changes) -> String {
+    let next = async {
+        tokio::select! {
+            change = one.next() => change,
+            change = two.next() => change,
+        }
+    };
+    let next = tokio::time::timeout(LONG, next).await;
+    let change = next.expect("a change is not told").expect("the watch ended");
+    let key = change.key.clone();
+    change.ack().await.unwrap();
+    key
+}
+
 fn set(key: &str, value: &'static str) -> (String, Option<Bytes>) {
     (key.to_owned(), Some(value.into()))
 }
@@ -131,10 +146,7 @@ async fn tells_each_group_all_and_one_member_each(store: &dyn KeyValue) {
     let [one, two] = &mut members;
     let mut told = Vec::new();
     while told.len() < KEYS {
-        told.push(tokio::select! {
-            told = next(one) => told.0,
-            told = next(two) => told.0,
-        });
+        told.push(either(one, two).await);
     }
     let different: BTreeSet<_> = told.into_iter().collect();
     assert_eq!(
@@ -149,11 +161,7 @@ async fn tells_each_group_all_and_one_member_each(store: &dyn KeyValue) {
     // What is over is told to nobody.
     store.set(&bucket, "end", "v".into()).await.unwrap();
     assert_eq!(next(&mut other).await.0, "end");
-    let last = tokio::select! {
-        told = next(one) => told.0,
-        told = next(two) => told.0,
-    };
-    assert_eq!(last, "end");
+    assert_eq!(either(one, two).await, "end");
 }
 
 /// A backend may pass over values that a later one replaced, and no other.
