@@ -31,9 +31,10 @@ use crate::call::{self, Step};
 use crate::invocation::{Call, CallError, ErrorKind};
 use crate::state::{ActorIndex, State};
 
-/// What is handled at once of one that listens, at most: fewer if its actor has less concurrency. Each holds what was heard,
-/// which has up to a megabyte, or eight.
+/// What is handled at once of one that listens, at most: fewer if its actor has less concurrency.
 const HANDLED_AT_ONCE_MAX: usize = 256;
+/// Bytes after which no more is taken until some of it is handled: a value has up to 8 MiB.
+const HANDLED_BYTES_MAX: usize = 64 << 20;
 /// How many are begun at once: each is a question to a server.
 const BEGUN_AT_ONCE: usize = 16;
 /// How long a backend has to begin one; then it is tried again, and others are served meanwhile.
@@ -199,19 +200,22 @@ struct Handling<S: Source> {
     source: S,
     ended: watch::Receiver<Ended>,
     tasks: JoinSet<()>,
-    /// The lines that tasks are of.
-    lines: HashMap<Id, String>,
+    /// Of each task the line that it is of, and the bytes of its piece.
+    begun: HashMap<Id, (Option<String>, usize)>,
     /// What waits, by its line: there is an entry for each line of which a piece is handled.
     behind: HashMap<String, VecDeque<S::Piece>>,
     waiting: usize,
+    /// Bytes of all of them.
+    bytes: usize,
 }
 
 impl<S: Source> Handling<S> {
-    fn len(&self) -> usize {
-        self.tasks.len() + self.waiting
+    fn has_room(&self, len_max: usize) -> bool {
+        self.tasks.len() + self.waiting < len_max && self.bytes < HANDLED_BYTES_MAX
     }
 
     fn add(&mut self, shared: &Arc<Shared>, piece: S::Piece) {
+        self.bytes += piece.weight();
         match S::line(&piece).and_then(|line| self.behind.get_mut(line)) {
             Some(behind) => {
                 behind.push_back(piece);
@@ -222,16 +226,16 @@ impl<S: Source> Handling<S> {
     }
 
     fn begin(&mut self, shared: &Arc<Shared>, piece: S::Piece) {
-        let line = S::line(&piece).map(str::to_owned);
+        let (line, weight) = (S::line(&piece).map(str::to_owned), piece.weight());
         let handled = self
             .source
             .clone()
             .handle(shared.clone(), piece, self.ended.clone());
         let task = self.tasks.spawn(handled);
-        if let Some(line) = line {
+        if let Some(line) = &line {
             self.behind.entry(line.clone()).or_default();
-            self.lines.insert(task.id(), line);
         }
+        self.begun.insert(task.id(), (line, weight));
     }
 
     /// Waits until a piece is handled, and begins the next of its line. `None` if none is being handled.
@@ -240,7 +244,9 @@ impl<S: Source> Handling<S> {
             Ok((id, ())) => id,
             Err(failed) => failed.id(),
         };
-        if let Some(line) = self.lines.remove(&id) {
+        let (line, weight) = self.begun.remove(&id).unwrap_or_default();
+        self.bytes -= weight;
+        if let Some(line) = line {
             match self.behind.get_mut(&line).and_then(VecDeque::pop_front) {
                 Some(piece) => {
                     self.waiting -= 1;
@@ -263,9 +269,10 @@ async fn run<S: Source>(
     let mut handling = Handling {
         ended: ended.clone(),
         tasks: JoinSet::new(),
-        lines: HashMap::new(),
+        begun: HashMap::new(),
         behind: HashMap::new(),
         waiting: 0,
+        bytes: 0,
         source,
     };
     let (mut is_ending, mut dropped) = (false, 0);
@@ -278,7 +285,7 @@ async fn run<S: Source>(
                 handling.source.tell_dropped(&state.actor(at).actor.info, lost);
             }
         }
-        let has_room = handling.len() < shared.handled_at_once(handling.source.actor());
+        let has_room = handling.has_room(shared.handled_at_once(handling.source.actor()));
         let over = async {
             tokio::select! {
                 () = shared.drain.cancelled() => {}
@@ -339,7 +346,7 @@ impl Shared {
         (span, trace)
     }
 
-    /// Calls the handler's function at `function`; `refused` tells what comes of it from a failure of the guest's own.
+    /// Calls the handler's function at `function`; `refused` says whether what comes of it is a failure of the guest's own.
     pub(super) async fn call<P: Step + 'static>(
         &self,
         (state, at): (&Arc<State>, ActorIndex),

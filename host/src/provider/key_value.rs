@@ -151,11 +151,12 @@ impl KeyValue for Guarded {
         .boxed()
     }
 
-    /// Of the backend that is there now: if another takes its place, who watches begins anew there.
+    /// Of the backend that is there now: if another takes its place, who watches begins anew there. A backend that can't tell
+    /// of changes may do all else, so it is not judged by that.
     fn watch<'a>(&'a self, bucket: &'a Bucket, watch: Watch) -> Answer<'a, Changes> {
         async move {
             let store = self.0.reading()?;
-            self.0.told(store.watch(bucket, watch).await)
+            store.watch(bucket, watch).await
         }
         .boxed()
     }

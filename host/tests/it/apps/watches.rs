@@ -4,7 +4,7 @@ use serde_json::Value;
 use weft_servers::{Nats, Redis};
 
 use super::{Load, again, component};
-use crate::support::guests::{HELLO, KV, WATCHER};
+use crate::support::guests::{HELLO, KV, KV2, WATCHER};
 use crate::support::{AppFile, PATIENCE, Weft, get, weft};
 
 /// An app whose `kv` is served at `/`, and `reader`, with limits, which has a watch for each of `watches`:
@@ -229,6 +229,44 @@ async fn a_host_that_stops_first_tells_what_it_has_accepted() {
     for n in 0..6 {
         wait_until_told(&weft, &format!("k{n}.sets"), "1").await;
     }
+}
+
+#[tokio::test]
+async fn by_the_later_draft_an_actor_is_told_what_it_changes_itself() {
+    let kv2 = component(KV2);
+    let app = AppFile::new(&format!(
+        "
+apiVersion: weft/v1
+name: store
+actors:
+  kv2: {{ component: {kv2}, limits: {{ reuse: 8 }}, links: {{ wasi:keyvalue: {{ provider: values }} }} }}
+providers:
+  values: {{ capability: key-value, backend: memory }}
+routes:
+  - {{ actor: kv2 }}
+watches:
+  - {{ provider: values, bucket: items, actor: kv2 }}
+"
+    ));
+    let weft = Weft::app(&app, &[]);
+    set(&weft, "a", "1").await;
+    wait_until_told(&weft, "a", "1").await;
+    delete(&weft, "a").await;
+    wait_until_told(&weft, "a", "deleted").await;
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_at_the_backend_that_its_data_moves_to() {
+    let app = AppFile::new(&watched("memory", "{}", ITEMS));
+    let weft = Weft::app(&app, &[]);
+    set(&weft, "a", "1").await;
+    wait_until_told(&weft, "a.sets", "1").await;
+    app.write(&watched("redb", "{}", ITEMS));
+    weft.cli(&["deploy", app.path().to_str().unwrap(), "--copy"])
+        .await;
+    set(&weft, "a", "2").await;
+    wait_until_told(&weft, "a.values", "1,2").await;
+    assert!(weft.cli(&["get", "watches"]).await.trim_end().ends_with("true"));
 }
 
 #[tokio::test]
