@@ -86,6 +86,13 @@ async fn a_change_is_told_until_it_is_handled_also_what_came_while_nobody_listen
         change.ack().await.unwrap();
     }
     assert_eq!(subjects().await, 2, "the key and the mark");
+    // Another host knows that somebody watches.
+    let other = open(&NatsOptions::new(server.url()));
+    other.delete(&bucket(), "l").await.unwrap();
+    let change = next(&mut changes).await;
+    assert_eq!((change.key.as_str(), change.value.is_some()), ("l", false));
+    change.ack().await.unwrap();
+    store.set(&bucket(), "l", "1".into()).await.unwrap();
     let keys = store.list_keys(&bucket(), None, 10).await.unwrap().keys;
     assert_eq!(keys, ["l"]);
 }

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
+use weft_capabilities::key_value::KEY_LEN_MAX;
 use weft_capabilities::{Bucket, Changes, KeyValue, KeyValueError, Watch};
 use weft_lattice::envelope::Failure;
 
@@ -47,6 +48,12 @@ async fn begin(
     bucket: &Bucket,
     watch: Watch,
 ) -> Result<Handle, KeyValueError> {
+    for (what, text) in [("key", &watch.prefix), ("request", &watch.group)] {
+        let (len, len_max) = (text.len(), KEY_LEN_MAX);
+        if len > len_max {
+            return Err(KeyValueError::TooLarge { what, len, len_max });
+        }
+    }
     let changes = store.watch(bucket, watch).await?;
     let id = shared.kept.keep(called.owner, What::Watching(Some(changes)));
     let id = id.ok_or(KeyValueError::Overloaded)?;

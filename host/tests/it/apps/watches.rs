@@ -187,6 +187,33 @@ async fn a_watcher_that_traps_harms_nothing_and_is_counted() {
 }
 
 #[tokio::test]
+async fn a_change_on_nats_comes_again_until_its_watcher_has_handled_it_or_a_later_one() {
+    let server = Nats::start_with_jetstream("");
+    let backend = format!("nats, config: {{ url: \"{}\" }}", server.url());
+    let app = AppFile::new(&watched(&backend, "{}", ITEMS));
+    let weft = Weft::app(&app, &[]);
+    set(&weft, "a", "trap").await;
+    let returned = async {
+        while counted(&weft, "returned").await < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, returned)
+        .await
+        .expect("it does not come again");
+    set(&weft, "a", "fine").await;
+    wait_until_told(&weft, "a.values", "fine").await;
+    // What was set while the host was away is told when it is back.
+    let data = weft.stop();
+    let client = Weft::app(&AppFile::new(&watched(&backend, "{}", &[])), &[]);
+    set(&client, "b", "1").await;
+    delete(&client, "a").await;
+    let weft = again(data);
+    wait_until_told(&weft, "b.values", "1").await;
+    wait_until_told(&weft, "a.deletes", "1").await;
+}
+
+#[tokio::test]
 async fn a_watch_that_changes_under_load_loses_no_change_and_repeats_none() {
     let app = AppFile::new(&watched("memory", "{}", ITEMS));
     let weft = Weft::app(&app, &[]);
