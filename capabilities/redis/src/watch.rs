@@ -173,6 +173,10 @@ impl Ear {
                 },
                 Some(read) = reading.next() => match read {
                     Ok(change) => drop(self.watcher.offer(change)),
+                    // Somebody else made something of that name which is no value.
+                    Err(error @ KeyValueError::Backend(_)) => {
+                        tracing::debug!(%error, bucket = %self.bucket, "passed over a key that has no value");
+                    }
                     Err(error) => {
                         tracing::warn!(%error, bucket = %self.bucket, "failed to read a key that was changed");
                         return;
