@@ -7,28 +7,50 @@ use crate::link::Connection;
 
 /// The deliveries of one member of a group that are not settled. Clones are the same.
 #[derive(Clone, Default)]
-pub(crate) struct Held(Arc<Mutex<HashSet<String>>>);
+pub(crate) struct Held(Arc<Mutex<Acks>>);
+
+#[derive(Default)]
+struct Acks {
+    held: HashSet<String>,
+    /// Those that were dropped, and are to be given back.
+    dropped: Vec<String>,
+}
 
 impl Held {
-    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn lock(&self) -> MutexGuard<'_, Acks> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn add(&self, acks: &str) {
-        self.lock().insert(acks.to_owned());
+        self.lock().held.insert(acks.to_owned());
     }
 
     pub(crate) fn remove(&self, acks: &str) {
-        self.lock().remove(acks);
+        self.lock().held.remove(acks);
+    }
+
+    /// One was dropped, and is to be given back by whoever can.
+    pub(crate) fn give_up(&self, acks: &str) {
+        let mut all = self.lock();
+        all.held.remove(acks);
+        all.dropped.push(acks.to_owned());
+    }
+
+    /// Gives back what was dropped, for whoever is next. What is not heard comes again when its time is over.
+    pub(crate) async fn give_back_dropped(&self, connection: &Connection) {
+        let dropped = std::mem::take(&mut self.lock().dropped);
+        for acks in dropped {
+            drop(connection.publish(acks.into(), None, None, "-NAK".into()).await);
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().held.is_empty()
     }
 
     /// Tells the server of each that its time has to begin anew.
     pub(crate) async fn prolong(&self, connection: &Connection) {
-        let held: Vec<_> = self.lock().iter().cloned().collect();
+        let held: Vec<_> = self.lock().held.iter().cloned().collect();
         for acks in held {
             // A server that does not hear it delivers again.
             drop(connection.publish(acks.into(), None, None, "+WPI".into()).await);

@@ -176,6 +176,7 @@ impl Ear {
                     }
                     _ = prolong.tick() => {
                         self.held.prolong(&member.connection).await;
+                        self.held.give_back_dropped(&member.connection).await;
                         true
                     }
                     message = member.pulled.next() => match message {
@@ -202,17 +203,17 @@ impl Ear {
         {
             member.wanted -= 1;
             if let Some(acks) = message.reply {
-                give_back(&member.connection, acks).await;
+                self.held.give_up(&acks);
             }
         }
-        for change in waiting {
-            drop(change.nak(Duration::ZERO).await);
-        }
+        drop(waiting);
+        self.held.give_back_dropped(&member.connection).await;
         while !self.held.is_empty() {
             tokio::select! {
                 () = closing.cancelled() => return,
                 _ = prolong.tick() => if let Ok((connection, _)) = self.link.connection().await {
                     self.held.prolong(&connection).await;
+                    self.held.give_back_dropped(&connection).await;
                 },
             }
         }
@@ -262,11 +263,12 @@ impl Ear {
     async fn change(&self, member: &Member, message: Message) -> Option<Change> {
         let acks = message.reply.clone()?;
         let delivered = Delivered::read(&acks)?;
-        let kept = Kept {
+        let mut kept = Kept {
             link: self.link.clone(),
             held: self.held.clone(),
             acks,
             attempt: delivered.attempt,
+            is_settled: false,
         };
         self.held.add(&kept.acks);
         let named = self.names.read(&message.subject);
@@ -329,22 +331,20 @@ fn again(delay: Duration) -> String {
     format!("-NAK {{\"delay\": {}}}", nanos(delay))
 }
 
-async fn give_back(connection: &Connection, acks: Subject) {
-    // Otherwise it comes again when its time is over.
-    drop(connection.publish(acks, None, None, "-NAK".into()).await);
-}
-
 /// One delivery, until it is settled.
 struct Kept {
     link: Arc<Link<Arc<Stream>>>,
     held: Held,
     acks: Subject,
     attempt: u32,
+    /// Whether a word of it was said.
+    is_settled: bool,
 }
 
 impl Kept {
     /// Says a word of it that nobody waits for: if it is not heard, it comes again.
-    async fn say(&self, word: &str) {
+    async fn say(&mut self, word: &str) {
+        self.is_settled = true;
         if let Ok((connection, _)) = self.link.connection().await {
             let said = connection.publish(self.acks.clone(), None, None, word.to_owned().into());
             drop(said.await);
@@ -352,7 +352,8 @@ impl Kept {
     }
 
     /// Says a word of it, and waits until the server has heard it.
-    async fn tell(&self, word: String) -> Result<(), KeyValueError> {
+    async fn tell(&mut self, word: String) -> Result<(), KeyValueError> {
+        self.is_settled = true;
         let told = async {
             let (connection, _) = self.link.connection().await?;
             Ok(connection.request(self.acks.clone(), None, word.into()).await?)
@@ -364,7 +365,10 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.held.remove(&self.acks);
+        match self.is_settled {
+            true => self.held.remove(&self.acks),
+            false => self.held.give_up(&self.acks),
+        }
     }
 }
 
@@ -373,11 +377,11 @@ impl Settle for Kept {
         self.attempt < DELIVERIES_MAX
     }
 
-    fn ack(self: Box<Self>) -> BoxFuture<'static, Result<(), KeyValueError>> {
+    fn ack(mut self: Box<Self>) -> BoxFuture<'static, Result<(), KeyValueError>> {
         async move { self.tell("+ACK".to_owned()).await }.boxed()
     }
 
-    fn nak(self: Box<Self>, delay: Duration) -> BoxFuture<'static, Result<(), KeyValueError>> {
+    fn nak(mut self: Box<Self>, delay: Duration) -> BoxFuture<'static, Result<(), KeyValueError>> {
         async move {
             let word = match self.comes_again() {
                 true => again(delay),
