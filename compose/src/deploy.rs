@@ -21,7 +21,7 @@ use crate::manifest::Manifest;
 use crate::name::{ActorName, AppName};
 use crate::record::{
     ActorRecord, AppRecord, Before, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, RecordError,
-    RouteRecord, SubscriptionRecord, VERSION, decode, encode,
+    RouteRecord, SubscriptionRecord, VERSION, WatchRecord, decode, encode,
 };
 
 pub use self::placement::{place, unplace};
@@ -61,6 +61,8 @@ pub struct CurrentApp {
     pub placements: Records<PlacementRecord>,
     /// What its actors listen to.
     pub subscriptions: Records<SubscriptionRecord>,
+    /// What its actors watch.
+    pub watches: Records<WatchRecord>,
 }
 
 /// What to write, in one transaction.
@@ -105,6 +107,7 @@ impl CurrentApp {
             routes: BTreeMap::new(),
             placements: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
+            watches: BTreeMap::new(),
         }
     }
 
@@ -142,6 +145,9 @@ impl CurrentApp {
                 }
                 Some(Key::Subscription(actor, ..)) if actor.app_name() == current.name => {
                     keep(&mut current.subscriptions, key, revision, value)?;
+                }
+                Some(Key::Watch(actor, ..)) if actor.app_name() == current.name => {
+                    keep(&mut current.watches, key, revision, value)?;
                 }
                 Some(Key::Route(_)) => {
                     let record: RouteRecord = decode(key, value)?;
@@ -263,6 +269,12 @@ pub fn plan(
     merge(&current.routes, desired::routes(manifest), revision, &mut change);
     let subscriptions = desired::subscriptions(manifest);
     merge(&current.subscriptions, subscriptions, revision, &mut change);
+    merge(
+        &current.watches,
+        desired::watches(manifest),
+        revision,
+        &mut change,
+    );
     // An operator's, which stay for as long as the actor does.
     let mut placements = current.placements.clone();
     let has_actor = |record: &PlacementRecord| manifest.actors.contains_key(record.actor.name());
@@ -446,6 +458,7 @@ pub fn delete_app(current: &CurrentApp) -> Change {
     merge(&current.providers, BTreeMap::new(), 0, &mut change);
     merge(&current.placements, BTreeMap::new(), 0, &mut change);
     merge(&current.subscriptions, BTreeMap::new(), 0, &mut change);
+    merge(&current.watches, BTreeMap::new(), 0, &mut change);
     if let Some(app) = &current.app {
         change.delete(&key::app(&current.name), app.revision);
         change

@@ -285,6 +285,28 @@ pub enum FaultKind {
     #[error("the subscription in line {first} is the same actor's to the same subject: remove one")]
     SubscriptionTwice { first: u32 },
 
+    // Watches.
+    #[error(
+        "`{text}` is not a bucket to watch: expected 1 to {} printable characters of ASCII without spaces and `/`",
+        crate::watch::BUCKET_LEN_MAX
+    )]
+    WatchBucket { text: String },
+    #[error(
+        "`{text}` is not what keys begin with: expected printable characters of ASCII without spaces, at most {} together with the name of the bucket",
+        crate::watch::WATCHED_LEN_MAX
+    )]
+    WatchKeys { text: String },
+    #[error(
+        "`{bucket}` of `{provider}`: a watch needs a provider of key-value, and this one serves {serves}"
+    )]
+    WatchProvider {
+        bucket: String,
+        provider: String,
+        serves: String,
+    },
+    #[error("the watch in line {first} is the same actor's of the same keys: remove one")]
+    WatchTwice { first: u32 },
+
     // Found when it is deployed.
     #[error("{claim} is taken by the app {app}: choose another host, path, method or header")]
     RouteTaken { claim: String, app: String },

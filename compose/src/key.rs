@@ -2,7 +2,8 @@
 //!
 //! Owns them all. `app/NS/APP`, `actor/NS/APP/NAME`, `provider/NS/APP/NAME`, `link/NS/APP/NAME/INTERFACE#LINK`,
 //! `placement/NS/APP/NAME/HOST`, `move/NS/APP/NAME`, `secret/NS/APP/NAME`, `quota/NS`,
-//! `subscription/NS/APP/ACTOR/NS/APP/PROVIDER/SUBJECT` and `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
+//! `subscription/NS/APP/ACTOR/NS/APP/PROVIDER/SUBJECT`, `watch/NS/APP/ACTOR/NS/APP/PROVIDER/BUCKET/KEYS` and
+//! `route/HOST|PATH|METHOD|HEADERS`. As a claim is a key, two apps can't claim the same: the second finds it there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -27,6 +28,8 @@ pub const SECRETS: &str = "secret/";
 pub const MOVES: &str = "move/";
 /// What all keys of subscriptions start with.
 pub const SUBSCRIPTIONS: &str = "subscription/";
+/// What all keys of watches start with.
+pub const WATCHES: &str = "watch/";
 /// What all keys of quotas start with.
 pub const QUOTAS: &str = "quota/";
 /// What all keys of routes start with. Those of one app are told by their records.
@@ -51,6 +54,8 @@ pub enum Key {
     Move(ProviderName),
     /// Of a [`crate::SubscriptionRecord`]: who listens, where and to what.
     Subscription(ActorName, ProviderName, String),
+    /// Of a [`crate::WatchRecord`]: who is told, of which store, its bucket, and what the keys begin with.
+    Watch(ActorName, ProviderName, String, String),
     /// Of a [`crate::QuotaRecord`]: its namespace.
     Quota(String),
     /// Of a [`crate::RouteRecord`].
@@ -95,6 +100,11 @@ pub fn moved(provider: &ProviderName) -> String {
 /// The key of a subscription.
 pub fn subscription(actor: &ActorName, provider: &ProviderName, subject: &str) -> String {
     format!("{SUBSCRIPTIONS}{actor}/{provider}/{subject}")
+}
+
+/// The key of a watch.
+pub fn watch(actor: &ActorName, provider: &ProviderName, bucket: &str, keys: &str) -> String {
+    format!("{WATCHES}{actor}/{provider}/{bucket}/{keys}")
 }
 
 /// The key of the quota of a namespace.
@@ -148,16 +158,26 @@ pub fn parse(key: &str) -> Option<Key> {
         SECRETS => Key::Secret(rest.parse().ok()?),
         MOVES => Key::Move(rest.parse().ok()?),
         SUBSCRIPTIONS => {
-            let (at, _) = rest.match_indices('/').nth(2)?;
-            let (actor, rest) = (&rest[..at], &rest[at + 1..]);
-            let (at, _) = rest.match_indices('/').nth(2)?;
-            let subject = rest[at + 1..].to_owned();
-            Key::Subscription(actor.parse().ok()?, rest[..at].parse().ok()?, subject)
+            let (actor, provider, subject) = listening(rest)?;
+            Key::Subscription(actor, provider, subject.to_owned())
+        }
+        WATCHES => {
+            let (actor, provider, watched) = listening(rest)?;
+            let (bucket, keys) = watched.split_once('/')?;
+            Key::Watch(actor, provider, bucket.to_owned(), keys.to_owned())
         }
         QUOTAS => Key::Quota(is_label(rest).then(|| rest.to_owned())?),
         ROUTES => Key::Route(claim(rest)?),
         _ => return None,
     })
+}
+
+/// Who listens to which provider, and to what of it.
+fn listening(text: &str) -> Option<(ActorName, ProviderName, &str)> {
+    let (at, _) = text.match_indices('/').nth(2)?;
+    let (actor, rest) = (&text[..at], &text[at + 1..]);
+    let (at, _) = rest.match_indices('/').nth(2)?;
+    Some((actor.parse().ok()?, rest[..at].parse().ok()?, &rest[at + 1..]))
 }
 
 fn claim(text: &str) -> Option<Claim> {
@@ -245,6 +265,10 @@ mod tests {
         );
         let listened = Key::Subscription(goods_reader(), goods.clone(), "a/b.>".to_owned());
         assert_eq!(parse(&listens), Some(listened));
+        let watches = watch(&goods_reader(), &goods, "b", "user/1");
+        assert_eq!(watches, "watch/default/shop/reader/default/shop/goods/b/user/1");
+        let watched = Key::Watch(goods_reader(), goods.clone(), "b".to_owned(), "user/1".to_owned());
+        assert_eq!(parse(&watches), Some(watched));
         assert_eq!(parse(&provider(&goods)), Some(Key::Provider(goods)));
         let password: SecretName = "default/shop/db-password".parse().unwrap();
         assert_eq!(parse(&secret(&password)), Some(Key::Secret(password)));
@@ -255,12 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_subscription_fits_into_a_key() {
+    fn the_longest_subscription_and_the_longest_watch_fit_into_a_key() {
         let part = "a".repeat(crate::name::PART_LEN_MAX);
         let actor = ActorName::new(&part, &part, &part).unwrap();
         let provider = ProviderName::new(&part, &part, &part).unwrap();
         let subject = "s".repeat(crate::subscription::SUBJECT_LEN_MAX);
         assert!(subscription(&actor, &provider, &subject).len() <= crate::route::CLAIM_LEN_MAX);
+        let keys = "k".repeat(crate::watch::WATCHED_LEN_MAX - 1);
+        assert!(watch(&actor, &provider, "b", &keys).len() <= crate::route::CLAIM_LEN_MAX);
     }
 
     #[test]
@@ -289,6 +315,7 @@ mod tests {
             "link/a/b/c",
             "link/a/b/c/",
             "subscription/a/b/c/d/e/f",
+            "watch/a/b/c/d/e/f/bucket",
             "route/",
             "route/a|b|c",
             "x/y/z",

@@ -27,6 +27,7 @@ pub mod secret;
 pub mod settings;
 pub mod subscription;
 pub mod units;
+pub mod watch;
 
 pub use allow::AllowPattern;
 pub use capability::Capability;
@@ -40,7 +41,7 @@ pub use moving::MoveRecord;
 pub use name::{ActorName, AppName, HostName, NameError, ProviderName, SecretName};
 pub use record::{
     ActorRecord, AppRecord, CommandRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord,
-    QuotaRecord, RouteRecord, SecretRecord, SubscriptionRecord,
+    QuotaRecord, RouteRecord, SecretRecord, SubscriptionRecord, WatchRecord,
 };
 pub use scope::AppPattern;
 pub use secret::SecretSource;

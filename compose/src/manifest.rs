@@ -1,4 +1,4 @@
-//! The manifest of an app: its actors, providers, links, routes and subscriptions, written in YAML.
+//! The manifest of an app: its actors, providers, links, routes, subscriptions and watches, written in YAML.
 //!
 //! Owns the model and the step from text to model and back. It must not know components: whether an actor has the
 //! exports that a link needs is the host's to check, with [`Manifest::fault`] to say where it does not.
@@ -52,6 +52,8 @@ pub struct Manifest {
     pub routes: Vec<Route>,
     /// Subscriptions, in the order in which they were written.
     pub subscriptions: Vec<Subscription>,
+    /// Watches, in the order in which they were written.
+    pub watches: Vec<Watch>,
 }
 
 /// An actor of an app.
@@ -144,6 +146,21 @@ pub struct Subscription {
     pub shared: bool,
 }
 
+/// Which changes of keys an actor is told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// The store.
+    pub provider: Spanned<ProviderName>,
+    /// Its bucket, as an actor opens it.
+    pub bucket: String,
+    /// What the keys begin with; empty for all.
+    pub keys: String,
+    /// Who is told.
+    pub actor: Spanned<ActorName>,
+    /// Whether the bucket is one of all apps on the provider, and not the app's own.
+    pub shared: bool,
+}
+
 impl Manifest {
     /// An app without anything in it.
     ///
@@ -160,6 +177,7 @@ impl Manifest {
             providers: BTreeMap::new(),
             routes: Vec::new(),
             subscriptions: Vec::new(),
+            watches: Vec::new(),
         })
     }
 

@@ -335,6 +335,36 @@ pub struct SubscriptionRecord {
     pub shared: bool,
 }
 
+/// That an actor is told of changes of keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchRecord {
+    /// [`VERSION`].
+    #[serde(deserialize_with = "known_version")]
+    pub v: u32,
+    /// Who is told.
+    pub actor: ActorName,
+    /// Which store.
+    pub provider: ProviderName,
+    /// Which bucket of it.
+    pub bucket: String,
+    /// What the keys begin with; empty for all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub keys: String,
+    /// Whether the bucket is one of all apps on the provider, and not the app's own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+}
+
+impl WatchRecord {
+    /// The bucket and what its keys begin with, for people: `carts` or `carts/user*`.
+    pub fn watched(&self) -> String {
+        match self.keys.as_str() {
+            "" => self.bucket.clone(),
+            keys => format!("{}/{keys}*", self.bucket),
+        }
+    }
+}
+
 impl RouteRecord {
     /// The route's claims, one for each method.
     pub fn claims(&self) -> impl Iterator<Item = Claim> + '_ {

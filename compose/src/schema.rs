@@ -10,6 +10,7 @@ use crate::manifest::{ACTOR_LINK, API_VERSION, HTTP_LINK, MANIFEST, Object, PROV
 use crate::route::{HEADER_LEN_MAX, METHODS, PATH_LEN_MAX};
 use crate::subscription;
 use crate::units::{duration_text, size_text};
+use crate::watch;
 
 const LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 const NAME: &str = "^[a-z0-9-]{1,63}(/[a-z0-9-]{1,63}/[a-z0-9-]{1,63})?$";
@@ -87,6 +88,12 @@ fn shape(of: &Shape) -> Value {
         }),
         Shape::Group => json!({
             "type": "string", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": subscription::GROUP_LEN_MAX,
+        }),
+        Shape::Bucket => json!({
+            "type": "string", "pattern": "^[!-.0-~]+$", "maxLength": watch::BUCKET_LEN_MAX,
+        }),
+        Shape::Prefix => json!({
+            "type": "string", "pattern": "^[!-~]*$", "maxLength": watch::WATCHED_LEN_MAX, "examples": ["user/"],
         }),
         Shape::Config => json!({ "type": "object", "additionalProperties": { "type": scalar } }),
         Shape::Headers => json!({

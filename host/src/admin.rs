@@ -245,6 +245,7 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Admin>)> {
         route(Method::GET, "/v1/providers", views::providers),
         route(Method::GET, "/v1/links", views::links),
         route(Method::GET, "/v1/subscriptions", views::subscriptions),
+        route(Method::GET, "/v1/watches", views::watches),
         route(Method::GET, "/v1/conditions", views::conditions),
         route(Method::GET, "/v1/logs", logs::read),
         route(Method::GET, "/v1/openapi.json", async || {

@@ -32,7 +32,7 @@ use crate::config::Deployment;
 use crate::desired::{Desired, read_all};
 use crate::digest::Digest;
 use crate::front::lattice;
-use crate::ingress::messages;
+use crate::ingress::{messages, watches};
 use crate::link::check;
 use crate::reconcile::{Condition, Progress};
 
@@ -402,19 +402,12 @@ impl Deployer {
             key::LINKS,
             key::PLACEMENTS,
             key::SUBSCRIPTIONS,
+            key::WATCHES,
         ];
         let own = kinds.map(|kind| key::of(kind, app));
-        let [actors, providers, links, placements, subscriptions] = own.each_ref().map(String::as_str);
         let app_key = key::app(app);
-        let prefixes = [
-            &app_key,
-            actors,
-            providers,
-            links,
-            placements,
-            subscriptions,
-            key::ROUTES,
-        ];
+        let mut prefixes = vec![app_key.as_str(), key::ROUTES];
+        prefixes.extend(own.iter().map(String::as_str));
         let (entries, index) = read_all(&*self.control, &prefixes).await?;
         let entries = entries
             .iter()
@@ -479,7 +472,8 @@ impl Deployer {
     }
 
     /// Checks what only the components show: that each import that needs a link has one, that targets export what is
-    /// imported, that routes go to actors that answer HTTP, and subscriptions to those that handle messages.
+    /// imported, that routes go to actors that answer HTTP, subscriptions to those that handle messages, and watches to those
+    /// that are told of changes.
     async fn check(
         &self,
         manifest: &Manifest,
@@ -597,6 +591,19 @@ impl Deployer {
                 });
             }
         }
+        for watch in &manifest.watches {
+            let target = components.get(watch.actor.value.name());
+            if target.is_some_and(|component| !watches::watches(&component.description)) {
+                faults.push(watch.actor.span, || {
+                    let [one, other] = watches::WATCHERS;
+                    FaultKind::Found(format!(
+                        "{} exports neither {one} nor {other}, so it can't be told of changes; `weft inspect` lists what it \
+                         exports",
+                        watch.actor.value,
+                    ))
+                });
+            }
+        }
         faults.finish(Some(())).map_err(DeployError::Faults)
     }
 
@@ -680,11 +687,16 @@ fn check_scope(manifest: &Manifest, desired: &Desired, faults: &mut Collector) {
             }
         }
     }
-    for subscription in &manifest.subscriptions {
-        let provider = desired.providers.get(&subscription.provider.value);
-        if provider.is_some_and(|provider| !provider.allows(app)) {
-            faults.push(subscription.provider.span, || {
-                not_allowed(&subscription.actor.value, subscription.provider.value.as_str())
+    let subscribed = manifest
+        .subscriptions
+        .iter()
+        .map(|one| (&one.provider, &one.actor));
+    let watched = manifest.watches.iter().map(|one| (&one.provider, &one.actor));
+    for (provider, actor) in subscribed.chain(watched) {
+        let known = desired.providers.get(&provider.value);
+        if known.is_some_and(|known| !known.allows(app)) {
+            faults.push(provider.span, || {
+                not_allowed(&actor.value, provider.value.as_str())
             });
         }
     }

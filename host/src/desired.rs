@@ -12,7 +12,7 @@ use weft_compose::key::{self, Key};
 use weft_compose::moving::MoveRecord;
 use weft_compose::record::{
     ActorRecord, AppRecord, LinkRecord, LinkTarget, PlacementRecord, ProviderRecord, QuotaRecord,
-    RecordError, RouteRecord, SecretRecord, SubscriptionRecord, decode,
+    RecordError, RouteRecord, SecretRecord, SubscriptionRecord, WatchRecord, decode,
 };
 use weft_compose::{ActorName, AppName, HostName, ProviderName, SecretName};
 use weft_lattice::control::{ControlStore, Entry, Index, RANGE_LEN_MAX, ReadError, WatchError};
@@ -37,6 +37,8 @@ pub struct Desired {
     pub routes: BTreeMap<String, Arc<RouteRecord>>,
     /// Subscriptions by their keys.
     pub subscriptions: BTreeMap<String, Arc<SubscriptionRecord>>,
+    /// Watches by their keys.
+    pub watches: BTreeMap<String, Arc<WatchRecord>>,
     /// The hosts that an actor is placed on; without an entry it runs on every host.
     pub placements: BTreeMap<ActorName, Arc<BTreeSet<HostName>>>,
     /// Secrets, sealed.
@@ -121,6 +123,7 @@ impl Desired {
             Key::Move(name) => put(&mut self.moves, name, key, value),
             Key::Quota(namespace) => put(&mut self.quotas, namespace, key, value),
             Key::Subscription(..) => put(&mut self.subscriptions, key.to_owned(), key, value),
+            Key::Watch(..) => put(&mut self.watches, key.to_owned(), key, value),
             Key::Route(_) => put(&mut self.routes, key.to_owned(), key, value),
             Key::Link(actor, interface) => {
                 let record = value.map(|value| decode::<LinkRecord>(key, value)).transpose()?;
@@ -160,6 +163,7 @@ impl Desired {
             subscriptions: of(&self.subscriptions, |_, record| {
                 record.actor.namespace() == namespace
             }),
+            watches: of(&self.watches, |_, record| record.actor.namespace() == namespace),
             placements: of(&self.placements, |name, _| name.namespace() == namespace),
             secrets: of(&self.secrets, |name, _| name.namespace() == namespace),
             moves: of(&self.moves, |name, _| name.namespace() == namespace),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use weft_lattice::control::{ControlStore, Embedded, Replica};
 use weft_observability::metrics::{PoolState, StateReport};
@@ -34,7 +34,7 @@ use crate::ingress::forwarded::TrustedProxies;
 use crate::ingress::handler::Handler;
 use crate::ingress::invoke::GuestTasks;
 use crate::ingress::listener::Ingress;
-use crate::ingress::messages::{self, Subscriptions};
+use crate::ingress::listening;
 use crate::ingress::tls::{Certificates, TlsError};
 use crate::ingress::workers::Workers;
 use crate::instance::{self, KeptPlaces};
@@ -224,11 +224,13 @@ impl Host {
             busy: busy.clone(),
             abort: shutdown.abort.clone(),
         };
-        let subscriptions = Subscriptions::new(messages::Shared {
+        let listening = Arc::new(listening::Shared {
             state: state.clone(),
             tasks: tasks.clone(),
             sampler: telemetry.sampler(),
             drain: shutdown.drain.clone(),
+            host: mesh.as_ref().map(|mesh| mesh.name.clone()),
+            lost: Notify::new(),
         });
         let commands = match &mesh {
             Some(mesh) => Some(Commands::new(
@@ -247,7 +249,7 @@ impl Host {
             kept: kept.clone(),
             provider_folder: data.providers(),
             state: state.clone(),
-            subscriptions,
+            listening,
             commands: commands.clone(),
             mesh: mesh.clone(),
             vault: vault.clone(),

@@ -1,9 +1,9 @@
-//! HTTP and messages in.
+//! HTTP, messages and changes of keys in.
 //!
 //! Owns the listeners, the connections and what of a request is settled before an actor sees it. It must not know
 //! how a component runs beyond handing over a [`crate::invocation::Call`]. Read [`listener`] for a connection's life,
-//! [`handler`] for a request's, [`invoke`] for the step into the guest, [`messages`]
-//! for what comes without HTTP.
+//! [`handler`] for a request's, [`invoke`] for the step into the guest, [`listening`],
+//! [`messages`] and [`watches`] for what comes without HTTP.
 
 pub mod answer;
 pub mod body;
@@ -14,10 +14,12 @@ pub mod handler;
 pub mod invoke;
 pub mod io;
 pub mod listener;
+pub mod listening;
 pub mod messages;
 pub mod routes;
 pub mod streams;
 pub mod tls;
+pub mod watches;
 pub mod workers;
 
 use std::time::Duration;

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use weft_compose::capability::{LATTICE, OUTSIDE, PINNED};
-use weft_compose::record::{ActorRecord, ProviderRecord, RouteRecord, SubscriptionRecord};
+use weft_compose::record::{ActorRecord, ProviderRecord, RouteRecord, SubscriptionRecord, WatchRecord};
 use weft_compose::{ActorName, AppName, ProviderName};
 use weft_http::HttpClient;
 use weft_lattice::control::{ControlStore, Index, ReadError};
@@ -38,8 +38,10 @@ use crate::cli::chain;
 use crate::command::Commands;
 use crate::deploy::not_allowed;
 use crate::desired::Desired;
-use crate::ingress::messages::{self, Subscriptions, Wanted};
+use crate::ingress::listening::Shared;
+use crate::ingress::messages::{self, Subscriptions};
 use crate::ingress::routes::{Route, Routes};
+use crate::ingress::watches::{self, Watches};
 use crate::instance::KeptPlaces;
 use crate::link::{LinkTable, Targets};
 use crate::mesh::group::RemoteActor;
@@ -133,7 +135,9 @@ pub struct Reconciler {
     /// The pass of each move for which keys are noted.
     passes: BTreeMap<ProviderName, u64>,
     actors: BTreeMap<ActorName, (Arc<ActorRecord>, Arc<Actor>)>,
+    listening: Arc<Shared>,
     subscriptions: Subscriptions,
+    watches: Watches,
     quotas: Arc<Quotas>,
     commands: Option<Arc<Commands>>,
     mesh: Option<Arc<Mesh>>,
@@ -156,8 +160,8 @@ pub struct Parts {
     pub provider_folder: PathBuf,
     /// Where the snapshot is put.
     pub state: Arc<ArcSwap<State>>,
-    /// What listens for messages; nothing does yet.
-    pub subscriptions: Subscriptions,
+    /// What all share that listen for messages and changes; nothing does yet.
+    pub listening: Arc<Shared>,
     /// What starts processes of outside providers, in a lattice.
     pub commands: Option<Arc<Commands>>,
     /// The other hosts, if there may be any.
@@ -178,7 +182,7 @@ impl Reconciler {
             kept,
             provider_folder,
             state,
-            subscriptions,
+            listening,
             commands,
             mesh,
             vault,
@@ -198,7 +202,9 @@ impl Reconciler {
             targets: BTreeMap::new(),
             passes: BTreeMap::new(),
             actors: BTreeMap::new(),
-            subscriptions,
+            subscriptions: Subscriptions::new(listening.clone()),
+            watches: Watches::new(listening.clone()),
+            listening,
             quotas: Arc::default(),
             commands,
             mesh,
@@ -244,6 +250,7 @@ impl Reconciler {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = wait => {}
+                () = self.listening.lost.notified() => {}
             }
         }
         self.state.store(Arc::default());
@@ -285,6 +292,7 @@ impl Reconciler {
         let state = self.snapshot(&desired, &mut found);
         let before = self.state.swap(Arc::new(state));
         self.subscribe(&desired, &before, &mut found).await;
+        self.watch(&desired, &before, &mut found).await;
         let gone = self
             .providers
             .extract_if(|name, _| !desired.providers.contains_key(name));
@@ -597,41 +605,87 @@ impl Reconciler {
         };
         let mut wanted = BTreeMap::new();
         for (key, record) in &desired.subscriptions {
-            let Some((_, actor)) = self.actors.get(&record.actor) else {
-                if !desired.actors.contains_key(&record.actor) {
-                    failed(record, format!("{} is not there", record.actor));
+            let (actor, provider) = match self.heard(desired, &record.actor, &record.provider) {
+                Ok(heard) => heard,
+                Err(reason) => {
+                    reason.into_iter().for_each(|reason| failed(record, reason));
+                    continue;
                 }
-                continue;
             };
-            let known = desired.providers.get(&record.provider);
-            if known.is_some_and(|provider| !provider.allows(&record.actor.app_name())) {
-                failed(
-                    record,
-                    not_allowed(&record.actor, record.provider.as_str()).to_string(),
-                );
-                continue;
-            }
-            let provider = self
-                .providers
-                .get(&record.provider)
-                .map(|(_, provider)| &provider.backend);
-            match provider {
-                Some(Backend::Messaging(broker)) if messages::handles(&actor.component.description) => {
+            match &provider.backend {
+                Backend::Messaging(broker) if messages::handles(&actor.component.description) => {
                     let (record, broker) = (record.clone(), broker.clone());
-                    wanted.insert(key.clone(), Wanted { record, broker });
+                    wanted.insert(key.clone(), messages::Wanted { record, broker });
                 }
-                Some(Backend::Messaging(_)) => {
+                Backend::Messaging(_) => {
                     failed(
                         record,
                         format!("{} exports no {}", record.actor, messages::HANDLER),
                     );
                 }
-                Some(_) => failed(record, format!("{} serves no messages", record.provider)),
-                None => failed(record, format!("{} is not open", record.provider)),
+                _ => failed(record, format!("{} serves no messages", record.provider)),
             }
         }
-        for (record, reason) in self.subscriptions.apply(wanted, before).await {
-            failed(&record, reason);
+        for (wanted, reason) in self.subscriptions.apply(wanted, before).await {
+            failed(&wanted.record, reason);
+        }
+    }
+
+    /// Makes the watches of the actors that run here those that are wanted.
+    async fn watch(&mut self, desired: &Desired, before: &Arc<State>, found: &mut Vec<Found>) {
+        let mut failed = |record: &WatchRecord, reason| {
+            found.push(Found::of(record.actor.app_name(), watch_subject(record), reason));
+        };
+        let mut wanted = BTreeMap::new();
+        for (key, record) in &desired.watches {
+            let (actor, provider) = match self.heard(desired, &record.actor, &record.provider) {
+                Ok(heard) => heard,
+                Err(reason) => {
+                    reason.into_iter().for_each(|reason| failed(record, reason));
+                    continue;
+                }
+            };
+            match &provider.backend {
+                Backend::KeyValue(store) if watches::watches(&actor.component.description) => {
+                    let watch = watches::Wanted::new(record.clone(), store.clone(), &provider.guard);
+                    wanted.insert(key.clone(), watch);
+                }
+                Backend::KeyValue(_) => {
+                    let [one, other] = watches::WATCHERS;
+                    failed(
+                        record,
+                        format!("{} exports neither {one} nor {other}", record.actor),
+                    );
+                }
+                _ => failed(record, format!("{} serves no keys", record.provider)),
+            }
+        }
+        for (wanted, reason) in self.watches.apply(wanted, before).await {
+            failed(&wanted.record, reason);
+        }
+    }
+
+    /// An actor that runs here, and the provider that it listens to.
+    ///
+    /// # Errors
+    /// Why it can't; `None` if it runs elsewhere.
+    fn heard(
+        &self,
+        desired: &Desired,
+        actor: &ActorName,
+        provider: &ProviderName,
+    ) -> Result<(&Actor, &Provider), Option<String>> {
+        let Some((_, running)) = self.actors.get(actor) else {
+            let is_there = desired.actors.contains_key(actor);
+            return Err((!is_there).then(|| format!("{actor} is not there")));
+        };
+        let known = desired.providers.get(provider);
+        if known.is_some_and(|known| !known.allows(&actor.app_name())) {
+            return Err(Some(not_allowed(actor, provider.as_str()).to_string()));
+        }
+        match self.providers.get(provider) {
+            Some((_, open)) => Ok((running, open)),
+            None => Err(Some(format!("{provider} is not open"))),
         }
     }
 
@@ -675,6 +729,16 @@ pub fn subscription(record: &SubscriptionRecord) -> String {
     format!(
         "subscription of {} to {} of {}",
         record.actor, record.subject, record.provider
+    )
+}
+
+/// What conditions call a watch.
+pub fn watch_subject(record: &WatchRecord) -> String {
+    format!(
+        "watch of {} on {} of {}",
+        record.actor,
+        record.watched(),
+        record.provider
     )
 }
 

@@ -104,6 +104,8 @@ pub const WEFT_INVOCATION_SHED: &str = "weft.invocation.shed";
 pub const WEFT_CALL_COUNT: &str = "weft.call.count";
 /// Messages that an actor subscribed to.
 pub const WEFT_MESSAGE_COUNT: &str = "weft.message.count";
+/// Changes of keys that an actor watches.
+pub const WEFT_CHANGE_COUNT: &str = "weft.change.count";
 /// Time that an operation of a capability took.
 pub const WEFT_CAPABILITY_OPERATION_DURATION: &str = "weft.capability.operation.duration";
 /// Time to get an instance ready to be called.
@@ -246,6 +248,7 @@ pub const METRICS: &[&str] = &[
     WEFT_INVOCATION_COUNT,
     WEFT_CALL_COUNT,
     WEFT_MESSAGE_COUNT,
+    WEFT_CHANGE_COUNT,
     WEFT_CAPABILITY_OPERATION_DURATION,
     WEFT_CAPABILITY_IO,
     WEFT_INSTANCE_START_DURATION,

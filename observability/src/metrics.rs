@@ -76,6 +76,9 @@ mod tests {
         MessageOutcome::ALL
             .into_iter()
             .for_each(|outcome| actor.messages(1, outcome));
+        MessageOutcome::ALL
+            .into_iter()
+            .for_each(|outcome| actor.changes(1, outcome));
         CompileOutcome::ALL
             .into_iter()
             .for_each(|outcome| metrics.component_compiled(outcome, Duration::from_secs(1)));

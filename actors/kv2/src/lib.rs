@@ -4,6 +4,8 @@
 //! the cursor, if there is one), and `GET`, `PUT` or `DELETE /many?keys=a,b` (a `PUT` sets all of them to its body).
 //! `POST /swap/KEY?meanwhile=` sets the key to the body by compare and swap, after setting it to `meanwhile`, if that is
 //! given, so that the first try has to fail; it answers the tries that it took.
+//!
+//! What it is told of changes of keys it writes into the bucket `told`: of a key the value, or `deleted`.
 
 wit_bindgen::generate!({
     world: "weft:kv2/kv2",
@@ -13,6 +15,7 @@ wit_bindgen::generate!({
 
 use std::io::Read as _;
 
+use exports::wasi::keyvalue::watcher::Guest as Watcher;
 use wasi::keyvalue::atomics::{Cas, CasError};
 use wasi::keyvalue::store::{self, Bucket, Error};
 use wasi::keyvalue::{atomics, batch};
@@ -21,6 +24,7 @@ use wasip2::http::types::{IncomingRequest, Method, ResponseOutparam};
 use weft_guest_support::{Target, respond};
 
 wasip2::http::proxy::export!(Kv2);
+export!(Kv2);
 
 struct Kv2;
 
@@ -35,6 +39,21 @@ impl Guest for Kv2 {
         });
         respond(response_out, status, &text);
     }
+}
+
+impl Watcher for Kv2 {
+    fn on_set(_: Bucket, key: String, value: Vec<u8>) {
+        tell(&key, &value);
+    }
+
+    fn on_delete(_: Bucket, key: String) {
+        tell(&key, b"deleted");
+    }
+}
+
+fn tell(key: &str, what: &[u8]) {
+    let told = store::open("told").and_then(|told| told.set(key, what));
+    told.expect("the bucket `told` takes what it is told");
 }
 
 fn answer(request: &IncomingRequest) -> Answer {

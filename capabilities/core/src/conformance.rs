@@ -12,9 +12,11 @@ mod key_value;
 mod messaging;
 mod sql;
 mod sql_tables;
+mod watch;
 
 pub use blob_store::{blob_store, tells_its_containers};
 pub use key_value::{forgets_values, key_value, tells_its_buckets};
 pub use messaging::messaging;
 pub use sql::{SqlDialect, sql};
 pub use sql_tables::sql_tables;
+pub use watch::tells_changes;

@@ -1,6 +1,9 @@
 //! Key-value: byte values under text keys, in buckets.
 //!
-//! Owns the trait, its limits, its errors, and how a bucket and a key become the one key that a backend stores.
+//! Owns the trait, its limits, its errors, and how a bucket and a key become the one key that a backend stores. [`watch`]
+//! owns what is told of changes.
+
+pub mod watch;
 
 use std::error::Error;
 use std::fmt;
@@ -8,6 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+
+pub use watch::{Change, Changes, Watch};
 
 /// The longest key, in bytes: what Redis, NATS KV and redb all carry with ease, also with a bucket before it.
 pub const KEY_LEN_MAX: usize = 1_024;
@@ -271,6 +276,22 @@ pub trait KeyValue: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<Bucket>, KeyValueError>> {
         let _ = scope;
         let cannot = "this backend can't tell which buckets it has".to_owned();
+        Box::pin(std::future::ready(Err(KeyValueError::Unavailable(cannot))))
+    }
+
+    /// Tells the changes of a bucket's keys from now on. When this returns, a write that begins is told.
+    ///
+    /// A change is told when it is as durable as the backend makes it. Of one key, changes come in the order of its writes.
+    /// How many are told, and how often, each backend says. The changes end if the backend is closed or can't be
+    /// followed any more; who wants more begins anew. A backend may be unable to tell of changes, and then is
+    /// [`KeyValueError::Unavailable`].
+    fn watch<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        watch: Watch,
+    ) -> BoxFuture<'a, Result<Changes, KeyValueError>> {
+        let _ = (bucket, watch);
+        let cannot = "this backend can't tell of changes".to_owned();
         Box::pin(std::future::ready(Err(KeyValueError::Unavailable(cannot))))
     }
 

@@ -12,6 +12,7 @@ pub mod key_value;
 pub mod memory;
 pub mod messaging;
 pub mod ordered;
+pub mod queue;
 pub mod sql;
 
 pub use blob_store::{
@@ -19,7 +20,7 @@ pub use blob_store::{
     ObjectPage,
 };
 pub use futures::future::BoxFuture;
-pub use key_value::{Bucket, KeyValue, KeyValueError, Page, Swap};
+pub use key_value::{Bucket, Change, Changes, KeyValue, KeyValueError, Page, Swap, Watch};
 pub use memory::{MemoryBlobStore, MemoryKeyValue};
 pub use messaging::{Delivery, Listen, MemoryMessaging, Message, Messaging, MessagingError, Scope};
 pub use sql::tables::{SqlTables, TablesError};

@@ -15,7 +15,7 @@ use futures::future::{self, BoxFuture};
 use tokio::time::Instant;
 
 use crate::key_value::KeyValueError;
-use crate::ordered::{Ordered, Table, Write, Written};
+use crate::ordered::{Ordered, Table, Watchers, Write, Written};
 
 pub use blob_store::MemoryBlobStore;
 
@@ -33,6 +33,7 @@ const FORGOTTEN_AT_ONCE: usize = 1_024;
 pub struct MemoryKeyValue {
     map: RwLock<Map>,
     closed: AtomicBool,
+    watchers: Watchers,
 }
 
 #[derive(Debug)]
@@ -71,6 +72,7 @@ impl MemoryKeyValue {
         Self {
             map: RwLock::new(map),
             closed: AtomicBool::new(false),
+            watchers: Watchers::default(),
         }
     }
 
@@ -183,9 +185,10 @@ impl Table for Map {
         Ok(())
     }
 
-    fn remove(&mut self, key: &[u8]) -> Result<(), KeyValueError> {
+    fn remove(&mut self, key: &[u8]) -> Result<bool, KeyValueError> {
+        let was_there = self.get(key)?.is_some();
         self.take(key);
-        Ok(())
+        Ok(was_there)
     }
 }
 
@@ -217,9 +220,17 @@ impl Ordered for MemoryKeyValue {
         future::lazy(move |_| {
             let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
             self.open()?;
-            write.apply(&mut *map)
+            let mut effects = self.watchers.effects();
+            let written = write.apply(&mut *map, &mut effects)?;
+            // Before the next write can be done, so that they are told in their order.
+            self.watchers.tell(effects);
+            Ok(written)
         })
         .boxed()
+    }
+
+    fn watchers(&self) -> &Watchers {
+        &self.watchers
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -240,6 +251,7 @@ mod tests {
     async fn keeps_the_contract() {
         conformance::key_value(|| Arc::new(MemoryKeyValue::default())).await;
         conformance::tells_its_buckets(&MemoryKeyValue::default()).await;
+        conformance::tells_changes(|| Arc::new(MemoryKeyValue::default())).await;
     }
 
     #[tokio::test]

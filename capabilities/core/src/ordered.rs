@@ -1,16 +1,20 @@
 //! A key-value backend out of an ordered map of bytes.
 //!
-//! Owns what the embedded backends have in common: limits, paging, and what each write does to a map, so that a
-//! backend brings a map, a way to write to it, and nothing else.
+//! Owns what the embedded backends have in common: limits, paging, what each write does to a map, and who is told of it
+//! ([`Watchers`]), so that a backend brings a map, a way to write to it, and nothing else.
+
+mod watchers;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{self, BoxFuture};
 
 use crate::key_value::{
-    BatchBytes, Bucket, KeyValue, KeyValueError, PAGE_LEN_MAX, Page, Swap, check_buckets, check_value,
-    scope_prefix,
+    BatchBytes, Bucket, Changes, KeyValue, KeyValueError, PAGE_LEN_MAX, Page, Swap, Watch, check_buckets,
+    check_value, scope_prefix,
 };
+
+pub use watchers::{Effects, WATCHES_MAX, Watchers};
 
 /// An ordered map that lives in this process. Whoever implements it has [`KeyValue`].
 pub trait Ordered: Send + Sync + 'static {
@@ -32,6 +36,9 @@ pub trait Ordered: Send + Sync + 'static {
 
     /// Applies one write, wholly or not, and answers when it is as durable as this map makes it.
     fn write(&self, write: Write) -> BoxFuture<'_, Result<Written, KeyValueError>>;
+
+    /// Who is to be told what writes have changed, once it is durable and in their order.
+    fn watchers(&self) -> &Watchers;
 
     /// See [`KeyValue::close`].
     fn close(&self) -> BoxFuture<'_, ()>;
@@ -81,8 +88,8 @@ pub trait Table {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Self::Error>;
     /// Sets all entries or, refusing, none.
     fn set(&mut self, entries: &[(Vec<u8>, Bytes)]) -> Result<(), Self::Error>;
-    /// Takes a key away.
-    fn remove(&mut self, key: &[u8]) -> Result<(), Self::Error>;
+    /// Takes a key away; whether it was there.
+    fn remove(&mut self, key: &[u8]) -> Result<bool, Self::Error>;
 }
 
 impl Write {
@@ -103,21 +110,30 @@ impl Write {
         self.len() == 0
     }
 
-    /// Does the write to `table`. A refused write has changed nothing.
+    /// Does the write to `table`, and notes in `effects` what it changes. A refused write has changed nothing.
     ///
     /// # Errors
     /// The table's, and [`KeyValueError::NotANumber`] and [`KeyValueError::OutOfRange`].
-    pub fn apply<T: Table>(self, table: &mut T) -> Result<Written, T::Error> {
+    pub fn apply<T: Table>(self, table: &mut T, effects: &mut Effects) -> Result<Written, T::Error> {
         match self {
-            Self::Set(entries) => table.set(&entries)?,
+            Self::Set(entries) => {
+                table.set(&entries)?;
+                for (key, value) in &entries {
+                    effects.note(key, Some(value));
+                }
+            }
             Self::Delete(keys) => {
                 for key in &keys {
-                    table.remove(key)?;
+                    if table.remove(key)? {
+                        effects.note(key, None);
+                    }
                 }
             }
             Self::Increment { key, delta } => {
                 let sum = add(table.get(&key)?.as_deref(), delta, &key)?;
-                table.set(&[(key, sum.to_string().into())])?;
+                let entry = [(key, Bytes::from(sum.to_string()))];
+                table.set(&entry)?;
+                effects.note(&entry[0].0, Some(&entry[0].1));
                 return Ok(Written::Sum(sum));
             }
             Self::CompareAndSwap { key, expected, new } => {
@@ -125,7 +141,9 @@ impl Write {
                 if now != expected {
                     return Ok(Written::Swap(Swap::Changed(now)));
                 }
-                table.set(&[(key, new)])?;
+                let entry = [(key, new)];
+                table.set(&entry)?;
+                effects.note(&entry[0].0, Some(&entry[0].1));
                 return Ok(Written::Swap(Swap::Done));
             }
         }
@@ -282,8 +300,20 @@ impl<T: Ordered> KeyValue for T {
         future::lazy(move |_| buckets(self, scope)).boxed()
     }
 
+    fn watch<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        watch: Watch,
+    ) -> BoxFuture<'a, Result<Changes, KeyValueError>> {
+        future::ready(self.watchers().begin(bucket, &watch)).boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
-        Ordered::close(self)
+        async move {
+            Ordered::close(self).await;
+            self.watchers().end();
+        }
+        .boxed()
     }
 }
 

@@ -82,6 +82,10 @@ pub(crate) enum Failure {
     Refused(Refusal),
     #[error("the stream is full: {bytes_max} bytes")]
     Full { bytes_max: usize },
+    #[error(
+        "this version of the NATS server can't keep marks of deleted keys, which watches need: it has to be 2.11 or later"
+    )]
+    TooOld,
     #[error("JetStream gave an answer of another shape")]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -93,6 +97,7 @@ impl From<Failure> for KeyValueError {
             Failure::Full { bytes_max } => Self::Full { bytes_max },
             // As HTTP has it: what may be better in a while.
             Failure::Refused(refusal) if refusal.code >= 500 => Self::Unavailable(refusal.to_string()),
+            Failure::TooOld => Self::Unavailable(failure.to_string()),
             other => Self::Backend(Box::new(other)),
         }
     }
@@ -219,6 +224,8 @@ pub(crate) struct StreamConfig {
     pub(crate) num_replicas: usize,
     #[serde(default)]
     pub(crate) allow_direct: bool,
+    #[serde(default)]
+    pub(crate) allow_msg_ttl: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,12 +1,13 @@
 //! Key-value in a bucket of JetStream.
 //!
 //! A key's value is the last message of a subject, as NATS's own key-value clients have it ([`name`]). A key that is
-//! deleted is purged from the stream, which leaves no marker behind; so the subjects that the stream has are the keys,
+//! deleted is purged from the stream, which leaves nothing behind of its subject; so the subjects that the stream has are the keys,
 //! and a listing is what it tells of them at one moment ([`Listing`]). What is changed step by step (increments, swaps) is
 //! read, and written if the subject still has that last message.
 
 mod name;
 mod stream;
+mod watch;
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -17,10 +18,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream as streams};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use weft_capabilities::key_value::{BatchBytes, PAGE_LEN_MAX, check_value};
-use weft_capabilities::{Bucket, KeyValue, KeyValueError, Page, Swap};
+use weft_capabilities::{Bucket, Changes, KeyValue, KeyValueError, Page, Swap, Watch};
 
 use self::name::Names;
 use self::stream::{Last, Stream};
@@ -29,6 +33,9 @@ use crate::error::OpenError;
 use crate::jetstream::{self, Storage};
 use crate::link::{Connection, Link};
 use crate::listing::Listing;
+
+/// How long watches have to end, when the store is closed.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// What it is if not told otherwise.
 const BUCKET_DEFAULT: &str = "weft";
@@ -74,13 +81,18 @@ impl Default for BucketOptions {
 
 /// Key-value on NATS.
 pub struct NatsKeyValue {
-    link: Link<Arc<Stream>>,
+    link: Arc<Link<Arc<Stream>>>,
     seats: Semaphore,
     /// What the subjects of all keys begin with.
     prefix: String,
     /// One change of a key at a time, so that those of this host don't undo each other's tries.
     stripes: [Mutex<()>; STRIPES],
     hasher: RandomState,
+    /// Where the tasks of watches live.
+    runtime: Handle,
+    watches: TaskTracker,
+    /// Cancelled when the store is closed.
+    watching: CancellationToken,
 }
 
 impl NatsKeyValue {
@@ -99,11 +111,14 @@ impl NatsKeyValue {
             async move { Stream::find_or_make(&connection, &bucket).await.map(Arc::new) }.boxed()
         };
         Ok(Self {
-            link: Link::start(source, Box::new(set_up), Vec::new(), options.timeout),
+            link: Arc::new(Link::start(source, Box::new(set_up), Vec::new(), options.timeout)),
             seats: Semaphore::new(IN_FLIGHT_KIB_MAX as usize),
             prefix,
             stripes: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
+            runtime: Handle::current(),
+            watches: TaskTracker::new(),
+            watching: CancellationToken::new(),
         })
     }
 
@@ -399,8 +414,20 @@ impl KeyValue for NatsKeyValue {
         self.delete_many(bucket, keys).boxed()
     }
 
+    fn watch<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        watch: Watch,
+    ) -> BoxFuture<'a, Result<Changes, KeyValueError>> {
+        self.watch(bucket, watch).boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
+            self.watching.cancel();
+            self.watches.close();
+            // A watch that nobody takes from is not waited for.
+            drop(timeout(CLOSE_WAIT, self.watches.wait()).await);
             self.link.refuse();
             // What is on its way has a bound.
             drop(self.seats.acquire_many(IN_FLIGHT_KIB_MAX).await);

@@ -11,6 +11,7 @@
 
 mod blob_store;
 mod connect;
+mod deliveries;
 mod error;
 mod jetstream;
 mod key_value;

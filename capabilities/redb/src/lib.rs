@@ -19,7 +19,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use redb::{Builder, Database, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition, TableError};
 use weft_capabilities::KeyValueError;
-use weft_capabilities::ordered::{Ordered, Write, Written};
+use weft_capabilities::ordered::{Ordered, Watchers, Write, Written};
 
 pub use crate::error::OpenError;
 use crate::writer::Writer;
@@ -64,6 +64,7 @@ struct Again {
 pub struct RedbKeyValue {
     snapshot: Arc<Snapshot>,
     writer: Writer,
+    watchers: Watchers,
 }
 
 impl RedbKeyValue {
@@ -122,9 +123,14 @@ impl RedbKeyValue {
         }
         let first = snapshot_of(&database).map_err(|source| OpenError::failed(&path, source))?;
         let snapshot = Arc::new(ArcSwapOption::from_pointee(first));
-        let writer = Writer::start(database, again, snapshot.clone());
+        let watchers = Watchers::default();
+        let writer = Writer::start(database, again, snapshot.clone(), watchers.clone());
         let writer = writer.map_err(|source| OpenError::io(&path, source))?;
-        Ok(Self { snapshot, writer })
+        Ok(Self {
+            snapshot,
+            writer,
+            watchers,
+        })
     }
 }
 
@@ -213,6 +219,10 @@ impl Ordered for RedbKeyValue {
 
     fn write(&self, write: Write) -> BoxFuture<'_, Result<Written, KeyValueError>> {
         self.writer.write(write).boxed()
+    }
+
+    fn watchers(&self) -> &Watchers {
+        &self.watchers
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

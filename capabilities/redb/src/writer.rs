@@ -9,7 +9,7 @@ use bytes::Bytes;
 use redb::{Database, Durability, ReadableTable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use weft_capabilities::KeyValueError;
-use weft_capabilities::ordered::{Table, Write, Written};
+use weft_capabilities::ordered::{Table, Watchers, Write, Written};
 
 use crate::error::WriteError;
 use crate::{Again, KEYS, OpenError, Snapshot, snapshot_of};
@@ -44,7 +44,12 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(database: Database, again: Again, snapshot: Arc<Snapshot>) -> io::Result<Self> {
+    pub(crate) fn start(
+        database: Database,
+        again: Again,
+        snapshot: Arc<Snapshot>,
+        watchers: Watchers,
+    ) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE_LEN_MAX);
         let (alive, ended) = tokio::sync::watch::channel(());
         let thread = std::thread::Builder::new()
@@ -55,6 +60,7 @@ impl Writer {
                     tried: Instant::now(),
                     again,
                     snapshot,
+                    watchers,
                 };
                 serve(&mut file, queue);
                 // The file is let go before anyone is told: it may be opened again at once.
@@ -126,12 +132,13 @@ struct OpenFile {
     tried: Instant,
     again: Again,
     snapshot: Arc<Snapshot>,
+    watchers: Watchers,
 }
 
 impl OpenFile {
     fn commit(&mut self, writes: Vec<Write>) -> Result<Vec<Result<Written, KeyValueError>>, WriteError> {
         let database = self.database.as_ref().ok_or(WriteError::Closed)?;
-        let committed = commit(database, writes, &self.snapshot);
+        let committed = commit(database, writes, &self.snapshot, &self.watchers);
         if committed.is_err() {
             self.open_again();
         }
@@ -210,21 +217,24 @@ fn serve(file: &mut OpenFile, mut queue: mpsc::Receiver<Job>) {
     }
 }
 
-/// Commits `writes` in their order. An error means that none of them was answered, nor will be read.
+/// Commits `writes` in their order, and tells what they changed. An error means that none of them was answered, nor will be
+/// read or told.
 fn commit(
     database: &Database,
     writes: Vec<Write>,
     snapshot: &Snapshot,
+    watchers: &Watchers,
 ) -> Result<Vec<Result<Written, KeyValueError>>, redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     // A start after a kill then takes no time that grows with the file.
     transaction.set_quick_repair(true);
     let mut answers = Vec::with_capacity(writes.len());
+    let mut effects = watchers.effects();
     {
         let mut table = Open(transaction.open_table(KEYS)?);
         for write in writes {
-            answers.push(match write.apply(&mut table) {
+            answers.push(match write.apply(&mut table, &mut effects) {
                 Ok(written) => Ok(written),
                 Err(Failed::Refused(error)) => Err(error),
                 Err(Failed::Storage(error)) => return Err(error.into()),
@@ -233,6 +243,7 @@ fn commit(
     }
     transaction.commit()?;
     snapshot.store(Some(Arc::new(snapshot_of(database)?)));
+    watchers.tell(effects);
     Ok(answers)
 }
 
@@ -268,8 +279,8 @@ impl Table for Open<'_> {
         Ok(())
     }
 
-    fn remove(&mut self, key: &[u8]) -> Result<(), Failed> {
-        self.0.remove(key).map_err(Failed::Storage)?;
-        Ok(())
+    fn remove(&mut self, key: &[u8]) -> Result<bool, Failed> {
+        let removed = self.0.remove(key).map_err(Failed::Storage)?;
+        Ok(removed.is_some())
     }
 }

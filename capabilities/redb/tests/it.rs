@@ -30,6 +30,17 @@ async fn keeps_the_contract() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn tells_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let count = AtomicU32::new(0);
+    conformance::tells_changes(|| {
+        let name = count.fetch_add(1, Ordering::Relaxed).to_string();
+        Arc::new(open(&folder.path().join(name)).unwrap())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_was_answered_is_there_after_close_and_after_drop() {
     let folder = tempfile::tempdir().unwrap();

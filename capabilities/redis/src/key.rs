@@ -31,6 +31,11 @@ impl Names {
         Ok(Self { bucket: name })
     }
 
+    /// What the names of all its values begin with.
+    pub(crate) fn values(&self) -> String {
+        format!("{}v:", self.bucket)
+    }
+
     pub(crate) fn index(&self) -> Vec<u8> {
         format!("{}k", self.bucket).into_bytes()
     }
@@ -47,15 +52,19 @@ impl Names {
 /// # Errors
 /// [`KeyValueError::NoSuchStore`].
 pub(crate) fn pattern(scope: Option<(&str, &str)>) -> Result<String, KeyValueError> {
-    let mut pattern = String::new();
-    for c in start(scope)?.chars() {
+    Ok(format!("{}*}}:k", escaped(&start(scope)?)))
+}
+
+/// A text as what stands for itself in a pattern.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for c in text.chars() {
         if "*?[]\\".contains(c) {
             pattern.push('\\');
         }
         pattern.push(c);
     }
-    pattern.push_str("*}:k");
-    Ok(pattern)
+    pattern
 }
 
 /// The bucket whose index has a name; `None` if it is no index, or not of the scope.

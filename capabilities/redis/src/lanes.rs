@@ -6,6 +6,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use redis::RedisResult;
+use redis::aio::PubSub;
 use tokio::runtime::{Handle, Id};
 use weft_capabilities::KeyValueError;
 
@@ -44,6 +46,16 @@ impl Lanes {
             others_max: options.connections.saturating_sub(1),
             others: RwLock::new(Some(Vec::new())),
         })
+    }
+
+    /// The database that keys are in.
+    pub(crate) fn database(&self) -> i64 {
+        self.settings.database()
+    }
+
+    /// A connection for what the server tells by itself, which is nobody else's.
+    pub(crate) async fn listening(&self) -> RedisResult<PubSub> {
+        self.settings.listen().await
     }
 
     /// The caller's way, or why there is none; `None` before the first try to connect has ended.

@@ -4,13 +4,14 @@
 //!
 //! A key's value is a string of Redis; the bucket's keys are also in a sorted set, its index, which gives them in order.
 //! Both change together, in a script, whenever a key comes or goes. So a value that is changed is one plain `SET`, a
-//! new one is a script, and a listing is exact. A bucket is in one slot of a cluster.
+//! new one is a script, and a listing is exact. A bucket is in one slot of a cluster. [`watch`] is who is told of changes.
 
 mod error;
 mod key;
 mod lanes;
 mod link;
 mod script;
+mod watch;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -24,8 +25,10 @@ use futures::future::BoxFuture;
 use redis::{Cmd, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use weft_capabilities::key_value::{BATCH_BYTES_MAX, BatchBytes, PAGE_LEN_MAX, check_buckets, check_value};
-use weft_capabilities::{Bucket, KeyValue, KeyValueError, Page, Swap};
+use weft_capabilities::{Bucket, Changes, KeyValue, KeyValueError, Page, Swap, Watch};
 
 pub use crate::error::OpenError;
 use crate::error::unexpected;
@@ -111,12 +114,15 @@ impl fmt::Debug for RedisOptions {
 
 /// Key-value in Redis.
 pub struct RedisKeyValue {
-    lanes: Lanes,
+    lanes: Arc<Lanes>,
     seats: Arc<Semaphore>,
     timeout: Duration,
     is_cluster: bool,
     /// Milliseconds for which a value is kept, as text; 0 is for ever.
     ttl_ms: String,
+    watches: TaskTracker,
+    /// Cancelled when the store is closed.
+    watching: CancellationToken,
 }
 
 impl RedisKeyValue {
@@ -128,11 +134,13 @@ impl RedisKeyValue {
     /// [`OpenError`]: an address or the certificates can't be read.
     pub fn open(options: &RedisOptions) -> Result<Self, OpenError> {
         Ok(Self {
-            lanes: Lanes::start(options)?,
+            lanes: Arc::new(Lanes::start(options)?),
             seats: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
             timeout: options.timeout,
             is_cluster: options.deployment == Deployment::Cluster,
             ttl_ms: options.ttl.map_or(0, |ttl| ttl.as_millis().max(1)).to_string(),
+            watches: TaskTracker::new(),
+            watching: CancellationToken::new(),
         })
     }
 
@@ -522,8 +530,19 @@ impl KeyValue for RedisKeyValue {
         self.buckets(scope).boxed()
     }
 
+    fn watch<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        watch: Watch,
+    ) -> BoxFuture<'a, Result<Changes, KeyValueError>> {
+        self.watch(bucket, watch).boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
+            self.watching.cancel();
+            self.watches.close();
+            self.watches.wait().await;
             self.lanes.refuse();
             // What is on its way has a bound.
             drop(self.seats.acquire_many(IN_FLIGHT_KIB_MAX).await);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
@@ -304,6 +304,23 @@ impl Settings {
             deployment: options.deployment.clone(),
             timeout: options.timeout,
         })
+    }
+
+    pub(crate) fn database(&self) -> i64 {
+        self.first.redis_settings().db()
+    }
+
+    /// A connection of its own to the server that takes writes, for what that tells by itself. There is none to a cluster.
+    pub(crate) async fn listen(&self) -> RedisResult<PubSub> {
+        let source = self.source().map_err(|error| match error {
+            OpenError::Client(error) => error,
+            other => std::io::Error::other(other).into(),
+        })?;
+        match source {
+            Source::Server(client) => client.get_async_pubsub().await,
+            Source::Sentinel(mut client) => client.async_get_client().await?.get_async_pubsub().await,
+            Source::Cluster(_) => Err(std::io::Error::other("a cluster has no one server that tells").into()),
+        }
     }
 
     fn source(&self) -> Result<Source, OpenError> {

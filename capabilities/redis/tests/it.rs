@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
-use weft_capabilities::{Bucket, KeyValue, KeyValueError, conformance};
+use weft_capabilities::{Bucket, KeyValue, KeyValueError, Watch, conformance};
 use weft_redis::{Deployment, OpenError, RedisKeyValue, RedisOptions};
 use weft_servers::{Certificate, Proxy, Redis};
 
@@ -71,6 +71,65 @@ async fn forgets_what_was_not_written_for_a_while() {
         store.get(&bucket, "number").await.unwrap(),
         None,
         "what failed kept it"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tells_changes() {
+    let server = Redis::start();
+    let count = AtomicU32::new(0);
+    conformance::tells_changes(|| {
+        let database = count.fetch_add(1, Ordering::Relaxed);
+        Arc::new(open(format!("{}/{database}", server.url())))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_keeps_what_the_server_tells_already_ends_with_its_connection_and_needs_the_right_to_set_it()
+{
+    let mut server = Redis::start_with(&["--notify-keyspace-events", "Elx"]);
+    let store = open(server.url());
+    let watch = || Watch::new("", "g");
+    let mut changes = store.watch(&bucket(), watch()).await.unwrap();
+    let told = server.cli(&["config", "get", "notify-keyspace-events"]);
+    for kind in ["E", "l", "x", "K", "$", "g", "e"] {
+        assert!(told.contains(kind), "{told}");
+    }
+    server.kill();
+    let over = tokio::time::timeout(LONG, changes.next()).await;
+    assert!(over.unwrap().is_none());
+    server.restart();
+    let mut changes = once_it_answers(async || store.watch(&bucket(), watch()).await).await;
+    store.set(&bucket(), "k", "v".into()).await.unwrap();
+    let change = tokio::time::timeout(LONG, changes.next()).await.unwrap();
+    assert_eq!(change.unwrap().key, "k");
+
+    // What the server itself takes away is told, too.
+    let stored = "weft:{default/shop/items}:v:k";
+    server.cli(&["pexpire", stored, "1"]);
+    weft_servers::wait_for("the key expires", || {
+        server.cli(&["exists", stored]).trim() == "0"
+    });
+    let gone = async {
+        loop {
+            let change = changes.next().await.unwrap();
+            if change.value.is_none() {
+                return change.key;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(LONG, gone).await.unwrap(), "k");
+
+    server.cli(&[
+        "acl", "setuser", "fenced", "on", ">secret", "~*", "&*", "+@all", "-config",
+    ]);
+    let fenced = open(format!("redis://fenced:secret@127.0.0.1:{}", server.port()));
+    let error = fenced.watch(&bucket(), watch()).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("notify-keyspace-events") && text.contains("Kg$xe"),
+        "{text}"
     );
 }
 

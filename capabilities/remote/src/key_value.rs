@@ -1,19 +1,25 @@
 //! Key-value that is elsewhere.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use weft_capabilities::key_value::watch::changes;
 use weft_capabilities::key_value::{BatchBytes, PAGE_LEN_MAX, check_value};
-use weft_capabilities::{Bucket, KeyValue, KeyValueError, Page, Swap};
+use weft_capabilities::{Bucket, Changes, KeyValue, KeyValueError, Page, Swap, Watch};
 use weft_lattice::envelope::FailureKind;
 
-use crate::KEY_VALUE;
 use crate::cbor::{Read, Write, encode};
-use crate::remote::{Function, NoAnswer, Remote};
+use crate::remote::{Function, NoAnswer, Remote, Run};
+use crate::shape::Handle;
+use crate::watch::Watching;
+use crate::{KEY_VALUE, WATCH};
 
 /// How long an operation may take. Whoever waits less drops it.
 const CALL_MAX: Duration = Duration::from_secs(30);
@@ -25,6 +31,10 @@ const CALL_MAX: Duration = Duration::from_secs(30);
 pub struct RemoteKeyValue {
     remote: Remote,
     is_closed: AtomicBool,
+    /// Tasks that ask for changes.
+    watches: Mutex<JoinSet<()>>,
+    /// Cancelled when this end is closed.
+    watching: CancellationToken,
 }
 
 impl RemoteKeyValue {
@@ -33,6 +43,8 @@ impl RemoteKeyValue {
         Self {
             remote,
             is_closed: AtomicBool::new(false),
+            watches: Mutex::default(),
+            watching: CancellationToken::new(),
         }
     }
 
@@ -45,11 +57,6 @@ impl RemoteKeyValue {
     }
 
     async fn call<T: Read>(&self, name: &'static str, reads: bool, args: Bytes) -> Result<T, KeyValueError> {
-        if self.is_closed.load(Relaxed) {
-            return Err(KeyValueError::Closed);
-        }
-        let lost = |why| no_answer(why, reads);
-        let run = self.remote.now().map_err(|failure| lost(failure.into()))?;
         let function = Function {
             interface: KEY_VALUE,
             name,
@@ -57,8 +64,55 @@ impl RemoteKeyValue {
             reads,
             args,
         };
-        let (done,): (Result<T, KeyValueError>,) = self.remote.call(&run, function).await.map_err(lost)?;
+        let run = self.run()?;
+        self.call_at(&run, function).await
+    }
+
+    /// Who has it now.
+    fn run(&self) -> Result<Run, KeyValueError> {
+        if self.is_closed.load(Relaxed) {
+            return Err(KeyValueError::Closed);
+        }
+        // Nothing was sent.
+        self.remote
+            .now()
+            .map_err(|failure| no_answer(failure.into(), true))
+    }
+
+    async fn call_at<T: Read>(&self, run: &Run, function: Function) -> Result<T, KeyValueError> {
+        let reads = function.reads;
+        let called = self.remote.call(run, function).await;
+        let (done,): (Result<T, KeyValueError>,) = called.map_err(|why| no_answer(why, reads))?;
         done
+    }
+
+    async fn begin_to_watch(&self, bucket: &Bucket, watch: Watch) -> Result<Changes, KeyValueError> {
+        bucket.prefix()?;
+        let run = self.run()?;
+        if run.is_outside() {
+            let cannot = "a provider that is a process outside of hosts can't tell of changes".to_owned();
+            return Err(KeyValueError::Unavailable(cannot));
+        }
+        let function = Function {
+            interface: WATCH,
+            name: "begin",
+            deadline: Instant::now() + CALL_MAX,
+            // One that was begun twice ends by itself.
+            reads: true,
+            args: encode(&(bucket, watch.prefix, watch.group)).into(),
+        };
+        let Handle { id, .. } = self.call_at(&run, function).await?;
+        let watching = Watching {
+            remote: self.remote.clone(),
+            run,
+            id,
+        };
+        let (watcher, changes) = changes();
+        let stop = self.watching.child_token();
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        while watches.try_join_next().is_some() {}
+        watches.spawn(watching.hand_on(watcher, stop.clone()));
+        Ok(changes.until(stop.drop_guard()))
     }
 }
 
@@ -229,8 +283,18 @@ impl KeyValue for RemoteKeyValue {
         .boxed()
     }
 
+    /// At most once: what is told while no answer comes is lost.
+    fn watch<'a>(
+        &'a self,
+        bucket: &'a Bucket,
+        watch: Watch,
+    ) -> BoxFuture<'a, Result<Changes, KeyValueError>> {
+        self.begin_to_watch(bucket, watch).boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         self.is_closed.store(true, Relaxed);
+        self.watching.cancel();
         future::ready(()).boxed()
     }
 }

@@ -8,8 +8,9 @@
 //!
 //! [`LatticeMessaging`] is on the lattice's connection itself, as there is no other side that has the messages.
 //!
-//! Three things are kept for a caller by the one run of a provider that it spoke to, for as long as it uses them: SQL
-//! transactions, objects that are read or written chunk by chunk, and what is longer than a message, which goes in parts.
+//! Four things are kept for a caller by the one run of a provider that it spoke to, for as long as it uses them: SQL
+//! transactions, objects that are read or written chunk by chunk, watches of keys, and what is longer than a message, which
+//! goes in parts.
 
 mod blob_store;
 mod cbor;
@@ -19,6 +20,7 @@ mod provided;
 mod remote;
 mod shape;
 mod sql;
+mod watch;
 
 use std::time::Duration;
 
@@ -37,6 +39,8 @@ pub const SQL: &str = "weft:provider/sql@1.0.0";
 pub const BLOB_STORE: &str = "weft:provider/blob-store@1.0.0";
 /// The interface for what is longer than a message.
 pub const PARTS: &str = "weft:provider/parts@1.0.0";
+/// The interface of changes of keys, which hosts alone serve to each other.
+pub const WATCH: &str = "weft:host/watch@1.0.0";
 /// The interfaces that [`Provided`] serves.
 pub const INTERFACES: [&str; 4] = [KEY_VALUE, SQL, BLOB_STORE, PARTS];
 
@@ -49,6 +53,11 @@ const ENVELOPE_LEN_MAX: usize = 9 << 10;
 /// How long a provider keeps a transaction, an object or parts that nothing is done with: their caller may be gone
 /// without a word. Less than the time of a request, and more than any pause of one that works.
 pub const IDLE_MAX: Duration = Duration::from_secs(15);
+
+/// How long one question for changes waits for them: less than [`IDLE_MAX`], so that a watch that is asked never is idle.
+const NEXT_WAIT: Duration = Duration::from_secs(10);
+/// How much longer its answer is waited for.
+const NEXT_MARGIN: Duration = Duration::from_secs(5);
 
 /// What a chunk of an object has beside its bytes in the arguments or results that it is in: names, an id, a place.
 const CHUNK_OVERHEAD: usize = 2 << 10;

@@ -8,6 +8,7 @@ mod kept;
 mod key_value;
 mod parts;
 mod sql;
+mod watch;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -26,7 +27,7 @@ use weft_lattice::subject::Address;
 use self::kept::{Kept, Owner, What};
 use crate::cbor::{self, Read, encode};
 use crate::shape::{InParts, LongAnswer};
-use crate::{BLOB_STORE, ENVELOPE_LEN_MAX, IDLE_MAX, KEY_VALUE, PARTS, SQL};
+use crate::{BLOB_STORE, ENVELOPE_LEN_MAX, IDLE_MAX, KEY_VALUE, PARTS, SQL, WATCH};
 
 /// How often what is idle is looked for.
 const SWEEP_EACH: Duration = Duration::from_secs(1);
@@ -192,6 +193,7 @@ impl Shared {
         self.calls.fetch_add(1, Relaxed);
         match (&self.backend, interface) {
             (Backend::KeyValue(store), KEY_VALUE) => key_value::run(&**store, called).await,
+            (Backend::KeyValue(store), WATCH) => watch::run(self, &**store, called).await,
             (Backend::BlobStore(store), BLOB_STORE) => blob_store::run(self, &**store, called).await,
             (Backend::Sql(database), SQL) => sql::run(self, &**database, called).await,
             (backend, _) => {

@@ -79,6 +79,13 @@ pub(crate) struct Run {
     caller: Arc<str>,
 }
 
+impl Run {
+    /// Whether it is a process that is no host.
+    pub(crate) fn is_outside(&self) -> bool {
+        self.shared_on.is_some()
+    }
+}
+
 /// What a run keeps, and the function that ends it.
 struct End {
     run: Run,

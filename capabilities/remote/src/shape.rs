@@ -46,6 +46,20 @@ pub(crate) struct Handle {
     pub(crate) id: Bytes,
 }
 
+/// Changes of keys, and how many more were lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) changes: Vec<Changed>,
+    pub(crate) lost: u64,
+}
+
+/// That a key was set to a value, or taken away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Changed {
+    pub(crate) key: String,
+    pub(crate) value: Option<Bytes>,
+}
+
 /// An answer that is read in parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LongAnswer {
@@ -81,6 +95,8 @@ struct Violation {
 }
 
 record!(Handle[2] { "id" id, "run" run });
+record!(Batch[2] { "lost" lost, "changes" changes });
+record!(Changed[2] { "key" key, "value" value });
 record!(LongAnswer[3] { "id" id, "len" len, "run" run });
 record!(Limit[3] { "len" len, "max" max, "what" what });
 record!(Bound[2] { "max" max, "what" what });

@@ -110,6 +110,9 @@ pub fn texts(text: &str) {
         Some(Key::Subscription(actor, provider, subject)) => {
             assert_eq!(key::subscription(&actor, &provider, &subject), text);
         }
+        Some(Key::Watch(actor, provider, bucket, keys)) => {
+            assert_eq!(key::watch(&actor, &provider, &bucket, &keys), text);
+        }
         Some(Key::Route(claim)) => assert_eq!(key::parse(&key::route(&claim)), Some(Key::Route(claim))),
         None => {}
     }
@@ -119,6 +122,7 @@ pub fn texts(text: &str) {
     is_a_record::<LinkRecord>(text);
     is_a_record::<RouteRecord>(text);
     is_a_record::<weft_compose::SubscriptionRecord>(text);
+    is_a_record::<weft_compose::WatchRecord>(text);
     is_a_record::<weft_compose::record::PlacementRecord>(text);
     is_a_record::<weft_compose::MoveRecord>(text);
     is_a_record::<weft_compose::QuotaRecord>(text);

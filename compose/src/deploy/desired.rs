@@ -11,6 +11,7 @@ use crate::key::{self, Key};
 use crate::manifest::{ComponentRef, Manifest};
 use crate::record::{
     ActorRecord, LinkRecord, LinkTarget, ProviderRecord, RouteRecord, SubscriptionRecord, VERSION,
+    WatchRecord,
 };
 
 /// The sha256 of the manifest's canonical text, in hexadecimal digits.
@@ -133,6 +134,24 @@ pub(super) fn subscriptions(manifest: &Manifest) -> BTreeMap<String, Subscriptio
         };
         (
             key::subscription(&record.actor, &record.provider, &record.subject),
+            record,
+        )
+    });
+    records.collect()
+}
+
+pub(super) fn watches(manifest: &Manifest) -> BTreeMap<String, WatchRecord> {
+    let records = manifest.watches.iter().map(|watch| {
+        let record = WatchRecord {
+            v: VERSION,
+            actor: watch.actor.value.clone(),
+            provider: watch.provider.value.clone(),
+            bucket: watch.bucket.clone(),
+            keys: watch.keys.clone(),
+            shared: watch.shared,
+        };
+        (
+            key::watch(&record.actor, &record.provider, &record.bucket, &record.keys),
             record,
         )
     });
@@ -272,5 +291,20 @@ impl Record for SubscriptionRecord {
             ("group", self.group != before.group),
             ("shared", self.shared != before.shared),
         ])
+    }
+}
+
+impl Record for WatchRecord {
+    fn settle(&mut self, _: &Self) {}
+
+    fn raise(&mut self, _: u64, _: Option<&Self>) {}
+
+    fn label(&self, _: &str) -> String {
+        let (actor, provider) = (self.actor.name(), self.provider.name());
+        format!("watch of {actor} on {} of {provider}", self.watched())
+    }
+
+    fn changes(&self, before: &Self) -> Vec<String> {
+        differing([("shared", self.shared != before.shared)])
     }
 }

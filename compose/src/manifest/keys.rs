@@ -54,6 +54,10 @@ pub(crate) enum Shape {
     Method,
     Subject,
     Group,
+    /// The name of a bucket to watch.
+    Bucket,
+    /// What keys begin with.
+    Prefix,
     Config,
     Headers,
     List(&'static Shape),
@@ -150,6 +154,11 @@ pub(crate) static MANIFEST: Object = Object {
             "subscriptions",
             "Which messages go to which actor.",
             Shape::List(&Shape::Object(&SUBSCRIPTION)),
+        ),
+        optional(
+            "watches",
+            "Which actor is told of changes of which keys.",
+            Shape::List(&Shape::Object(&WATCH)),
         ),
     ],
 };
@@ -369,6 +378,37 @@ pub(crate) static SUBSCRIPTION: Object = Object {
         optional(
             "shared",
             "Whether subjects are those of all apps on the same provider, and not the app's own.",
+            Shape::Bool,
+        ),
+    ],
+};
+
+pub(crate) static WATCH: Object = Object {
+    place: "a watch",
+    keys: &[
+        required(
+            "provider",
+            "A provider of key-value of this app, or NAMESPACE/APP/NAME.",
+            Shape::Name,
+        ),
+        required(
+            "bucket",
+            "The bucket whose keys are watched, as an actor opens it.",
+            Shape::Bucket,
+        ),
+        optional(
+            "keys",
+            "What the keys begin with; all of the bucket if it is not said.",
+            Shape::Prefix,
+        ),
+        required(
+            "actor",
+            "The actor of this app that is told of changes.",
+            Shape::Label,
+        ),
+        optional(
+            "shared",
+            "Whether the bucket is one of all apps on the same provider, and not the app's own.",
             Shape::Bool,
         ),
     ],

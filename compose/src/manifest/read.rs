@@ -17,13 +17,16 @@ use crate::link::{LinkKey, check_interface};
 use crate::manifest::keys::{self, ACTOR_LINK, HTTP_LINK, LINK, MANIFEST, PROVIDER_LINK};
 use crate::manifest::read::value::Fields;
 use crate::manifest::tree::{self, Entry, Node};
-use crate::manifest::{API_VERSION, Actor, ComponentRef, Link, Manifest, Provider, Route, Subscription};
+use crate::manifest::{
+    API_VERSION, Actor, ComponentRef, Link, Manifest, Provider, Route, Subscription, Watch,
+};
 use crate::name::{ActorName, AppName, DEFAULT_NAMESPACE, HostName, ProviderName};
 use crate::record::{CommandRecord, LinkTarget};
 use crate::route::{self, METHODS};
 use crate::scope::AppPattern;
 use crate::secret::{SecretSource, Template};
 use crate::subscription::{is_group, is_subject};
+use crate::watch::{is_bucket, is_prefix};
 
 /// Reads a manifest. `file_name` is what faults call it.
 ///
@@ -102,9 +105,15 @@ impl Reader {
             .iter()
             .filter_map(|node| Some((self.subscription(node)?, node.span)))
             .collect();
+        let watches = self.items(fields.get("watches"));
+        let watches: Vec<_> = watches
+            .iter()
+            .filter_map(|node| Some((self.watch(node)?, node.span)))
+            .collect();
         self.check_links(&actors, &providers);
         self.check_routes(&routes);
         self.check_subscriptions(&subscriptions, &providers);
+        self.check_watches(&watches, &providers);
         Some(Manifest {
             file: file.into(),
             app: Spanned::new(AppName::new(&self.namespace, &self.app).ok()?, name?.span),
@@ -115,6 +124,7 @@ impl Reader {
             providers,
             routes: routes.into_iter().map(|(route, _)| route).collect(),
             subscriptions: subscriptions.into_iter().map(|(one, _)| one).collect(),
+            watches: watches.into_iter().map(|(one, _)| one).collect(),
         })
     }
 
@@ -488,14 +498,7 @@ impl Reader {
     fn route(&mut self, node: &Node) -> Option<Route> {
         let found = self.faults.count();
         let fields = self.object(node.span, node, &keys::ROUTE)?;
-        let actor = fields.get("actor").and_then(|entry| {
-            let name = self.label(&entry.node)?;
-            self.known_actor(&name, entry.node.span);
-            Some(Spanned::new(
-                ActorName::new(&self.namespace, &self.app, &name).ok()?,
-                entry.node.span,
-            ))
-        });
+        let actor = self.actor_of(&fields);
         let host = fields.get("host").and_then(|entry| {
             let text = self.text("host", &entry.node)?;
             let host = route::host(text);
@@ -549,10 +552,7 @@ impl Reader {
     fn subscription(&mut self, node: &Node) -> Option<Subscription> {
         let found = self.faults.count();
         let fields = self.object(node.span, node, &keys::SUBSCRIPTION)?;
-        let provider = fields.get("provider").and_then(|entry| {
-            let name = self.target_name(entry, ProviderName::new)?;
-            Some(Spanned::new(name, entry.node.span))
-        });
+        let (provider, actor) = (self.provider_of(&fields), self.actor_of(&fields));
         let mut checked = |key: &str, is_one: fn(&str) -> bool, fault: fn(String) -> FaultKind| {
             let entry = fields.get(key)?;
             let text = self.text(key, &entry.node)?;
@@ -563,12 +563,6 @@ impl Reader {
         };
         let subject = checked("subject", is_subject, |text| FaultKind::Subject { text });
         let group = checked("group", is_group, |text| FaultKind::Group { text });
-        let actor = fields.get("actor").and_then(|entry| {
-            let name = self.label(&entry.node)?;
-            self.known_actor(&name, entry.node.span);
-            let name = ActorName::new(&self.namespace, &self.app, &name).ok()?;
-            Some(Spanned::new(name, entry.node.span))
-        });
         let shared = fields.get("shared").and_then(|e| self.truth(e));
         // A part with a fault would make it look like another one.
         if self.faults.count() > found {
@@ -582,6 +576,57 @@ impl Reader {
             actor,
             shared: shared.unwrap_or_default(),
         })
+    }
+
+    fn watch(&mut self, node: &Node) -> Option<Watch> {
+        let found = self.faults.count();
+        let fields = self.object(node.span, node, &keys::WATCH)?;
+        let (provider, actor) = (self.provider_of(&fields), self.actor_of(&fields));
+        let bucket = fields.get("bucket").and_then(|entry| {
+            let text = self.text("bucket", &entry.node)?;
+            if !is_bucket(text) {
+                self.faults.push(entry.node.span, || FaultKind::WatchBucket {
+                    text: repeated(text),
+                });
+            }
+            Some(text.to_owned())
+        });
+        let keys = fields.get("keys").and_then(|entry| {
+            let text = self.text("keys", &entry.node)?;
+            if !is_prefix(bucket.as_deref().unwrap_or_default(), text) {
+                self.faults
+                    .push(entry.node.span, || FaultKind::WatchKeys { text: repeated(text) });
+            }
+            Some(text.to_owned())
+        });
+        let shared = fields.get("shared").and_then(|e| self.truth(e));
+        // A part with a fault would make it look like another one.
+        if self.faults.count() > found {
+            return None;
+        }
+        Some(Watch {
+            provider: provider?,
+            bucket: bucket?,
+            keys: keys.unwrap_or_default(),
+            actor: actor?,
+            shared: shared.unwrap_or_default(),
+        })
+    }
+
+    /// Where what is listened to comes from.
+    fn provider_of(&mut self, fields: &Fields<'_>) -> Option<Spanned<ProviderName>> {
+        let entry = fields.get("provider")?;
+        let name = self.target_name(entry, ProviderName::new)?;
+        Some(Spanned::new(name, entry.node.span))
+    }
+
+    /// Which actor of this app it is for.
+    fn actor_of(&mut self, fields: &Fields<'_>) -> Option<Spanned<ActorName>> {
+        let entry = fields.get("actor")?;
+        let name = self.label(&entry.node)?;
+        self.known_actor(&name, entry.node.span);
+        let name = ActorName::new(&self.namespace, &self.app, &name).ok()?;
+        Some(Spanned::new(name, entry.node.span))
     }
 
     fn method(&mut self, node: &Node) -> Option<String> {

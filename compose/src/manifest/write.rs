@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use crate::capability::{self, OptionValue};
 use crate::fault::Spanned;
 use crate::limits::Limits;
-use crate::manifest::{API_VERSION, Actor, Manifest, Provider, Route, Subscription};
+use crate::manifest::{API_VERSION, Actor, Manifest, Provider, Route, Subscription, Watch};
 use crate::name::{AppName, DEFAULT_NAMESPACE};
 use crate::record::{CommandRecord, LinkTarget};
 use crate::units::{duration_text, size_text};
@@ -34,6 +34,7 @@ pub(super) fn yaml(manifest: &Manifest) -> String {
         providers,
         routes,
         subscriptions,
+        watches,
     } = manifest;
     let app = &app.value;
     let mut keys = Keys::default();
@@ -67,6 +68,7 @@ pub(super) fn yaml(manifest: &Manifest) -> String {
         "subscriptions",
         subscriptions.iter().map(|one| of_subscription(app, one)),
     );
+    keys.list("watches", watches.iter().map(|one| of_watch(app, one)));
     let mut out = String::new();
     write(&Map(keys.0), 0, &mut out);
     out
@@ -258,6 +260,31 @@ fn of_subscription(app: &AppName, subscription: &Subscription) -> Yaml {
     if group != actor {
         keys.text("group", group);
     }
+    if *shared {
+        keys.put("shared", Raw("true".to_owned()));
+    }
+    Map(keys.0)
+}
+
+fn of_watch(app: &AppName, watch: &Watch) -> Yaml {
+    let Watch {
+        provider,
+        bucket,
+        keys: prefix,
+        actor,
+        shared,
+    } = watch;
+    let provider = &provider.value;
+    let mut keys = Keys::default();
+    keys.text(
+        "provider",
+        &short(app, provider.app_name(), provider.name(), provider.as_str()),
+    );
+    keys.text("bucket", bucket);
+    if !prefix.is_empty() {
+        keys.text("keys", prefix);
+    }
+    keys.text("actor", actor.value.name());
     if *shared {
         keys.put("shared", Raw("true".to_owned()));
     }

@@ -71,8 +71,13 @@ fn apply(current: &mut CurrentApp, change: &Change) {
         .subscriptions
         .iter()
         .map(|(k, s)| (k.clone(), s.revision, serde_json::to_vec(&s.record)));
+    let watches = current
+        .watches
+        .iter()
+        .map(|(k, s)| (k.clone(), s.revision, serde_json::to_vec(&s.record)));
     let records = app.chain(actors).chain(providers).chain(links).chain(routes);
-    for (key, revision, value) in records.chain(placements).chain(subscriptions) {
+    let records = records.chain(placements).chain(subscriptions).chain(watches);
+    for (key, revision, value) in records {
         store.insert(key, (revision, value.unwrap()));
     }
     let next = store
@@ -474,4 +479,48 @@ subscriptions:
     let deleted = delete_app(&current);
     apply(&mut current, &deleted);
     assert!(current.subscriptions.is_empty());
+}
+
+#[test]
+fn a_watch_is_made_changed_and_taken_away_by_deploys() {
+    const CARTS: &str = "apiVersion: weft/v1
+name: shop
+actors:
+  reader: { component: reader.wasm }
+providers:
+  store: { capability: key-value, backend: redb }
+watches:
+  - { provider: store, bucket: carts, actor: reader }
+  - { provider: store, bucket: carts, keys: user/, actor: reader }
+";
+    let mut current = CurrentApp::new("default/shop".parse().unwrap());
+    deploy(&mut current, CARTS, "sha256:1");
+    let keys: Vec<_> = current.watches.keys().map(String::as_str).collect();
+    assert_eq!(
+        keys,
+        [
+            "watch/default/shop/reader/default/shop/store/carts/",
+            "watch/default/shop/reader/default/shop/store/carts/user/"
+        ]
+    );
+    let other = CARTS.replace(
+        "keys: user/, actor: reader }",
+        "keys: user/, actor: reader, shared: true }",
+    );
+    let changed = deploy(&mut current, &other, "sha256:1").summary.to_string();
+    assert!(
+        changed.starts_with("~ watch of reader on carts/user/* of store (shared)\n"),
+        "{changed}"
+    );
+    let none = CARTS.split("watches:").next().unwrap();
+    let removed = deploy(&mut current, none, "sha256:1").summary.to_string();
+    assert!(
+        removed.starts_with("- watch of reader on carts of store\n"),
+        "{removed}"
+    );
+    assert!(current.watches.is_empty());
+    deploy(&mut current, CARTS, "sha256:1");
+    let deleted = delete_app(&current);
+    apply(&mut current, &deleted);
+    assert!(current.watches.is_empty());
 }

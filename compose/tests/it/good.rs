@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::collection::btree_map;
 use proptest::option;
 use proptest::prelude::*;
-use weft_compose::manifest::{Actor, ComponentRef, Link, Manifest, Provider, Route, Subscription};
+use weft_compose::manifest::{Actor, ComponentRef, Link, Manifest, Provider, Route, Subscription, Watch};
 use weft_compose::{Capability, Limits, LinkTarget, parse};
 
 pub(crate) const SHOP: &str = include_str!("../shop.yaml");
@@ -251,6 +251,17 @@ fn manifests() -> impl Strategy<Value = Manifest> {
             manifest.routes.push(to);
             if bits & 32 == 0 {
                 let events = weft_compose::ProviderName::new("other", &app, "events").unwrap();
+                manifest.watches.push(Watch {
+                    provider: events.clone().into(),
+                    bucket: "a:b".to_owned(),
+                    keys: if bits & 64 == 0 {
+                        "user/".to_owned()
+                    } else {
+                        String::new()
+                    },
+                    actor: to_actor.clone().into(),
+                    shared: bits & 128 == 0,
+                });
                 manifest.subscriptions.push(Subscription {
                     provider: events.into(),
                     subject: "a.*.b.>".to_owned(),

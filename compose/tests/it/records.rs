@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use weft_compose::record::{VERSION, decode, encode};
 use weft_compose::{
     ActorRecord, AppRecord, Capability, CommandRecord, Limits, LinkRecord, LinkTarget, ProviderRecord,
-    QuotaRecord, RouteRecord, SecretRecord, SubscriptionRecord,
+    QuotaRecord, RouteRecord, SecretRecord, SubscriptionRecord, WatchRecord,
 };
 
 fn golden_file(name: &str) -> PathBuf {
@@ -244,6 +244,21 @@ fn a_subscription_is_stored_as_ever() {
             provider: "default/shop/events".parse().unwrap(),
             subject: "orders.*".into(),
             group: "mailer".into(),
+            shared: false,
+        },
+    );
+}
+
+#[test]
+fn a_watch_is_stored_as_ever() {
+    golden(
+        "watch",
+        &WatchRecord {
+            v: VERSION,
+            actor: "default/shop/reader".parse().unwrap(),
+            provider: "default/shop/store".parse().unwrap(),
+            bucket: "carts".into(),
+            keys: "user/".into(),
             shared: false,
         },
     );

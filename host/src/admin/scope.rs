@@ -57,8 +57,8 @@ fn is_open(method: &Method, path: &str) -> bool {
     match (method.as_str(), path) {
         (
             "GET",
-            "/v1/apps" | "/v1/actors" | "/v1/providers" | "/v1/links" | "/v1/subscriptions" | "/v1/secrets"
-            | "/v1/conditions" | "/v1/logs" | "/v1/openapi.json",
+            "/v1/apps" | "/v1/actors" | "/v1/providers" | "/v1/links" | "/v1/subscriptions" | "/v1/watches"
+            | "/v1/secrets" | "/v1/conditions" | "/v1/logs" | "/v1/openapi.json",
         ) => true,
         ("POST", "/v1/deploy" | "/v1/call" | "/v1/moves") => true,
         ("PUT" | "DELETE", "/v1/links" | "/v1/placements" | "/v1/secrets") => true,
@@ -123,6 +123,9 @@ impl Scope {
         }
         for subscription in &manifest.subscriptions {
             self.allows(subscription.provider.value.namespace())?;
+        }
+        for watch in &manifest.watches {
+            self.allows(watch.provider.value.namespace())?;
         }
         Ok(())
     }
@@ -215,6 +218,7 @@ mod tests {
                 "GET /v1/providers",
                 "GET /v1/links",
                 "GET /v1/subscriptions",
+                "GET /v1/watches",
                 "GET /v1/conditions",
                 "GET /v1/logs",
                 "GET /v1/openapi.json",

@@ -21,7 +21,7 @@ use crate::link::{Linked, linked};
 use crate::mesh::{Details, Member};
 use crate::moving::Report;
 use crate::provider::health::HealthState;
-use crate::reconcile::{Progress, link_subject, subscription};
+use crate::reconcile::{Progress, link_subject, subscription, watch_subject};
 use crate::state::{ActorState, State as Snapshot};
 
 #[derive(serde::Deserialize)]
@@ -345,6 +345,41 @@ pub(super) async fn subscriptions(
     });
     Ok(Json(
         json!({ "index": desired.index.0, "subscriptions": subscriptions.collect::<Vec<_>>() }),
+    ))
+}
+
+pub(super) async fn watches(
+    State(admin): State<Admin>,
+    scope: Scope,
+    Checked(Query(filter)): Wanted,
+) -> Answer {
+    let progress = admin.progress(&scope);
+    let desired = &progress.desired;
+    let state = admin.status.state.load();
+    let only = completed(&scope, "actor", filter.name.as_deref(), desired.actors.keys())?;
+    let watches = desired
+        .watches
+        .values()
+        .filter(|record| only.as_ref().is_none_or(|only| *only == record.actor));
+    let watches = watches.map(|record| {
+        let subject = watch_subject(record);
+        let failed = progress
+            .conditions
+            .iter()
+            .find(|condition| condition.subject == subject);
+        json!({
+            "actor": record.actor,
+            "provider": record.provider,
+            "bucket": record.bucket,
+            "keys": record.keys,
+            "shared": record.shared,
+            // Whether this host watches.
+            "served": failed.is_none() && running(&state, &record.actor).is_some(),
+            "reason": failed.map(|condition| &condition.reason),
+        })
+    });
+    Ok(Json(
+        json!({ "index": desired.index.0, "watches": watches.collect::<Vec<_>>() }),
     ))
 }
 

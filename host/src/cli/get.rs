@@ -16,7 +16,7 @@ pub(super) struct Get {
     /// What to list.
     #[arg(value_enum)]
     kind: Kind,
-    /// Only the one of this name; for links and subscriptions, those of this actor; for artifacts, those that it needs, or
+    /// Only the one of this name; for links, subscriptions and watches, those of this actor; for artifacts, those that it needs, or
     /// of this digest; for conditions, those about it.
     name: Option<String>,
     #[command(flatten)]
@@ -40,6 +40,9 @@ enum Kind {
     /// Which messages go to which actor.
     #[value(alias = "subscription")]
     Subscriptions,
+    /// Which actor is told of changes of which keys.
+    #[value(alias = "watch")]
+    Watches,
     /// Hosts.
     #[value(alias = "host")]
     Hosts,
@@ -75,6 +78,7 @@ pub(super) fn run(get: &Get, output: Output) -> Result<(), Failure> {
         Kind::Providers => "providers",
         Kind::Links => "links",
         Kind::Subscriptions => "subscriptions",
+        Kind::Watches => "watches",
         Kind::Hosts => "hosts",
         Kind::Secrets => "secrets",
         Kind::Quotas => "quotas",
@@ -177,6 +181,17 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("SUBJECT", |one| text(&one["subject"])),
             ("PROVIDER", |one| text(&one["provider"])),
             ("GROUP", |one| text(&one["group"])),
+            ("SHARED", |one| text(&one["shared"])),
+            ("SERVED", |one| text(&one["served"])),
+        ],
+        Kind::Watches => &[
+            ("ACTOR", |one| text(&one["actor"])),
+            ("PROVIDER", |one| text(&one["provider"])),
+            ("BUCKET", |one| text(&one["bucket"])),
+            ("KEYS", |one| match one["keys"].as_str() {
+                None | Some("") => "all".to_owned(),
+                Some(keys) => format!("{keys}*"),
+            }),
             ("SHARED", |one| text(&one["shared"])),
             ("SERVED", |one| text(&one["served"])),
         ],

@@ -57,12 +57,24 @@ pub(crate) struct OpenBucket {
     /// What the guest asked for: if it chooses another link, that is a bucket there.
     name: String,
     link: NameIndex,
+    /// It came with a change that the guest is told, and ends with that call.
+    is_told: bool,
 }
 
 impl OpenBucket {
+    /// What a guest is told of a change with: the bucket of the key, of whatever store it watches.
+    pub(crate) fn told(store: Arc<dyn KeyValue>, bucket: Bucket, name: &str) -> Self {
+        Self {
+            at: At { store, bucket },
+            name: name.to_owned(),
+            link: NameIndex::DEFAULT,
+            is_told: true,
+        }
+    }
+
     /// Whether it is what the same call would open in another invocation.
     pub(crate) fn outlives(&self) -> bool {
-        self.link == NameIndex::DEFAULT
+        self.link == NameIndex::DEFAULT && !self.is_told
     }
 }
 
@@ -167,7 +179,14 @@ fn open(
         Ok(at) => at,
         Err(error) => return Ok((Err(error.into()),)),
     };
-    let handle = context.data_mut().table().push(OpenBucket { at, name, link })?;
+    let is_told = false;
+    let open = OpenBucket {
+        at,
+        name,
+        link,
+        is_told,
+    };
+    let handle = context.data_mut().table().push(open)?;
     Ok((Ok(handle),))
 }
 

@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use sha2::{Digest as _, Sha256};
 use weft_compose::{HostName, Limits};
 use weft_lattice::rpc::{Candidate, Client, Place, Targets};
 use weft_lattice::stream::Streams;
@@ -69,6 +70,8 @@ pub struct Group {
     /// By name; all hosts of the lattice without.
     hosts: Option<Arc<BTreeSet<HostName>>>,
     reach: ArcSwapOption<Reach>,
+    /// The names of the other hosts.
+    names: ArcSwap<Vec<String>>,
 }
 
 /// A host of the lattice as calls see it.
@@ -90,17 +93,32 @@ impl Group {
         self.reach.load_full()
     }
 
+    /// Whether of `own` and the others of the group, `own` is the one that is to do what is to be done once with `key`. All
+    /// that see the same hosts find the same one, and a host that comes or goes moves its own share of keys alone.
+    pub fn falls_to(&self, own: &HostName, key: &str) -> bool {
+        let weight = |host: &str| Sha256::digest(format!("{host} {key}"));
+        let mine = weight(own.as_str());
+        self.names.load().iter().all(|other| weight(other) <= mine)
+    }
+
     fn refresh(&self, view: &Option<View>) {
+        let names = view.iter().flat_map(|view| self.in_view(view));
+        let names = names.map(|neighbour| neighbour.name.clone()).collect();
+        self.names.store(Arc::new(names));
         self.reach
             .store(view.as_ref().and_then(|view| self.reach_in(view)));
     }
 
-    fn reach_in(&self, view: &View) -> Option<Arc<Reach>> {
-        let is_one = |neighbour: &&Neighbour| match &self.hosts {
+    /// The other hosts that are its own.
+    fn in_view<'v>(&'v self, view: &'v View) -> impl Iterator<Item = &'v Neighbour> {
+        view.neighbours.iter().filter(|neighbour| match &self.hosts {
             Some(hosts) => hosts.iter().any(|host| host.as_str() == neighbour.name),
             None => true,
-        };
-        let candidates = view.neighbours.iter().filter(is_one).map(|neighbour| Candidate {
+        })
+    }
+
+    fn reach_in(&self, view: &View) -> Option<Arc<Reach>> {
+        let candidates = self.in_view(view).map(|neighbour| Candidate {
             address: neighbour.address.clone(),
             place: neighbour.place.clone(),
             // Whatever revision runs there: those of one moment are the same everywhere, but for the time it takes.
@@ -151,6 +169,7 @@ impl Groups {
             namespace: namespace.to_owned(),
             hosts,
             reach: ArcSwapOption::empty(),
+            names: ArcSwap::default(),
         });
         group.refresh(&known.view);
         known.groups.push(Arc::downgrade(&group));

@@ -35,7 +35,7 @@ use crate::ingress::body::RequestBody;
 use crate::ingress::invoke::{GuestTasks, invoke};
 use crate::invocation::{Call, FromAfar};
 use crate::state::{ActorIndex, ActorState, State};
-use weft_remote::{BLOB_STORE, KEY_VALUE, PARTS, SQL};
+use weft_remote::{BLOB_STORE, KEY_VALUE, PARTS, SQL, WATCH};
 
 /// The namespace of what hosts say to each other: no label, and so no namespace of actors.
 pub const HOST_NAMESPACE: &str = "_host";
@@ -132,6 +132,14 @@ impl HostService {
             ADDRESS => self.address(),
             HTTP => self.http(invocation).await,
             KEY_VALUE | SQL | BLOB_STORE | PARTS => self.provider(invocation).await,
+            // A drain does not wait for a change that may not come.
+            WATCH => match self.drain.run_until_cancelled(self.provider(invocation)).await {
+                Some(answered) => answered,
+                None => Err(Failure::started(
+                    FailureKind::Unavailable,
+                    "this host is stopping",
+                )),
+            },
             _ => self.actor(invocation).await,
         }
     }

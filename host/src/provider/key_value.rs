@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use weft_capabilities::{Bucket, KeyValue, KeyValueError, Page, Swap};
+use weft_capabilities::{Bucket, Changes, KeyValue, KeyValueError, Page, Swap, Watch};
 
 use super::gate::{self, HELD};
 
@@ -151,6 +151,16 @@ impl KeyValue for Guarded {
         .boxed()
     }
 
+    /// Of the backend that is there now: if another takes its place, who watches begins anew there. A backend that can't tell
+    /// of changes may do all else, so it is not judged by that.
+    fn watch<'a>(&'a self, bucket: &'a Bucket, watch: Watch) -> Answer<'a, Changes> {
+        async move {
+            let store = self.0.reading()?;
+            store.watch(bucket, watch).await
+        }
+        .boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         async move { self.0.store().close().await }.boxed()
     }
@@ -192,6 +202,7 @@ mod tests {
     async fn behind_its_gate_a_backend_keeps_the_contract() {
         conformance::key_value(|| Arc::new(Guarded(gate(memory())))).await;
         conformance::tells_its_buckets(&Guarded(gate(memory()))).await;
+        conformance::tells_changes(|| Arc::new(Guarded(gate(memory())))).await;
     }
 
     #[tokio::test]

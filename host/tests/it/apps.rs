@@ -22,6 +22,7 @@ mod servers;
 mod shop;
 mod sql;
 mod supervised;
+mod watches;
 
 use std::cell::Cell;
 use std::sync::Arc;

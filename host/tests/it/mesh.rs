@@ -7,6 +7,7 @@ mod moving;
 mod objects;
 mod processes;
 mod secrets;
+mod watches;
 
 use std::sync::Arc;
 

@@ -49,6 +49,7 @@ pub(crate) mod guests {
     pub(crate) const REPLY: &str = "reply";
     pub(crate) const SECRET: &str = "secret";
     pub(crate) const SQL: &str = "sql";
+    pub(crate) const WATCHER: &str = "watcher";
 }
 
 /// The file of a guest.

@@ -50,6 +50,7 @@ pub struct ActorMetrics {
     reused: Counter,
     object_bytes: [Counter; ObjectBytes::ALL.len()],
     messages: [Counter; MessageOutcome::ALL.len()],
+    changes: [Counter; MessageOutcome::ALL.len()],
     /// Taken at the first call; `None` if no place was left.
     own: OnceLock<Option<Box<Measures>>>,
     shared: Arc<SharedMeasures>,
@@ -90,6 +91,7 @@ impl ActorMetrics {
             reused: Default::default(),
             object_bytes: Default::default(),
             messages: Default::default(),
+            changes: Default::default(),
             own: name.map_or_else(|| OnceLock::from(None), |_| OnceLock::new()),
             shared,
         }
@@ -151,6 +153,11 @@ impl ActorMetrics {
     /// Counts messages that this actor subscribed to.
     pub fn messages(&self, messages: u64, outcome: MessageOutcome) {
         self.messages[outcome as usize].add(messages);
+    }
+
+    /// Counts changes of keys that this actor watches.
+    pub fn changes(&self, changes: u64, outcome: MessageOutcome) {
+        self.changes[outcome as usize].add(changes);
     }
 
     /// Counts a call that this actor made of another, by the way it went and its outcome.
@@ -223,11 +230,11 @@ impl ActorMetrics {
             .collect()
     }
 
-    /// Without zeros: most actors subscribe to nothing.
-    fn message_points(&self) -> Vec<Point> {
+    /// Without zeros: most actors subscribe to nothing, and watch nothing.
+    fn heard_points(&self, counters: &[Counter]) -> Vec<Point> {
         let counts = MessageOutcome::ALL
             .into_iter()
-            .zip(self.messages.iter().map(Counter::value));
+            .zip(counters.iter().map(Counter::value));
         let happened = counts.filter(|(_, count)| *count > 0);
         happened
             .map(|(outcome, count)| {
@@ -344,7 +351,8 @@ pub(super) fn families(actors: &[Arc<ActorMetrics>]) -> Vec<Family> {
         family(&FINISHED, &ActorMetrics::finished_points),
         family(&CPU_TIME, &|actor| actor.measured(|own| &own.cpu_time, vec![])),
         family(&CALLS, &ActorMetrics::call_points),
-        family(&MESSAGES, &ActorMetrics::message_points),
+        family(&MESSAGES, &|actor| actor.heard_points(&actor.messages)),
+        family(&CHANGES, &|actor| actor.heard_points(&actor.changes)),
         family(&OPERATION_DURATION, &ActorMetrics::operation_points),
         family(&START_DURATION, &|actor| {
             actor.measured(|own| &own.start_duration, vec![])

@@ -177,6 +177,11 @@ pub(super) static MESSAGES: Description = counter(
     "{message}",
     "Messages that an actor subscribed to.",
 );
+pub(super) static CHANGES: Description = counter(
+    WEFT_CHANGE_COUNT,
+    "{change}",
+    "Changes of keys that an actor watches.",
+);
 pub(super) static OPERATION_DURATION: Description = histogram(
     WEFT_CAPABILITY_OPERATION_DURATION,
     "Time that an operation of a capability took.",

@@ -75,16 +75,16 @@ impl ShedReason {
     }
 }
 
-/// What became of a message that an actor subscribed to.
+/// What became of a message that an actor subscribed to, or of a change of a key that it watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MessageOutcome {
     /// Its handler ended well.
     Handled,
-    /// It goes back to a backend that keeps messages, to come again.
+    /// It goes back to a backend that keeps what it tells, to come again.
     Returned,
     /// It was not handled, and its backend keeps none.
     Lost,
-    /// It found the subscription's queue full.
+    /// It found the queue full.
     Dropped,
 }
 

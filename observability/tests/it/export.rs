@@ -176,6 +176,7 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
     actor.call(CallPath::Local, Outcome::Ok);
     actor.instance_reused();
     actor.messages(1, MessageOutcome::Handled);
+    actor.changes(1, MessageOutcome::Handled);
     actor.object_bytes(ObjectBytes::Read, 64);
     actor.operation(Operation::KeyValueGet, OperationOutcome::Ok, time);
     telemetry.shutdown().await;

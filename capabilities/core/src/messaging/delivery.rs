@@ -1,18 +1,25 @@
-//! From a backend to who subscribed: a bounded queue of messages, and how each is settled.
+//! From a backend to who subscribed: a [bounded queue](crate::queue) of messages, and how each is settled.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{self, BoxFuture};
-use tokio::sync::{Notify, mpsc};
 
 use super::{Message, MessagingError};
+use crate::queue::{self, Queued, queue};
 
-/// Bytes of messages that wait in one subscription, at most, however few they are.
-pub const QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Messages of one subscription, until this is dropped.
+pub type Subscription = queue::Receiver<Delivery>;
+/// The backend's end of a [`Subscription`].
+pub type Subscriber = queue::Sender<Delivery>;
+/// Why a message was not queued.
+pub type Refused = queue::Refused<Delivery>;
+
+/// A subscription with room for `queue_len` messages (at least one), and the backend's end of it.
+pub fn subscription(queue_len: usize) -> (Subscriber, Subscription) {
+    queue(queue_len)
+}
 
 /// A message that was delivered.
 ///
@@ -84,8 +91,10 @@ impl Delivery {
             None => future::ok(()).boxed(),
         }
     }
+}
 
-    fn len(&self) -> usize {
+impl Queued for Delivery {
+    fn weight(&self) -> usize {
         let Message {
             subject,
             body,
@@ -97,158 +106,6 @@ impl Delivery {
     }
 }
 
-/// Messages of one subscription, until this is dropped.
-pub struct Subscription {
-    queue: mpsc::Receiver<Delivery>,
-    counts: Arc<Counts>,
-    guard: Option<Box<dyn Send + Sync>>,
-}
-
-/// The backend's end of a [`Subscription`].
-pub struct Subscriber {
-    queue: mpsc::Sender<Delivery>,
-    counts: Arc<Counts>,
-}
-
-#[derive(Default)]
-struct Counts {
-    dropped: AtomicU64,
-    bytes: AtomicUsize,
-    /// A message was taken.
-    taken: Notify,
-}
-
-impl Counts {
-    /// Counts `len` bytes if there is room for them. A message by itself always has it.
-    fn try_add(&self, len: usize) -> bool {
-        let with = |bytes| (bytes == 0 || bytes + len <= QUEUE_BYTES_MAX).then_some(bytes + len);
-        let added = self
-            .bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, with);
-        added.is_ok()
-    }
-
-    fn subtract(&self, len: usize) {
-        self.bytes.fetch_sub(len, Ordering::Relaxed);
-        self.taken.notify_waiters();
-    }
-}
-
-/// Why a delivery was not queued.
-#[derive(Debug)]
-pub enum Refused {
-    /// There is no room.
-    Full(Box<Delivery>),
-    /// Nobody takes any more.
-    Gone(Box<Delivery>),
-}
-
-/// A subscription with room for `queue_len` messages (at least one) of [`QUEUE_BYTES_MAX`], and the backend's end of it.
-pub fn subscription(queue_len: usize) -> (Subscriber, Subscription) {
-    let (sender, queue) = mpsc::channel(queue_len.max(1));
-    let counts = Arc::<Counts>::default();
-    let subscriber = Subscriber {
-        queue: sender,
-        counts: counts.clone(),
-    };
-    let guard = None;
-    (subscriber, Subscription { queue, counts, guard })
-}
-
-impl Subscription {
-    /// For backends: `guard` is dropped when no more messages are wanted. The backend then gives what has reached it
-    /// already, and drops its [`Subscriber`].
-    #[must_use]
-    pub fn until(mut self, guard: impl Send + Sync + 'static) -> Self {
-        self.guard = Some(Box::new(guard));
-        self
-    }
-
-    /// The next message; `None` when no more will come. Dropping the future loses none.
-    pub async fn next(&mut self) -> Option<Delivery> {
-        let delivery = self.queue.recv().await?;
-        self.counts.subtract(delivery.len());
-        Some(delivery)
-    }
-
-    /// Wants no more messages: [`Subscription::next`] gives those that have come, and then `None`.
-    pub fn end(&mut self) {
-        self.guard = None;
-    }
-
-    /// Messages that were lost because the queue was full. The newest are: those that wait have been accepted.
-    pub fn dropped(&self) -> u64 {
-        self.counts.dropped.load(Ordering::Relaxed)
-    }
-}
-
-impl Subscriber {
-    /// Queues a delivery if there is room.
-    ///
-    /// # Errors
-    /// The delivery, as there is none or nobody takes it.
-    pub fn try_send(&self, delivery: Delivery) -> Result<(), Refused> {
-        // Before the bytes are looked at: what nobody took counts among them.
-        if self.queue.is_closed() {
-            return Err(Refused::Gone(Box::new(delivery)));
-        }
-        let len = delivery.len();
-        if !self.counts.try_add(len) {
-            return Err(Refused::Full(Box::new(delivery)));
-        }
-        let sent = self.queue.try_send(delivery).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(delivery) => Refused::Full(Box::new(delivery)),
-            mpsc::error::TrySendError::Closed(delivery) => Refused::Gone(Box::new(delivery)),
-        });
-        if sent.is_err() {
-            self.counts.subtract(len);
-        }
-        sent
-    }
-
-    /// Queues a delivery, or drops it and counts that if there is no room. Whether anybody still listens.
-    pub fn offer(&self, delivery: Delivery) -> bool {
-        match self.try_send(delivery) {
-            Ok(()) => true,
-            Err(Refused::Full(_)) => {
-                self.count_dropped();
-                true
-            }
-            Err(Refused::Gone(_)) => false,
-        }
-    }
-
-    /// Queues a delivery, as soon as there is room: for backends that keep what is not taken. Whether anybody still
-    /// listens.
-    pub async fn send(&self, delivery: Delivery) -> bool {
-        let Ok(place) = self.queue.reserve().await else {
-            return false;
-        };
-        loop {
-            // Begins to listen before it looks, so that nothing is taken unheard in between.
-            let taken = self.counts.taken.notified();
-            if self.counts.try_add(delivery.len()) {
-                place.send(delivery);
-                return true;
-            }
-            tokio::select! {
-                () = taken => {}
-                () = self.queue.closed() => return false,
-            }
-        }
-    }
-
-    /// Counts a message that was lost as there was no room.
-    pub fn count_dropped(&self) {
-        self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Waits until nobody takes any more.
-    pub async fn unheard(&self) {
-        self.queue.closed().await;
-    }
-}
-
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { message, attempt, .. } = self;
@@ -256,16 +113,11 @@ impl fmt::Debug for Delivery {
     }
 }
 
-impl fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Subscription")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::messaging::BODY_LEN_MAX;
+    use crate::queue::QUEUE_BYTES_MAX;
 
     #[tokio::test]
     async fn a_queue_has_a_bound_of_messages_and_one_of_bytes() {
@@ -298,7 +150,7 @@ mod tests {
         while subscriber.send(largest()).now_or_never().is_some() {
             sent += 1;
         }
-        assert_eq!(sent, QUEUE_BYTES_MAX / largest().len());
+        assert_eq!(sent, QUEUE_BYTES_MAX / largest().weight());
         let mut waiting = Box::pin(subscriber.send(largest()));
         assert!(waiting.as_mut().now_or_never().is_none());
         assert!(subscription.next().await.is_some());

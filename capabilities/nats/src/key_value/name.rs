@@ -11,6 +11,22 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use weft_capabilities::{Bucket, KeyValueError};
 
+/// The last token of the subject of a mark that a key is gone.
+const GONE: &str = ".gone";
+
+/// What a subject of a bucket is of.
+pub(crate) enum Named {
+    /// A key.
+    Key(String),
+    /// The mark that a key is gone, and the key's own subject.
+    Gone(String, String),
+}
+
+/// The subject of the mark that the key of `subject` is gone: one token longer, so that no listing of keys has it.
+pub(crate) fn gone(subject: &str) -> String {
+    format!("{subject}{GONE}")
+}
+
 /// The subjects of one bucket's keys.
 pub(crate) struct Names {
     /// `$KV.weft.NAMESPACE.APP.BUCKET.`
@@ -43,6 +59,19 @@ impl Names {
     /// What all subjects of keys match, and no other bucket's.
     pub(crate) fn filter(&self) -> String {
         format!("{}*", self.prefix)
+    }
+
+    /// What all subjects of keys match, and all marks that keys are gone.
+    pub(crate) fn filter_all(&self) -> String {
+        format!("{}>", self.prefix)
+    }
+
+    /// What a subject is of, if it is of this bucket.
+    pub(crate) fn read(&self, subject: &str) -> Option<Named> {
+        match subject.strip_suffix(GONE) {
+            Some(of) => Some(Named::Gone(self.key(of)?, of.to_owned())),
+            None => self.key(subject).map(Named::Key),
+        }
     }
 
     /// The key of a subject. `None` if no key has it.
@@ -141,6 +170,7 @@ mod tests {
                 .unwrap()
                 .subject(&bucket, &fill(KEY_LEN_MAX))
                 .unwrap();
+            let subject = gone(&subject);
             assert!(subject.len() <= SUBJECT_LEN_MAX, "{c:?}: {}", subject.len());
         }
     }
@@ -151,7 +181,10 @@ mod tests {
             let bucket = Bucket::scoped("default", "shop", "a.b");
             let names = Names::of(STORE, &bucket).unwrap();
             let subject = names.subject(&bucket, &key).unwrap();
-            prop_assert_eq!(names.key(&subject), Some(key));
+            prop_assert_eq!(names.key(&subject), Some(key.clone()));
+            prop_assert!(matches!(names.read(&subject), Some(Named::Key(read)) if read == key));
+            let mark = gone(&subject);
+            prop_assert!(matches!(names.read(&mark), Some(Named::Gone(read, of)) if read == key && of == subject));
             let token = subject.strip_prefix("$KV.weft.default.shop.a=2Eb.").unwrap();
             let is_legal = |c: char| c.is_ascii_alphanumeric() || "-_/=".contains(c);
             prop_assert!(!token.is_empty() && token.chars().all(is_legal), "{}", token);
@@ -176,6 +209,7 @@ mod tests {
         fn what_others_wrote_is_a_key_or_none(token in "[a-f0-9=/-]{0,12}|\\PC{0,12}") {
             let names = Names { prefix: STORE.to_owned() };
             names.key(&format!("{STORE}{token}"));
+            names.read(&format!("{STORE}{token}"));
         }
     }
 }

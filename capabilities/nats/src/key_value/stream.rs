@@ -1,13 +1,20 @@
 //! The stream that a bucket of JetStream is.
+//!
+//! A key that is deleted is purged, which a consumer is not told. So once somebody watches keys, a mark that the key is gone
+//! is written before, on a subject of its own, which the server removes after a while. That a stream takes such marks (its
+//! setting `allow_msg_ttl`) is what tells the hosts that somebody watches.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde_json::json;
 
 use super::BucketOptions;
+use super::name::gone;
 use crate::error::Reason;
 use crate::jetstream::{self, API, EXPECTED, Failure, StreamInfo, code};
 use crate::link::Connection;
@@ -15,6 +22,13 @@ use crate::link::Connection;
 /// What a message says of itself that is none of a key with a value. Other clients write such.
 const OPERATION: &str = "KV-Operation";
 const MARKER: &str = "Nats-Marker-Reason";
+
+/// How long a mark that a key is gone is kept for a group that does not take it.
+pub(super) const MARK_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// The same, as the server reads it.
+const MARK_TTL: (&str, &str) = ("Nats-TTL", "24h");
+/// How often a host looks whether somebody watches by now, if keys are deleted.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What the subjects of a bucket's keys begin with.
 pub(super) fn prefix(bucket: &str) -> String {
@@ -28,6 +42,10 @@ pub(super) struct Stream {
     /// if there is no other.
     is_alone: bool,
     bytes_max: usize,
+    /// Whether it takes marks.
+    is_watched: AtomicBool,
+    /// When it was looked at last whether it does.
+    looked: Mutex<Instant>,
 }
 
 /// The last message of a subject.
@@ -95,7 +113,54 @@ impl Stream {
             name,
             is_alone: config.allow_direct && config.num_replicas <= 1,
             bytes_max: usize::try_from(config.max_bytes).unwrap_or_default(),
+            is_watched: AtomicBool::new(config.allow_msg_ttl),
+            looked: Mutex::new(Instant::now()),
         })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Has the stream take marks of keys that are gone, from now on.
+    pub(super) async fn mark_what_is_gone(&self, connection: &Connection) -> Result<(), Failure> {
+        /// All of it, to be given back.
+        #[derive(serde::Deserialize)]
+        struct Config {
+            config: serde_json::Map<String, serde_json::Value>,
+        }
+        if self.is_watched.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let name = &self.name;
+        let told = jetstream::ask(connection, &format!("STREAM.INFO.{name}"), &json!({})).await?;
+        let Config { mut config } = told;
+        config.insert("allow_msg_ttl".to_owned(), true.into());
+        let changed: StreamInfo =
+            jetstream::ask(connection, &format!("STREAM.UPDATE.{name}"), &config).await?;
+        if !changed.config.allow_msg_ttl {
+            return Err(Failure::TooOld);
+        }
+        self.is_watched.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether somebody watches, as far as is known here; what was not known lately is asked.
+    async fn is_watched(&self, connection: &Connection) -> bool {
+        if self.is_watched.load(Ordering::Relaxed) {
+            return true;
+        }
+        {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.elapsed() < LOOK_EVERY {
+                return false;
+            }
+            *looked = Instant::now();
+        }
+        let info = jetstream::ask(connection, &format!("STREAM.INFO.{}", self.name), &json!({})).await;
+        let is_watched = info.is_ok_and(|info: StreamInfo| info.config.allow_msg_ttl);
+        self.is_watched.store(is_watched, Ordering::Relaxed);
+        is_watched
     }
 
     /// The last message of `subject`.
@@ -156,9 +221,29 @@ impl Stream {
         }
     }
 
-    /// Leaves no message of `subject`, nor one that says that there was one.
+    /// Leaves no message of `subject`; of a stream that is watched, but for a mark that there was one.
     pub(super) async fn purge(&self, connection: &Connection, subject: &str) -> Result<(), Failure> {
-        jetstream::purge(connection, &self.name, subject, None).await
+        let marked = match self.is_watched(connection).await {
+            true => Some(self.mark(connection, subject).await?),
+            false => None,
+        };
+        // What was written after the mark stays: it is told after it.
+        jetstream::purge(connection, &self.name, subject, marked.flatten()).await
+    }
+
+    /// Marks that the key of `subject` is gone. Gives the place of the mark; none if the stream takes no mark, as it is full.
+    async fn mark(&self, connection: &Connection, subject: &str) -> Result<Option<u64>, Failure> {
+        let mut headers = HeaderMap::new();
+        headers.insert(OPERATION, "DEL");
+        headers.insert(MARK_TTL.0, MARK_TTL.1);
+        match jetstream::publish(connection, gone(subject), Some(headers), Bytes::new()).await {
+            Ok(sequence) => Ok(Some(sequence)),
+            Err(Failure::Refused(refusal)) => {
+                tracing::debug!(%refusal, "a key is deleted without a mark");
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     /// The subjects that match `filter`: how many there are, and those from number `offset` on that fit in an answer.
@@ -176,7 +261,8 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn has_value(headers: &HeaderMap) -> bool {
+/// Whether a message of these headers is a value.
+pub(super) fn has_value(headers: &HeaderMap) -> bool {
     let is = |name| {
         headers
             .get(name)

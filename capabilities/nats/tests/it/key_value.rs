@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use weft_capabilities::{Bucket, KeyValue, KeyValueError, Swap, conformance};
+use weft_capabilities::{Bucket, Changes, KeyValue, KeyValueError, Swap, Watch, conformance};
 use weft_nats::{BucketOptions, NatsKeyValue, NatsOptions};
 use weft_servers::{Nats, Proxy};
 
@@ -26,6 +26,94 @@ async fn keeps_the_contract() {
         Arc::new(NatsKeyValue::open(&NatsOptions::new(server.url()), bucket).unwrap())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tells_changes() {
+    let server = Nats::start_with_jetstream("");
+    let count = AtomicU32::new(0);
+    conformance::tells_changes(|| {
+        let bucket = BucketOptions {
+            name: format!("bucket-{}", count.fetch_add(1, Ordering::Relaxed)),
+            ..BucketOptions::default()
+        };
+        Arc::new(NatsKeyValue::open(&NatsOptions::new(server.url()), bucket).unwrap())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_told_until_it_is_handled_also_what_came_while_nobody_listened_and_marks_are_no_keys() {
+    let server = Nats::start_with_jetstream("");
+    let store = open(&NatsOptions::new(server.url()));
+    let watch = async || store.watch(&bucket(), Watch::new("", "g")).await.unwrap();
+    let next = async |changes: &mut Changes| {
+        let change = tokio::time::timeout(LONG, changes.next()).await;
+        change.expect("a change is not told").expect("the watch ended")
+    };
+    // Before anybody watches, a delete leaves nothing.
+    store.set(&bucket(), "old", "v".into()).await.unwrap();
+    store.delete(&bucket(), "old").await.unwrap();
+    let client = bare(&server).await;
+    let subjects = async || {
+        let info = ask(
+            &client,
+            "STREAM.INFO.KV_weft",
+            serde_json::json!({ "subjects_filter": ">" }),
+        )
+        .await;
+        info["state"]["subjects"]
+            .as_object()
+            .map_or(0, |subjects| subjects.len())
+    };
+    assert_eq!(subjects().await, 0);
+    let mut changes = watch().await;
+    store.set(&bucket(), "k", "1".into()).await.unwrap();
+    let change = next(&mut changes).await;
+    assert_eq!((change.attempt, change.comes_again()), (1, true));
+    change.nak(Duration::from_millis(1)).await.unwrap();
+    let change = next(&mut changes).await;
+    assert_eq!((change.attempt, change.key.as_str()), (2, "k"));
+    change.ack().await.unwrap();
+    drop(changes);
+    store.set(&bucket(), "k", "2".into()).await.unwrap();
+    store.delete(&bucket(), "k").await.unwrap();
+    store.set(&bucket(), "l", "1".into()).await.unwrap();
+    let mut changes = watch().await;
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let change = next(&mut changes).await;
+        told.push((change.key.clone(), change.value.is_some()));
+        change.ack().await.unwrap();
+    }
+    // Who has left may have given one of them back.
+    told.sort();
+    assert_eq!(told, [("k".to_owned(), false), ("l".to_owned(), true)]);
+    assert_eq!(subjects().await, 2, "the key and the mark");
+    // Another host knows that somebody watches.
+    let other = open(&NatsOptions::new(server.url()));
+    other.delete(&bucket(), "l").await.unwrap();
+    let change = next(&mut changes).await;
+    assert_eq!((change.key.as_str(), change.value.is_some()), ("l", false));
+    change.ack().await.unwrap();
+    store.set(&bucket(), "l", "1".into()).await.unwrap();
+    let keys = store.list_keys(&bucket(), None, 10).await.unwrap().keys;
+    assert_eq!(keys, ["l"]);
+    let change = next(&mut changes).await;
+    assert_eq!(change.key, "l");
+    // Who leaves gives back what it has not handled, and the next need not wait until its time is over.
+    store.set(&bucket(), "m", "1".into()).await.unwrap();
+    drop((change, changes));
+    let mut changes = watch().await;
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let change = tokio::time::timeout(Duration::from_secs(20), changes.next()).await;
+        let change = change.expect("it waits for too long").unwrap();
+        told.push(change.key.clone());
+        change.ack().await.unwrap();
+    }
+    told.sort();
+    assert_eq!(told, ["l", "m"]);
 }
 
 /// Of a bucket with copies on several servers, the first of them alone is asked, by another question.

@@ -1,5 +1,5 @@
-//! What a provider keeps for its callers: open transactions, objects that are read or written, and what comes or goes in
-//! parts.
+//! What a provider keeps for its callers: open transactions, objects that are read or written, watches, and what comes or
+//! goes in parts.
 //!
 //! Owns the bounds on all, and when each is let go of: when it is used up, its owner has gone, or nothing was done with
 //! it for a while. An id is random, and only its owner gets at what it names.
@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use weft_capabilities::{BlobWriter, SqlTransaction};
+use weft_capabilities::{BlobWriter, Changes, SqlTransaction};
 use weft_lattice::subject::Address;
 
 use super::blob_store::Reading;
@@ -43,6 +43,8 @@ pub(super) enum What {
     Reading(Option<Reading>),
     /// None while a chunk is written.
     Writing(Option<Writing>),
+    /// None while changes are waited for.
+    Watching(Option<Changes>),
     /// Arguments that come, and how long they will be.
     Incoming(BytesMut, usize),
     /// Results that are fetched.
@@ -73,7 +75,7 @@ macro_rules! lent {
     };
 }
 
-lent!(Box<dyn SqlTransaction>: Transaction, Reading: Reading, Writing: Writing);
+lent!(Box<dyn SqlTransaction>: Transaction, Reading: Reading, Writing: Writing, Changes: Watching);
 
 #[derive(Default)]
 pub(super) struct Kept {
@@ -119,7 +121,7 @@ pub(super) struct Taken<'k, T: Lent> {
 impl What {
     fn reserves(&self) -> usize {
         match self {
-            Self::Transaction(_) | Self::Reading(_) | Self::Writing(_) => 0,
+            Self::Transaction(_) | Self::Reading(_) | Self::Writing(_) | Self::Watching(_) => 0,
             Self::Incoming(_, len) => *len,
             Self::Outgoing(bytes) => bytes.len(),
         }
@@ -128,7 +130,7 @@ impl What {
     fn is_lent(&self) -> bool {
         matches!(
             self,
-            Self::Transaction(None) | Self::Reading(None) | Self::Writing(None)
+            Self::Transaction(None) | Self::Reading(None) | Self::Writing(None) | Self::Watching(None)
         )
     }
 

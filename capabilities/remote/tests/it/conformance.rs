@@ -68,6 +68,18 @@ async fn redb_keeps_the_contract_over_nats() {
     redb_conforms(Pair::on_nats("").await).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_elsewhere_tells_changes_within_a_process() {
+    let pair = Pair::in_memory().await;
+    conformance::tells_changes(|| pair.key_value(Arc::new(MemoryKeyValue::default()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_elsewhere_tells_changes_over_nats_with_small_messages() {
+    let pair = Pair::on_nats("max_payload: 65536").await;
+    conformance::tells_changes(|| pair.key_value(Arc::new(MemoryKeyValue::default()))).await;
+}
+
 /// The smallest messages that a lattice is likely to have.
 #[tokio::test(flavor = "multi_thread")]
 async fn redb_keeps_the_contract_over_nats_with_small_messages() {

@@ -6,8 +6,8 @@ use crate::capability::Capability;
 use crate::fault::{FaultKind, Near, Span, Spanned};
 use crate::link::check_target;
 use crate::manifest::read::Reader;
-use crate::manifest::{Actor, Link, Provider, Route, Subscription};
-use crate::name::AppName;
+use crate::manifest::{Actor, Link, Provider, Route, Subscription, Watch};
+use crate::name::{AppName, ProviderName};
 use crate::record::LinkTarget;
 use crate::route::Claim;
 
@@ -72,24 +72,18 @@ impl Reader {
     ) {
         let mut seen: HashMap<(&str, &str, &str), u32> = HashMap::new();
         for (subscription, span) in subscriptions {
-            let Spanned {
-                value: name,
-                span: at,
-            } = &subscription.provider;
-            if name.namespace() == self.namespace && name.app() == self.app {
-                self.known_provider(name.name(), *at);
-                let serves = providers.get(name.name()).map(|provider| provider.capability);
-                if let Some(serves) = serves.filter(|serves| *serves != Capability::Messaging) {
-                    self.faults.push(*at, || FaultKind::SubscriptionProvider {
+            let provider = &subscription.provider;
+            if let Some(serves) = self.serves_other(provider, Capability::Messaging, providers) {
+                self.faults
+                    .push(provider.span, || FaultKind::SubscriptionProvider {
                         subject: subscription.subject.clone(),
-                        provider: name.name().to_owned(),
+                        provider: provider.value.name().to_owned(),
                         serves: serves.to_string(),
                     });
-                }
             }
             let which = (
                 subscription.actor.value.name(),
-                name.as_str(),
+                provider.value.as_str(),
                 subscription.subject.as_str(),
             );
             if let Some(first) = seen.get(&which).copied() {
@@ -98,6 +92,52 @@ impl Reader {
                 seen.insert(which, span.line);
             }
         }
+    }
+
+    /// Each watch's provider is there and serves key-value, and none is there twice.
+    pub(super) fn check_watches(
+        &mut self,
+        watches: &[(Watch, Span)],
+        providers: &BTreeMap<String, Provider>,
+    ) {
+        let mut seen: HashMap<(&str, &str, &str, &str), u32> = HashMap::new();
+        for (watch, span) in watches {
+            let provider = &watch.provider;
+            if let Some(serves) = self.serves_other(provider, Capability::KeyValue, providers) {
+                self.faults.push(provider.span, || FaultKind::WatchProvider {
+                    bucket: watch.bucket.clone(),
+                    provider: provider.value.name().to_owned(),
+                    serves: serves.to_string(),
+                });
+            }
+            let which = (
+                watch.actor.value.name(),
+                provider.value.as_str(),
+                watch.bucket.as_str(),
+                watch.keys.as_str(),
+            );
+            if let Some(first) = seen.get(&which).copied() {
+                self.faults.push(*span, || FaultKind::WatchTwice { first });
+            } else {
+                seen.insert(which, span.line);
+            }
+        }
+    }
+
+    /// What a provider of this app serves, if it is not `needed`; one that is not there is told.
+    fn serves_other(
+        &mut self,
+        provider: &Spanned<ProviderName>,
+        needed: Capability,
+        providers: &BTreeMap<String, Provider>,
+    ) -> Option<Capability> {
+        let name = &provider.value;
+        if name.namespace() != self.namespace || name.app() != self.app {
+            return None;
+        }
+        self.known_provider(name.name(), provider.span);
+        let serves = providers.get(name.name())?.capability;
+        (serves != needed).then_some(serves)
     }
 
     pub(super) fn known_actor(&mut self, name: &str, span: Span) {

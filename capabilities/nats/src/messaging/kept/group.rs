@@ -20,8 +20,9 @@ use weft_capabilities::messaging::{Delivery, Listen, Subscriber};
 
 use super::super::listen::{Ear, Heard};
 use super::super::{Broker, wire};
-use super::settle::{Held, Kept};
+use super::settle::Kept;
 use super::{ASKED, REPLY_TO, StreamOptions, nanos};
+use crate::deliveries::Held;
 use crate::jetstream::{self, API, Failure};
 use crate::link::Connection;
 

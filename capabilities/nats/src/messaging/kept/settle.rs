@@ -1,7 +1,6 @@
 //! A delivery's end: the word to the server that it was handled or not, and what it is told while neither is known.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Message, Subject};
@@ -12,8 +11,8 @@ use weft_capabilities::messaging::Settle;
 
 use super::super::{Broker, wire};
 use super::{DEAD, StreamOptions, nanos};
+use crate::deliveries::{Delivered, Held};
 use crate::jetstream;
-use crate::link::Connection;
 
 /// Bytes of the reason in a dead letter.
 const REASON_LEN_MAX: usize = 1_024;
@@ -21,29 +20,6 @@ const REASON_LEN_MAX: usize = 1_024;
 const REASON: &str = "Weft-Reason";
 const ATTEMPTS: &str = "Weft-Attempts";
 const CONSUMER: &str = "Weft-Consumer";
-
-/// The deliveries of one subscription that are not settled, by the subjects on which the server hears of them.
-#[derive(Clone, Default)]
-pub(super) struct Held(Arc<Mutex<HashSet<String>>>);
-
-impl Held {
-    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    /// Tells the server of each that its time has to begin anew.
-    pub(super) async fn prolong(&self, connection: &Connection) {
-        let held: Vec<_> = self.lock().iter().cloned().collect();
-        for acks in held {
-            // A server that does not hear it delivers again.
-            drop(connection.publish(acks.into(), None, None, "+WPI".into()).await);
-        }
-    }
-}
 
 /// One delivery, until it is settled.
 pub(super) struct Kept {
@@ -68,8 +44,8 @@ impl Kept {
         message: &Message,
     ) -> Option<Self> {
         let acks = message.reply.clone()?;
-        let attempt = attempt(&acks)?;
-        held.lock().insert(acks.to_string());
+        let Delivered { attempt, .. } = Delivered::read(&acks)?;
+        held.add(&acks);
         Some(Self {
             broker: broker.clone(),
             options: options.clone(),
@@ -125,7 +101,7 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.held.lock().remove(self.acks.as_str());
+        self.held.remove(&self.acks);
     }
 }
 
@@ -152,36 +128,5 @@ impl Settle for Kept {
             self.tell(word).await
         }
         .boxed()
-    }
-}
-
-/// How often a message was delivered, by the subject on which its consumer hears of it:
-/// `$JS.ACK.[DOMAIN.ACCOUNT.]STREAM.CONSUMER.DELIVERED.SEQUENCE.SEQUENCE.TIME.PENDING`, and what may follow the long form.
-fn attempt(acks: &str) -> Option<u32> {
-    let tokens: Vec<_> = acks.split('.').collect();
-    match tokens[..] {
-        ["$JS", "ACK", _, _, delivered, _, _, _, _] => delivered,
-        ["$JS", "ACK", _, _, _, _, delivered, _, _, _, _, ..] => delivered,
-        _ => return None,
-    }
-    .parse()
-    .ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn how_often_it_came_is_told_by_where_it_is_settled() {
-        for (acks, delivered) in [
-            ("$JS.ACK.weft.mailer.3.10.4.1700000000.0", Some(3)),
-            ("$JS.ACK.hub.ACCOUNT.weft.mailer.2.10.4.1700000000.0", Some(2)),
-            ("$JS.ACK._.ACCOUNT.weft.mailer.2.10.4.1700000000.0.token", Some(2)),
-            ("$JS.ACK.weft.mailer.x.10.4.1700000000.0", None),
-            ("_INBOX.a.1", None),
-        ] {
-            assert_eq!(attempt(acks), delivered, "{acks}");
-        }
     }
 }

@@ -1,0 +1,133 @@
+//! Watches of actors that run on several hosts.
+
+use weft_servers::{Nats, Redis};
+
+use super::{Lattice, component};
+use crate::support::guests::{KV, WATCHER};
+use crate::support::{AppFile, PATIENCE};
+
+/// `kv`, served at `/`, and `reader`, which watches the bucket `items` of one store on a backend.
+fn watched(backend: &str) -> AppFile {
+    let (kv, watcher) = (component(KV), component(WATCHER));
+    AppFile::new(&format!(
+        "
+apiVersion: weft/v1
+name: store
+actors:
+  kv: {{ component: {kv}, links: {{ wasi:keyvalue: {{ provider: values }} }} }}
+  reader: {{ component: {watcher}, links: {{ wasi:keyvalue: {{ provider: values }} }} }}
+providers:
+  values: {{ capability: key-value, backend: {backend} }}
+routes:
+  - {{ actor: kv }}
+watches:
+  - {{ provider: values, bucket: items, actor: reader }}
+"
+    ))
+}
+
+impl Lattice {
+    async fn set(&self, host: usize, key: &str) {
+        let path = format!("/items/{key}");
+        let reply = self.hosts[host].send("PUT", &path, "v").await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+
+    async fn wait_until_told(&self, key: &str, expected: &str) {
+        let path = format!("/told/{key}.sets");
+        let told = async || {
+            let reply = self.hosts[0].get(&path).await;
+            match reply.status {
+                200 => reply.text().to_owned(),
+                _ => String::new(),
+            }
+        };
+        let wait = async {
+            while told().await != expected {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            let logs: Vec<_> = self.hosts.iter().map(|host| host.log()).collect();
+            let told = told().await;
+            panic!("{path} is {told:?}, not {expected}\n{}", logs.join("\n---\n"));
+        }
+    }
+
+    /// How many changes were told on each host.
+    async fn handled(&self) -> Vec<u64> {
+        let mut handled = Vec::new();
+        for host in &self.hosts {
+            let metrics = crate::support::get(host.monitor, "/metrics")
+                .await
+                .text()
+                .to_owned();
+            let series =
+                "weft_change_count_total{weft_outcome=\"handled\",weft_actor=\"default/store/reader\"} ";
+            let count = metrics.lines().find_map(|line| line.strip_prefix(series));
+            handled.push(count.map_or(0, |count| count.parse().unwrap()));
+        }
+        handled
+    }
+}
+
+/// Each change is handled once, by one of the hosts that run the actor, and all of them take part.
+async fn is_told_once(lattice: &Lattice, backend: &str) {
+    const KEYS: usize = 40;
+    lattice.deploy(&watched(backend)).await;
+    for n in 0..KEYS {
+        lattice.set(n % lattice.hosts.len(), &format!("k{n}")).await;
+    }
+    for n in 0..KEYS {
+        lattice.wait_until_told(&format!("k{n}"), "1").await;
+    }
+    let handled = lattice.handled().await;
+    assert_eq!(handled.iter().sum::<u64>(), KEYS as u64, "{handled:?}");
+    assert!(handled.iter().all(|handled| *handled > 0), "{handled:?}");
+}
+
+#[tokio::test]
+async fn a_store_of_one_host_is_watched_on_others_and_one_of_all_that_run_the_actor_is_told() {
+    let mut lattice = Lattice::of(3).await;
+    is_told_once(&lattice, "memory").await;
+
+    // Where it alone runs it is told all, also on a host that does not have the store.
+    lattice.place("reader", "h2").await;
+    for n in 0..10 {
+        lattice.set(0, &format!("two{n}")).await;
+    }
+    for n in 0..10 {
+        lattice.wait_until_told(&format!("two{n}"), "1").await;
+    }
+    lattice.place("reader", "h3").await;
+    let leaving = lattice.hosts.pop().unwrap();
+    tokio::task::spawn_blocking(move || leaving.stop()).await.unwrap();
+    for n in 0..10 {
+        lattice.set(0, &format!("left{n}")).await;
+    }
+    for n in 0..10 {
+        lattice.wait_until_told(&format!("left{n}"), "1").await;
+    }
+}
+
+#[tokio::test]
+async fn changes_on_nats_are_told_on_one_of_all_hosts_that_run_the_actor() {
+    let server = Nats::start_with_jetstream("");
+    let lattice = Lattice::of(2).await;
+    is_told_once(
+        &lattice,
+        &format!("nats, config: {{ url: \"{}\" }}", server.url()),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn changes_on_redis_are_told_on_one_of_all_hosts_that_run_the_actor() {
+    let server = Redis::start();
+    let lattice = Lattice::of(2).await;
+    is_told_once(
+        &lattice,
+        &format!("redis, config: {{ url: \"{}\" }}", server.url()),
+    )
+    .await;
+}
