@@ -260,6 +260,7 @@ mod tests {
             "provider/a/b/[cd]",
             "secret/a/b/[cd]",
             "quota/[ab]",
+            "watch/a/b/[cd]/a/b/[cd]/bucket/k?",
             Just("of-a-later-version/a".to_owned()),
         ];
         (key, 0_u8..5).prop_map(|(key, value)| {
@@ -288,6 +289,10 @@ mod tests {
             }),
             Some(Key::Quota(namespace)) => json!({
                 "v": 1, "namespace": namespace, "messages_per_s": revision, "by": "a",
+            }),
+            Some(Key::Watch(actor, provider, bucket, keys)) => json!({
+                "v": 1, "actor": actor, "provider": provider, "bucket": bucket, "keys": keys,
+                "shared": revision > 2,
             }),
             Some(Key::Secret(name)) => json!({
                 "v": 1, "name": name, "version": revision, "key": "", "sealed": "", "by": "a", "at": "",
@@ -327,6 +332,7 @@ mod tests {
             "provider/a/b/c",
             "secret/a/b/c",
             "quota/a",
+            "watch/a/b/c/a/b/d/bucket/",
         ] {
             let mut desired = Desired::default();
             desired.set(key, Some(record(key, 2).to_string().as_bytes()));

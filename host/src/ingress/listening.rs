@@ -306,7 +306,9 @@ async fn run<S: Source>(
         let Some(piece) = piece else { break };
         handling.add(shared, piece);
     }
-    while handling.next(shared).await.is_some() {}
+    let done = async { while handling.next(shared).await.is_some() {} };
+    // What waits for its turn is not begun any more when the time to drain is over.
+    shared.tasks.abort.run_until_cancelled(done).await;
 }
 
 impl Shared {

@@ -1,11 +1,11 @@
 //! Who may connect, and over what.
 
 use nkeys::KeyPair;
-use weft_capabilities::{KeyValue, KeyValueError};
+use weft_capabilities::{KeyValue, KeyValueError, Watch};
 use weft_nats::{Auth, BucketOptions, NatsKeyValue, NatsOptions, OpenError};
 use weft_servers::{Certificate, Nats};
 
-use super::{bucket, open, open_at};
+use super::{LONG, bucket, open, open_at};
 
 fn at(server: &Nats, login: &str) -> String {
     format!("nats://{login}127.0.0.1:{}", server.port())
@@ -97,6 +97,34 @@ async fn what_a_user_may_not_do_is_denied_and_not_waited_for() {
         .await
         .unwrap_err();
     assert!(matches!(error, KeyValueError::AccessDenied), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_rights_that_are_documented_are_enough_to_watch_and_without_them_it_is_denied() {
+    let server = Nats::start_with_jetstream(
+        "authorization { users: [
+            { user: watcher, password: p, permissions: { subscribe: [\"_INBOX.>\"], publish: [
+                \"$KV.weft.>\", \"$JS.API.STREAM.*.KV_weft\", \"$JS.API.STREAM.MSG.GET.KV_weft\",
+                \"$JS.API.DIRECT.GET.KV_weft.>\", \"$JS.API.CONSUMER.CREATE.KV_weft.>\",
+                \"$JS.API.CONSUMER.MSG.NEXT.KV_weft.>\", \"$JS.ACK.KV_weft.>\", \"_INBOX.>\",
+            ] } }
+            { user: writer, password: p, permissions: { subscribe: [\"_INBOX.>\"], publish: [
+                \"$KV.weft.>\", \"$JS.API.STREAM.*.KV_weft\", \"$JS.API.STREAM.MSG.GET.KV_weft\",
+                \"$JS.API.DIRECT.GET.KV_weft.>\",
+            ] } }
+        ] }",
+    );
+    let (watcher, writer) = (
+        open_at(at(&server, "watcher:p@")),
+        open_at(at(&server, "writer:p@")),
+    );
+    let mut changes = watcher.watch(&bucket(), Watch::new("", "g")).await.unwrap();
+    writer.set(&bucket(), "k", "v".into()).await.unwrap();
+    let change = tokio::time::timeout(LONG, changes.next()).await.unwrap().unwrap();
+    assert_eq!(change.key, "k");
+    change.ack().await.unwrap();
+    let denied = writer.watch(&bucket(), Watch::new("", "g")).await.unwrap_err();
+    assert!(matches!(denied, KeyValueError::AccessDenied), "{denied:?}");
 }
 
 #[tokio::test]

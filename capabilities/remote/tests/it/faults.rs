@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use weft_capabilities::sql::SqlError;
-use weft_capabilities::{Bucket, KeyValue, KeyValueError, MemoryKeyValue, Sql, SqlValue};
+use weft_capabilities::{Bucket, KeyValue, KeyValueError, MemoryKeyValue, Sql, SqlValue, Watch};
 use weft_lattice::subject::Address;
 use weft_lattice::transport::memory::Hub;
 use weft_remote::{Backend, IDLE_MAX, Provided, Remote, RemoteKeyValue, RemoteSql};
@@ -182,6 +182,30 @@ async fn a_transaction_of_which_nothing_is_heard_is_rolled_back() {
     let error = transaction.commit().await.unwrap_err();
     assert!(matches!(error, SqlError::RolledBack { .. }), "{error:?}");
     assert_eq!(table.count().await, 0);
+}
+
+#[tokio::test]
+async fn a_watch_goes_with_the_host_that_began_it_and_with_who_wants_no_more() {
+    let pair = Pair::in_memory().await;
+    let store = Arc::new(MemoryKeyValue::default());
+    let (way, provided) = pair.provide(Backend::KeyValue(store.clone()));
+    let remote = RemoteKeyValue::new(way);
+    let watch = async || remote.watch(&bucket(), Watch::new("", "g")).await.unwrap();
+    let ended = async || {
+        let released = tokio::time::timeout(Duration::from_secs(30), provided.released());
+        released.await.expect("a watch is kept for nobody");
+    };
+    drop(watch().await);
+    ended().await;
+
+    let mut changes = watch().await;
+    provided.peer_gone(&pair.user.address);
+    // A question may be on its way, which this answers; the next finds nothing.
+    store.set(&bucket(), "k", "v".into()).await.unwrap();
+    let over = async { while changes.next().await.is_some() {} };
+    let over = tokio::time::timeout(Duration::from_secs(30), over).await;
+    over.expect("a watch outlives the host that has it");
+    ended().await;
 }
 
 #[tokio::test]
