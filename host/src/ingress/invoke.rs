@@ -88,6 +88,8 @@ impl GuestTasks {
         }
         let threads = &self.busy;
         let (in_turn, runtime) = (threads.in_turn(guest, &call.actor), threads.runtime.clone());
+        // What it does there belongs to the same span.
+        let in_turn = in_turn.instrument(tracing::Span::current());
         let moved = AbortOnDropHandle::new(self.tracker.spawn_on(in_turn, &runtime));
         tokio::select! {
             ended = moved => {

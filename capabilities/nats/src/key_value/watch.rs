@@ -2,7 +2,7 @@
 //!
 //! Owns the consumer, which its group shares, and what is pulled from it, on the connection that there is: if that is lost
 //! the watch ends, and who wants more begins anew and goes on where it was. The stream has the last value of each key, so
-//! that one which was replaced before it was told is passed over. A key that is deleted leaves a [mark](super::stream) that it
+//! that one which was replaced before it was told is passed over. A key that is deleted leaves a mark ([`super::stream`]) that it
 //! is gone, and is told as deleted once it is.
 
 use std::collections::VecDeque;

@@ -1,6 +1,9 @@
 //! Actors that are told of changes of keys, by `wasi:keyvalue/watcher`.
 
+use std::sync::Arc;
+
 use serde_json::Value;
+use weft_observability::test_collector::TestCollector;
 use weft_servers::{Nats, Redis};
 
 use super::{Load, again, component};
@@ -310,6 +313,36 @@ async fn a_watch_goes_on_at_the_backend_that_its_data_moves_to() {
     set(&weft, "a", "2").await;
     wait_until_told(&weft, "a.values", "1,2").await;
     assert!(weft.cli(&["get", "watches"]).await.trim_end().ends_with("true"));
+}
+
+#[tokio::test]
+async fn a_change_is_a_trace_of_its_own_with_what_its_watcher_does() {
+    let collector = TestCollector::start().await.unwrap();
+    let endpoint = collector.endpoint();
+    let env = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+    ];
+    let data = Arc::new(tempfile::tempdir().unwrap());
+    let app = AppFile::new(&watched("memory", "{}", ITEMS));
+    let weft = Weft::up(&[app.path()], &[], &env, data);
+    set(&weft, "a", "1").await;
+    let root = collector.wait_for_span("watch items", PATIENCE).await.unwrap();
+    assert_eq!(root.parent_span_id, None);
+    for (name, value) in [
+        ("faas.trigger", "datasource"),
+        ("faas.document.collection", "items"),
+        ("faas.document.operation", "edit"),
+        ("weft.actor", "default/store/reader"),
+        ("weft.provider", "default/store/values"),
+    ] {
+        assert_eq!(root.attributes[name], value, "{name}");
+    }
+    let spans = collector.spans();
+    let inner = spans
+        .iter()
+        .filter(|span| span.parent_span_id == Some(root.span_id) && span.name == "key-value increment");
+    assert_eq!(inner.count(), 1, "{spans:?}");
 }
 
 #[tokio::test]
