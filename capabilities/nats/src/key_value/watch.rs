@@ -176,7 +176,11 @@ impl Ear {
                     }
                     _ = prolong.tick() => {
                         self.held.prolong(&member.connection).await;
-                        self.held.give_back_dropped(&member.connection).await;
+                        self.held.give_back(Some(&member.connection)).await;
+                        true
+                    }
+                    () = self.held.due() => {
+                        self.held.give_back(Some(&member.connection)).await;
                         true
                     }
                     message = member.pulled.next() => match message {
@@ -207,14 +211,19 @@ impl Ear {
             }
         }
         drop(waiting);
-        self.held.give_back_dropped(&member.connection).await;
+        self.held.give_back(Some(&member.connection)).await;
         while !self.held.is_empty() {
             tokio::select! {
                 () = closing.cancelled() => return,
                 _ = prolong.tick() => if let Ok((connection, _)) = self.link.connection().await {
                     self.held.prolong(&connection).await;
-                    self.held.give_back_dropped(&connection).await;
+                    self.held.give_back(Some(&connection)).await;
                 },
+                () = self.held.due() => {
+                    let connection = self.link.connection().await;
+                    let connection = connection.as_ref().ok().map(|(connection, _)| connection);
+                    self.held.give_back(connection).await;
+                }
             }
         }
     }
@@ -290,8 +299,7 @@ impl Ear {
                     }
                     // It is not gone yet, and may never be.
                     _ if delivered.attempt < DELIVERIES_MAX => {
-                        let pause = GONE_PAUSE * delivered.attempt;
-                        kept.say(&again(pause)).await;
+                        kept.refuse(GONE_PAUSE * delivered.attempt);
                         return None;
                     }
                     _ => {
@@ -326,11 +334,6 @@ async fn done(giving: &mut Option<BoxFuture<'_, bool>>) -> bool {
     }
 }
 
-/// The word for one that is to come again after `delay`.
-fn again(delay: Duration) -> String {
-    format!("-NAK {{\"delay\": {}}}", nanos(delay))
-}
-
 /// One delivery, until it is settled.
 struct Kept {
     link: Arc<Link<Arc<Stream>>>,
@@ -351,8 +354,14 @@ impl Kept {
         }
     }
 
+    /// Has it come again after `delay`.
+    fn refuse(&mut self, delay: Duration) {
+        self.is_settled = true;
+        self.held.refuse(&self.acks, delay);
+    }
+
     /// Says a word of it, and waits until the server has heard it.
-    async fn tell(&mut self, word: String) -> Result<(), KeyValueError> {
+    async fn tell(&mut self, word: &'static str) -> Result<(), KeyValueError> {
         self.is_settled = true;
         let told = async {
             let (connection, _) = self.link.connection().await?;
@@ -378,16 +387,16 @@ impl Settle for Kept {
     }
 
     fn ack(mut self: Box<Self>) -> BoxFuture<'static, Result<(), KeyValueError>> {
-        async move { self.tell("+ACK".to_owned()).await }.boxed()
+        async move { self.tell("+ACK").await }.boxed()
     }
 
     fn nak(mut self: Box<Self>, delay: Duration) -> BoxFuture<'static, Result<(), KeyValueError>> {
         async move {
-            let word = match self.comes_again() {
-                true => again(delay),
-                false => "+TERM".to_owned(),
-            };
-            self.tell(word).await
+            if self.comes_again() {
+                self.refuse(delay);
+                return Ok(());
+            }
+            self.tell("+TERM").await
         }
         .boxed()
     }

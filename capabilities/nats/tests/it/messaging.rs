@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 use weft_capabilities::messaging::{Delivery, Listen, Subscription};
@@ -144,6 +144,32 @@ async fn jetstream_loses_no_acknowledged_message_when_its_server_is_killed_under
     };
     let ((), kills) = tokio::join!(saying, hearing);
     assert_eq!(kills, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_for_a_moment_comes_again_after_it_and_not_when_its_time_is_over() {
+    let server = Nats::start_with_jetstream("");
+    let stream = StreamOptions {
+        ack_wait: Duration::from_secs(300),
+        ..StreamOptions::default()
+    };
+    let messaging = kept_with(&server, stream);
+    // Where the server counts the time, it is the first one of a group that may come late.
+    for group in 0..20 {
+        let listen = Listen::to("orders.>").in_group(format!("group-{group}"));
+        let mut heard = messaging.subscribe(&scope(), listen).await.unwrap();
+        let order = Message::new("orders.created", "a rug");
+        messaging.publish(&scope(), order).await.unwrap();
+        for _ in 0..2 {
+            let (delivery, delay) = (next(&mut heard).await, Duration::from_millis(20));
+            let refused = Instant::now();
+            delivery.nak(delay, "no stock".to_owned()).await.unwrap();
+            let again = next(&mut heard).await;
+            assert!(refused.elapsed() >= delay);
+            again.nak(Duration::ZERO, "no stock".to_owned()).await.unwrap();
+        }
+        next(&mut heard).await.ack().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

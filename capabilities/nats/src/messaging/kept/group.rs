@@ -189,6 +189,10 @@ impl Group {
                         self.prolong().await;
                         true
                     }
+                    () = self.held.due() => {
+                        self.give_back().await;
+                        true
+                    }
                     message = member.asked.next() => match message {
                         Some(message) => self.hand_on_asked(message, &subscriber),
                         None => false,
@@ -252,6 +256,7 @@ impl Group {
             tokio::select! {
                 () = self.broker.closing.cancelled() => return,
                 _ = prolong.tick() => self.prolong().await,
+                () = self.held.due() => self.give_back().await,
             }
         }
     }
@@ -262,6 +267,12 @@ impl Group {
         if let Ok((connection, ())) = self.broker.link.connection().await {
             self.held.prolong(&connection).await;
         }
+    }
+
+    async fn give_back(&self) {
+        let connection = self.broker.link.connection().await;
+        let connection = connection.as_ref().ok().map(|(connection, ())| connection);
+        self.held.give_back(connection).await;
     }
 
     /// Waits until a delivery is handed on, which may take long. Whether somebody takes more.

@@ -10,7 +10,7 @@ use weft_capabilities::MessagingError;
 use weft_capabilities::messaging::Settle;
 
 use super::super::{Broker, wire};
-use super::{DEAD, StreamOptions, nanos};
+use super::{DEAD, StreamOptions};
 use crate::deliveries::{Delivered, Held};
 use crate::jetstream;
 
@@ -60,7 +60,7 @@ impl Kept {
     /// Gives it back, for whoever is next of the group.
     pub(super) async fn release(self) {
         // Otherwise it comes again when its time is over.
-        drop(self.tell("-NAK".to_owned()).await);
+        drop(self.tell("-NAK").await);
     }
 
     /// Puts it among the dead letters, and takes it from the stream after that.
@@ -84,11 +84,11 @@ impl Kept {
         };
         let buried = self.broker.link.within(self.broker.link.deadline(), buried).await;
         buried.map_err(|failure| wire::error(failure, &self.message.subject))?;
-        self.tell("+TERM".to_owned()).await
+        self.tell("+TERM").await
     }
 
     /// Says a word of it, and waits until the server has heard it.
-    async fn tell(&self, word: String) -> Result<(), MessagingError> {
+    async fn tell(&self, word: &'static str) -> Result<(), MessagingError> {
         let told = async {
             let (connection, ()) = self.broker.link.connection().await?;
             Ok(connection.request(self.acks.clone(), None, word.into()).await?)
@@ -107,7 +107,7 @@ impl Drop for Kept {
 
 impl Settle for Kept {
     fn ack(self: Box<Self>) -> BoxFuture<'static, Result<(), MessagingError>> {
-        async move { self.tell("+ACK".to_owned()).await }.boxed()
+        async move { self.tell("+ACK").await }.boxed()
     }
 
     fn nak(
@@ -120,13 +120,10 @@ impl Settle for Kept {
                 return self.bury(&reason).await;
             }
             if delay.is_zero() {
-                return self.tell("-NAK".to_owned()).await;
+                return self.tell("-NAK").await;
             }
-            // Twice, as the server may not set its timer when it hears of the first delay after a while; then the message only
-            // came when the time for its handling is over (seen with 2.15, 5 times of 90, and with two words never).
-            let word = format!("-NAK {{\"delay\": {}}}", nanos(delay));
-            self.tell(word.clone()).await?;
-            self.tell(word).await
+            self.held.refuse(&self.acks, delay);
+            Ok(())
         }
         .boxed()
     }
