@@ -18,14 +18,16 @@ use tokio::time::{Instant, timeout_at};
 use weft_capabilities::blob_store::{PAGE_LEN_MAX, send_object};
 use weft_capabilities::{BlobError, BlobRead, BlobStore, Container, Listing, Object};
 
-use super::ROUNDS_MAX;
 use super::copy::{Copied, Scope, borrowed};
+use super::{HOLD_TRY, ROUNDS_MAX};
 use crate::provider::blob_store::{Gate, Notes, Written};
 
 /// Objects that are copied at once: each has up to two parts of 5 MiB in memory on its way to a cloud.
 const OBJECTS_AT_ONCE: usize = 4;
 /// What takes no longer to copy is little enough to copy while writes are held.
 const LITTLE: Duration = Duration::from_millis(500);
+/// The longest round after which a hold is tried if more rounds don't make it less: half of what a hold has.
+const STEADY_MAX: Duration = Duration::from_secs(HOLD_TRY.as_secs() / 2);
 
 /// Why something was not copied.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +89,7 @@ pub async fn copy_while_used(
 ) -> Result<(), CopyError> {
     let old = from.store();
     copy_all(&*old, to, scopes, copied).await?;
+    let mut before = Duration::MAX;
     for _ in 0..ROUNDS_MAX {
         if !is_alone {
             break;
@@ -100,9 +103,13 @@ pub async fn copy_while_used(
             from.give_back(notes);
             return Err(error);
         }
-        if begun.elapsed() <= LITTLE {
+        let took = begun.elapsed();
+        // Where as much is written in a round as was before it, another one is as long.
+        let is_steady = took > before / 4 * 3;
+        if took <= LITTLE || is_steady && took <= STEADY_MAX {
             break;
         }
+        before = took;
     }
     Ok(())
 }
