@@ -76,7 +76,7 @@ impl CopyError {
 }
 
 /// Makes the containers of `scopes` in `to` what they are in the store behind the gate `from`, while that is written to; if it
-/// `is_alone` and notes all that is written, then also what was, for as long as that is not little.
+/// `is_alone` and notes all that is written, then also what was, for as long as that is not little and gets less.
 ///
 /// # Errors
 /// [`CopyError`]; what was copied stays.
