@@ -30,8 +30,8 @@ const PARTS_MAX: usize = 32;
 /// is the smaller part of the cost.
 const LEN_MAX: usize = 16 << 10;
 
-/// What waits to go out, at most, in bytes: as much as a connection that takes some 100 MB a second takes in the time in
-/// which a message has to be sent or is given up.
+/// What waits to go out, at most, in bytes, beside as much that is being sent: as much as a connection of 130 Mbit/s takes in
+/// the time in which a message has to be sent or is given up.
 const WAITING_LEN_MAX: usize = 16 << 20;
 
 /// What a part takes besides its payload.
