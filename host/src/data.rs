@@ -86,6 +86,14 @@ fn holder(pid: Option<u32>) -> String {
     pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
 }
 
+/// Makes a data folder (0700) if it is not there.
+///
+/// # Errors
+/// See [`DirBuilder::create`].
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 impl DataDir {
     /// Opens the folder, making it (0700) if it is not there, and takes its lock.
     ///
@@ -109,11 +117,7 @@ impl DataDir {
                 source,
             }
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(failed("make", "it"))?;
+        make_folder(path).map_err(failed("make", "it"))?;
         // Absolute, so that a later change of the working folder can't move it.
         let path = path.canonicalize().map_err(failed("find", "it"))?;
 

@@ -2,12 +2,14 @@
 //!
 //! Owns the open providers and the running actors, and is the one place that makes a snapshot ([`crate::state`]).
 //! It works by levels, not by events: each time the store has changed it looks at all that is wanted, keeps what is so
-//! already, and makes the rest; of the store it reads only what has changed. What can't be made is a condition, told with its reason and tried again; whatever is not
-//! touched by it is served. [`moves`] is a host's part when a provider's data moves, [`conditions`] what is amiss now,
-//! [`scope`] which links lead into apps that allow them, [`connections`] how many a namespace may have.
+//! already, and makes the rest; of the store it reads only what has changed. What can't be made is a condition, told with
+//! its reason and tried again; whatever is not touched by it is served. [`moves`] is a host's part when a provider's data moves, [`conditions`] what is amiss now,
+//! [`scope`] which links lead into apps that allow them, [`connections`] how many a namespace may have, [`listening`] what
+//! subscriptions and watches run here.
 
 mod conditions;
 mod connections;
+mod listening;
 mod moves;
 mod scope;
 
@@ -23,12 +25,13 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use weft_compose::capability::{LATTICE, OUTSIDE, PINNED};
-use weft_compose::record::{ActorRecord, ProviderRecord, RouteRecord, SubscriptionRecord, WatchRecord};
+use weft_compose::record::{ActorRecord, ProviderRecord, RouteRecord};
 use weft_compose::{ActorName, AppName, ProviderName};
 use weft_http::HttpClient;
 use weft_lattice::control::{ControlStore, Index, ReadError};
 use weft_observability::HostMetrics;
 
+pub use self::listening::Listens;
 use self::scope::allowed_links;
 pub use self::scope::link_subject;
 use crate::actor::{Actor, ActorInfo};
@@ -39,14 +42,14 @@ use crate::command::Commands;
 use crate::deploy::not_allowed;
 use crate::desired::Desired;
 use crate::ingress::listening::Shared;
-use crate::ingress::messages::{self, Subscriptions};
+use crate::ingress::messages::Subscriptions;
 use crate::ingress::routes::{Route, Routes};
-use crate::ingress::watches::{self, Watches};
+use crate::ingress::watches::Watches;
 use crate::instance::KeptPlaces;
 use crate::link::{LinkTable, Targets};
 use crate::mesh::group::RemoteActor;
 use crate::mesh::{Mesh, ServedProvider};
-use crate::provider::{Backend, Guard, MEMORY, Provider, ProviderError};
+use crate::provider::{Guard, MEMORY, Provider, ProviderError};
 use crate::quota::{Quota, Quotas};
 use crate::secret::Vault;
 use crate::secret::opened::{Expanded, Opened, Used, redacted};
@@ -291,8 +294,7 @@ impl Reconciler {
         self.load_actors(&desired, &mut found).await;
         let state = self.snapshot(&desired, &mut found);
         let before = self.state.swap(Arc::new(state));
-        self.subscribe(&desired, &before, &mut found).await;
-        self.watch(&desired, &before, &mut found).await;
+        self.listen(&desired, &before, &mut found).await;
         let gone = self
             .providers
             .extract_if(|name, _| !desired.providers.contains_key(name));
@@ -598,97 +600,6 @@ impl Reconciler {
         )
     }
 
-    /// Makes the subscriptions of the actors that run here those that are wanted.
-    async fn subscribe(&mut self, desired: &Desired, before: &Arc<State>, found: &mut Vec<Found>) {
-        let mut failed = |record: &SubscriptionRecord, reason| {
-            found.push(Found::of(record.actor.app_name(), subscription(record), reason));
-        };
-        let mut wanted = BTreeMap::new();
-        for (key, record) in &desired.subscriptions {
-            let (actor, provider) = match self.heard(desired, &record.actor, &record.provider) {
-                Ok(heard) => heard,
-                Err(reason) => {
-                    reason.into_iter().for_each(|reason| failed(record, reason));
-                    continue;
-                }
-            };
-            match &provider.backend {
-                Backend::Messaging(broker) if messages::handles(&actor.component.description) => {
-                    let (record, broker) = (record.clone(), broker.clone());
-                    wanted.insert(key.clone(), messages::Wanted { record, broker });
-                }
-                Backend::Messaging(_) => {
-                    failed(
-                        record,
-                        format!("{} exports no {}", record.actor, messages::HANDLER),
-                    );
-                }
-                _ => failed(record, format!("{} serves no messages", record.provider)),
-            }
-        }
-        for (wanted, reason) in self.subscriptions.apply(wanted, before).await {
-            failed(&wanted.record, reason);
-        }
-    }
-
-    /// Makes the watches of the actors that run here those that are wanted.
-    async fn watch(&mut self, desired: &Desired, before: &Arc<State>, found: &mut Vec<Found>) {
-        let mut failed = |record: &WatchRecord, reason| {
-            found.push(Found::of(record.actor.app_name(), watch_subject(record), reason));
-        };
-        let mut wanted = BTreeMap::new();
-        for (key, record) in &desired.watches {
-            let (actor, provider) = match self.heard(desired, &record.actor, &record.provider) {
-                Ok(heard) => heard,
-                Err(reason) => {
-                    reason.into_iter().for_each(|reason| failed(record, reason));
-                    continue;
-                }
-            };
-            match &provider.backend {
-                Backend::KeyValue(store) if watches::watches(&actor.component.description) => {
-                    let watch = watches::Wanted::new(record.clone(), store.clone(), &provider.guard);
-                    wanted.insert(key.clone(), watch);
-                }
-                Backend::KeyValue(_) => {
-                    let [one, other] = watches::WATCHERS;
-                    failed(
-                        record,
-                        format!("{} exports neither {one} nor {other}", record.actor),
-                    );
-                }
-                _ => failed(record, format!("{} serves no keys", record.provider)),
-            }
-        }
-        for (wanted, reason) in self.watches.apply(wanted, before).await {
-            failed(&wanted.record, reason);
-        }
-    }
-
-    /// An actor that runs here, and the provider that it listens to.
-    ///
-    /// # Errors
-    /// Why it can't; `None` if it runs elsewhere.
-    fn heard(
-        &self,
-        desired: &Desired,
-        actor: &ActorName,
-        provider: &ProviderName,
-    ) -> Result<(&Actor, &Provider), Option<String>> {
-        let Some((_, running)) = self.actors.get(actor) else {
-            let is_there = desired.actors.contains_key(actor);
-            return Err((!is_there).then(|| format!("{actor} is not there")));
-        };
-        let known = desired.providers.get(provider);
-        if known.is_some_and(|known| !known.allows(&actor.app_name())) {
-            return Err(Some(not_allowed(actor, provider.as_str()).to_string()));
-        }
-        match self.providers.get(provider) {
-            Some((_, open)) => Ok((running, open)),
-            None => Err(Some(format!("{provider} is not open"))),
-        }
-    }
-
     /// The conditions of this round; one that was there before keeps its time.
     fn conditions(&self, found: Vec<Found>) -> Vec<Condition> {
         let before = self.progress.borrow();
@@ -722,24 +633,6 @@ fn remote(mesh: &Mesh, desired: &Desired, record: &ActorRecord, info: Arc<ActorI
         idempotent: record.idempotent.clone().into(),
         info,
     })
-}
-
-/// What conditions call a subscription.
-pub fn subscription(record: &SubscriptionRecord) -> String {
-    format!(
-        "subscription of {} to {} of {}",
-        record.actor, record.subject, record.provider
-    )
-}
-
-/// What conditions call a watch.
-pub fn watch_subject(record: &WatchRecord) -> String {
-    format!(
-        "watch of {} on {} of {}",
-        record.actor,
-        record.watched(),
-        record.provider
-    )
 }
 
 fn routes(

@@ -273,10 +273,8 @@ pub enum CommitError {
     /// Too many transactions wait already, or there is no quorum. Nothing was changed.
     #[error("the control store is unavailable: {0}; try again later")]
     Unavailable(String),
-    /// The storage failed. Whether the transaction was applied is known after a restart: repeat it with the same id.
-    #[error(
-        "the control store's storage failed, and the store refuses writes until the host is restarted: look at the disk"
-    )]
+    /// The storage failed. Whether the transaction was applied is known once it works again: repeat it with the same id.
+    #[error("the control store's storage failed: look at the disk, its space first, and try again")]
     Storage(#[source] StorageError),
     /// The store was closed.
     #[error("the control store is closed, as the host stops")]
@@ -291,8 +289,8 @@ fn found_text(found: Option<Index>) -> String {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
     /// The storage failed.
-    #[error("the control store's storage failed: look at the disk, then restart the host")]
-    Storage(#[source] StorageError),
+    #[error("the control store's storage failed: look at the disk")]
+    Storage(#[from] StorageError),
     /// No voter could say what the last commit is.
     #[error("the control store is unavailable: {0}; try again later")]
     Unavailable(String),

@@ -27,7 +27,6 @@ use serde_json::{Value, json};
 use crate::cache::Cache;
 use crate::project::Project;
 use crate::setup;
-use crate::setup::bench::{self, BenchTools};
 use crate::{actors, sh};
 
 /// A release build from nothing takes some twenty minutes on two cores, as all of it is optimized as one.
@@ -84,6 +83,11 @@ impl Part {
             Self::Invocation | Self::Calls | Self::Capabilities | Self::Servers | Self::Objects
         )
     }
+
+    /// Measured beside `wasmtime serve`.
+    fn beside_wasmtime(self) -> bool {
+        matches!(self, Self::Http | Self::Process | Self::Shop)
+    }
 }
 
 /// The programs that are measured and measure.
@@ -94,9 +98,11 @@ struct Subjects {
     /// What measures calls between two native processes.
     calls: PathBuf,
     nats: Option<PathBuf>,
+    /// The yardstick, which takes long to compile: only there if a part needs it.
+    wasmtime: Option<PathBuf>,
+    wrk: PathBuf,
     guests: PathBuf,
     shop: PathBuf,
-    tools: BenchTools,
     scratch: PathBuf,
     quick: bool,
 }
@@ -163,14 +169,18 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<()> {
 }
 
 fn prepare(project: &Project, parts: &[Part], args: &Args) -> anyhow::Result<Subjects> {
-    let far = parts.contains(&Part::Lattice);
-    let (tools, nats) = {
+    let (nats, wasmtime, wrk) = {
         let cache = Cache::open()?;
+        let far = parts.contains(&Part::Lattice);
         let nats = far.then(|| setup::nats::ensure(&cache)).transpose()?;
+        let beside_wasmtime = parts.iter().any(|part| part.beside_wasmtime());
+        let wasmtime = beside_wasmtime
+            .then(|| setup::bench::wasmtime(&cache))
+            .transpose()?;
         if parts.contains(&Part::Objects) || parts.contains(&Part::Servers) {
             setup::servers(&cache)?;
         }
-        (bench::ensure(&cache)?, nats)
+        (nats, wasmtime, setup::bench::wrk(&cache)?)
     };
     let mut guests = vec![
         "hello",
@@ -198,9 +208,10 @@ fn prepare(project: &Project, parts: &[Part], args: &Args) -> anyhow::Result<Sub
         in_process: programs.join("weft-bench"),
         calls: programs.join("lattice-calls"),
         nats,
+        wasmtime,
+        wrk,
         guests: project.guests(),
         shop: project.shop(),
-        tools,
         scratch,
         quick: args.quick,
     })

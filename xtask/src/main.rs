@@ -46,6 +46,9 @@ enum Command {
     ///
     /// Needs no server. Its data is in the folder `.weft`, so what was ordered is there after a restart too.
     Up {
+        /// Build as for production, which takes half an hour the first time. Goes before all others
+        #[arg(long)]
+        release: bool,
         /// Passed on to `weft up`; manifests (.yaml) and components (.wasm) among them take the place of the shop.
         /// `--hosts N` alone starts a nats-server and N hosts, and spreads the shop over them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -89,7 +92,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Setup { what } => setup::run(&project, &what)?,
         Command::Actors { names } => actors::run(&project, &names)?,
-        Command::Up { args } => return up::run(&project, &args),
+        Command::Up { release, args } => return up::run(&project, release, &args),
         Command::Check => return test::check(&project),
         Command::Test { args } => return test::run(&project, &args),
         Command::Faults { seeds, args } => return test::faults(&project, seeds, &args),

@@ -80,8 +80,8 @@ fn python(project: &Project, cache: &Cache) -> anyhow::Result<()> {
 }
 
 fn bench(cache: &Cache) -> anyhow::Result<()> {
-    let tools = bench::ensure(cache)?;
-    eprintln!("ready: {}, {}", tools.wasmtime.display(), tools.wrk.display());
+    let (wrk, wasmtime) = (bench::wrk(cache)?, bench::wasmtime(cache)?);
+    eprintln!("ready: {}, {}", wasmtime.display(), wrk.display());
     Ok(())
 }
 

@@ -23,22 +23,30 @@ const HOSTS_MAX: u32 = 20;
 /// Where `weft up` serves if it isn't told.
 const ADDRESS: &str = "127.0.0.1:8080";
 
-/// Returns only if the build failed.
-pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode> {
+/// Returns only if the build failed. What is built is what the tests are run with, or with `release` what is fit for
+/// production, which takes several times as long.
+pub(crate) fn run(project: &Project, release: bool, args: &[String]) -> anyhow::Result<ExitCode> {
     let hosts = hosts_of(args)?;
     let serves_shop = !args.iter().any(|arg| is_file_to_serve(arg));
     if serves_shop {
         actors::run(project, &actors::SHOP)?;
     }
     let mut cargo = project.cargo();
-    let built = sh::foreground(
-        BUILD_LIMIT,
-        cargo.args(["build", "--release", "--workspace", "--bin", "weft"]),
-    )?;
+    cargo.args(["build", "--workspace", "--bin", "weft"]);
+    if release {
+        cargo.arg("--release");
+    } else {
+        eprintln!(
+            "Building weft for development, some ten minutes the first time. `cargo xtask up --release` builds it for \
+             production: slower to build, several times as fast"
+        );
+    }
+    let built = sh::foreground(BUILD_LIMIT, &mut cargo)?;
     if !built.success() {
         return Ok(sh::exit_code(built));
     }
-    let weft = project.target_dir()?.join("release/weft");
+    let folder = if release { "release" } else { "debug" };
+    let weft = project.target_dir()?.join(folder).join("weft");
     if let Some(hosts) = hosts {
         return lattice(project, &weft, hosts);
     }

@@ -50,6 +50,8 @@ impl Held {
         let mut all = self.lock();
         all.held.remove(acks);
         all.due.push(acks.to_owned());
+        drop(all);
+        self.0.told.notify_one();
     }
 
     /// One was refused, and is to be given back after `delay`.
@@ -61,7 +63,7 @@ impl Held {
         self.0.told.notify_one();
     }
 
-    /// Waits until something that was refused is to be given back. For one task.
+    /// Waits until something that was refused or dropped is to be given back. For one task.
     pub(crate) async fn due(&self) {
         loop {
             let next = {
@@ -95,7 +97,7 @@ impl Held {
 
     pub(crate) fn is_empty(&self) -> bool {
         let all = self.lock();
-        all.held.is_empty() && all.refused.is_empty()
+        all.held.is_empty() && all.refused.is_empty() && all.due.is_empty()
     }
 
     /// Tells the server of each that its time has to begin anew.

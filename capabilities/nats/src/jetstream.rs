@@ -1,6 +1,7 @@
 //! What JetStream is asked, and what it answers: the messages of its API that the backends use.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_nats::{HeaderMap, Message};
 use base64::Engine as _;
@@ -20,6 +21,11 @@ pub(crate) const API: &str = "$JS.API";
 pub(crate) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 /// A message's place in the stream.
 const SEQUENCE: &str = "Nats-Sequence";
+
+/// As JetStream counts time.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
 
 const NOT_FOUND: u16 = 404;
 const UNAVAILABLE: u16 = 503;

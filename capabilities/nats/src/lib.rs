@@ -18,6 +18,7 @@ mod key_value;
 mod link;
 mod listing;
 mod messaging;
+mod pull;
 mod replies;
 
 pub use crate::blob_store::{NatsBlobStore, ObjectOptions};

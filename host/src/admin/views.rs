@@ -21,7 +21,7 @@ use crate::link::{Linked, linked};
 use crate::mesh::{Details, Member};
 use crate::moving::Report;
 use crate::provider::health::HealthState;
-use crate::reconcile::{Progress, link_subject, subscription, watch_subject};
+use crate::reconcile::{Listens, Progress, link_subject};
 use crate::state::{ActorState, State as Snapshot};
 
 #[derive(serde::Deserialize)]
@@ -320,32 +320,23 @@ pub(super) async fn subscriptions(
     Checked(Query(filter)): Wanted,
 ) -> Answer {
     let progress = admin.progress(&scope);
-    let desired = &progress.desired;
-    let state = admin.status.state.load();
-    let only = completed(&scope, "actor", filter.name.as_deref(), desired.actors.keys())?;
-    let subscriptions = desired
-        .subscriptions
-        .values()
-        .filter(|record| only.as_ref().is_none_or(|only| *only == record.actor));
-    let subscriptions = subscriptions.map(|record| {
-        let subject = subscription(record);
-        let fails = progress
-            .conditions
-            .iter()
-            .any(|condition| condition.subject == subject);
-        json!({
-            "actor": record.actor,
-            "provider": record.provider,
-            "subject": record.subject,
-            "group": record.group,
-            "shared": record.shared,
-            // Whether this host listens.
-            "served": !fails && running(&state, &record.actor).is_some(),
-        })
-    });
-    Ok(Json(
-        json!({ "index": desired.index.0, "subscriptions": subscriptions.collect::<Vec<_>>() }),
-    ))
+    let records = &progress.desired.subscriptions;
+    listening(
+        &admin,
+        &scope,
+        &filter,
+        &progress,
+        ("subscriptions", records),
+        |record| {
+            json!({
+                "actor": record.actor,
+                "provider": record.provider,
+                "subject": record.subject,
+                "group": record.group,
+                "shared": record.shared,
+            })
+        },
+    )
 }
 
 pub(super) async fn watches(
@@ -354,32 +345,51 @@ pub(super) async fn watches(
     Checked(Query(filter)): Wanted,
 ) -> Answer {
     let progress = admin.progress(&scope);
+    let records = &progress.desired.watches;
+    listening(
+        &admin,
+        &scope,
+        &filter,
+        &progress,
+        ("watches", records),
+        |record| {
+            json!({
+                "actor": record.actor,
+                "provider": record.provider,
+                "bucket": record.bucket,
+                "keys": record.keys,
+                "shared": record.shared,
+            })
+        },
+    )
+}
+
+/// What listens: each record, whether it is served here, and why not.
+fn listening<R: Listens>(
+    admin: &Admin,
+    scope: &Scope,
+    filter: &Filter,
+    progress: &Progress,
+    (name, records): (&str, &BTreeMap<String, Arc<R>>),
+    to_json: impl Fn(&R) -> Value,
+) -> Answer {
     let desired = &progress.desired;
     let state = admin.status.state.load();
-    let only = completed(&scope, "actor", filter.name.as_deref(), desired.actors.keys())?;
-    let watches = desired
-        .watches
+    let only = completed(scope, "actor", filter.name.as_deref(), desired.actors.keys())?;
+    let wanted = records
         .values()
-        .filter(|record| only.as_ref().is_none_or(|only| *only == record.actor));
-    let watches = watches.map(|record| {
-        let subject = watch_subject(record);
-        let failed = progress
-            .conditions
-            .iter()
-            .find(|condition| condition.subject == subject);
-        json!({
-            "actor": record.actor,
-            "provider": record.provider,
-            "bucket": record.bucket,
-            "keys": record.keys,
-            "shared": record.shared,
-            // Whether this host watches.
-            "served": failed.is_none() && running(&state, &record.actor).is_some(),
-            "reason": failed.map(|condition| &condition.reason),
-        })
+        .filter(|record| only.as_ref().is_none_or(|only| only == record.actor()));
+    let listed = wanted.map(|record| {
+        let subject = record.subject();
+        let mut of_subject = progress.conditions.iter().filter(|one| one.subject == subject);
+        let reason = of_subject.next().map(|condition| &condition.reason);
+        let mut listed = to_json(record);
+        listed["served"] = json!(reason.is_none() && running(&state, record.actor()).is_some());
+        listed["reason"] = json!(reason);
+        listed
     });
     Ok(Json(
-        json!({ "index": desired.index.0, "watches": watches.collect::<Vec<_>>() }),
+        json!({ "index": desired.index.0, name: listed.collect::<Vec<_>>() }),
     ))
 }
 

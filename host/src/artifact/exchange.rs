@@ -182,7 +182,7 @@ mod tests {
     fn open(folder: &Path) -> Arc<Components> {
         let metrics = HostMetrics::default();
         let engine = Engine::new(Profile::Fast, Some(4), &SystemFacts::read()).unwrap();
-        let linker = crate::front::linker(&engine).unwrap();
+        let linker = wasmtime::component::Linker::new(engine.wasmtime());
         let compiler = Compiler::new("/nowhere".into(), metrics.clone());
         let cache = AotCache::new(folder.join("aot"), [7; 32], compiler, metrics.clone());
         let loader = Loader::new(engine, linker, cache, metrics.clone());

@@ -183,6 +183,7 @@ fn columns(kind: Kind) -> &'static [Column] {
             ("GROUP", |one| text(&one["group"])),
             ("SHARED", |one| text(&one["shared"])),
             ("SERVED", |one| text(&one["served"])),
+            ("REASON", |one| text(&one["reason"])),
         ],
         Kind::Watches => &[
             ("ACTOR", |one| text(&one["actor"])),
@@ -194,6 +195,7 @@ fn columns(kind: Kind) -> &'static [Column] {
             }),
             ("SHARED", |one| text(&one["shared"])),
             ("SERVED", |one| text(&one["served"])),
+            ("REASON", |one| text(&one["reason"])),
         ],
         Kind::Hosts => &[
             ("HOST", |host| text(&host["host"])),

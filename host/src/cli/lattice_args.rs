@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use weft_lattice::subject::Subjects;
-use weft_lattice::transport::nats::{Auth, Tls};
+use weft_lattice::transport::nats::{Auth, Tls, check_server};
 
 use crate::mesh::LatticeSettings;
 
@@ -15,7 +15,7 @@ const TOKEN: &str = "WEFT_NATS_TOKEN";
 pub(super) struct LatticeArgs {
     /// NATS servers of the lattice, for example nats://10.0.0.1:4222; may be repeated. A token goes into
     /// WEFT_NATS_TOKEN.
-    #[arg(long, value_name = "URL", env = "WEFT_NATS", value_delimiter = ',')]
+    #[arg(long, value_name = "URL", env = "WEFT_NATS", value_delimiter = ',', value_parser = server)]
     nats: Vec<String>,
     /// The lattice's name.
     #[arg(long, value_name = "NAME", default_value = "default", env = "WEFT_LATTICE")]
@@ -37,6 +37,10 @@ pub(super) struct LatticeArgs {
     /// A certificate to show to the NATS server and its key, in PEM.
     #[arg(long, value_name = "CERT:KEY", env = "WEFT_NATS_CERT")]
     nats_cert: Option<String>,
+}
+
+fn server(url: &str) -> Result<String, String> {
+    check_server(url).map(|()| url.to_owned())
 }
 
 impl LatticeArgs {

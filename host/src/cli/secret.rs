@@ -97,6 +97,17 @@ impl KeyFile {
         let of_data = || data::root_key(&self.data);
         self.root_key.clone().unwrap_or_else(of_data)
     }
+
+    /// Makes the data folder, where the file is to be in it: a root key may be made before the host starts.
+    fn make_folder(&self) -> Result<(), Failure> {
+        match &self.root_key {
+            Some(_) => Ok(()),
+            None => data::make_folder(&self.data).map_err(|error| {
+                let text = format!("failed to make the data folder {}: {error}", self.data.display());
+                Failure::text(Exit::Environment, text)
+            }),
+        }
+    }
 }
 
 impl From<KeyFileError> for Failure {
@@ -118,7 +129,10 @@ pub(super) fn run(secret: SecretArgs, output: Output) -> Result<(), Failure> {
         }
         Command::Key {
             command: KeyCommand::New(file),
-        } => key(&Keyring::add(&file.path())?, &file, output),
+        } => {
+            file.make_folder()?;
+            key(&Keyring::add(&file.path())?, &file, output)
+        }
         Command::Key {
             command: KeyCommand::Show(file),
         } => key(&Keyring::read(&file.path())?, &file, output),

@@ -1,6 +1,7 @@
 //! What operators tell a running host: deploy, get, call, link, delete; and what needs no host. [`api`] is beneath.
 
 mod api;
+mod document;
 
 use std::process::Output;
 

@@ -454,6 +454,16 @@ fn a_host_says_all_that_is_wrong_with_its_lattice_at_once() {
     assert!(error.contains("127.0.0.1:1"), "{error}");
 }
 
+#[test]
+fn a_url_of_nats_that_is_none_is_wrong_usage() {
+    for command in [&["host"][..], &["get", "hosts"]] {
+        let output = weft(&[command, &["--nats", "nats://["]].concat());
+        assert_eq!(output.status.code(), Some(2));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("expected nats://HOST:PORT"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_name_that_is_taken_by_the_data_folder_is_kept() {
     let lattice = Lattice::of(1).await;

@@ -10,22 +10,23 @@ mod state;
 mod tests;
 mod writer;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use redb::{Database, DatabaseError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::writer::{Commit, Message, Writer};
+use self::writer::{Again, Commit, Message, Writer};
 use super::history::History;
-use super::{CommitError, ControlStore, Entry, Index, ReadError, Transaction, Watch};
+use super::{CommitError, ControlStore, Entry, Index, ReadError, StorageError, Transaction, Watch};
 
 /// Bytes of pages that redb keeps in memory. Its default is 1 GiB; what is read often here is small.
 const CACHE_LEN: usize = 8 << 20;
@@ -36,12 +37,20 @@ const QUEUE_LEN_MAX: usize = 128;
 /// How long a transaction waits for a place in the queue: many times what a slow disk's sync takes.
 const QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// The file. `None` while it can't be opened again after the disk has failed it.
+type File = ArcSwapOption<Database>;
+
+/// Why it can't be used just now.
+fn closed() -> String {
+    "its disk failed, and is tried each second".to_owned()
+}
+
 /// The embedded store. Clones are handles to the same; with the last one the file is closed.
 #[derive(Clone)]
 pub struct Embedded(Arc<Inner>);
 
 struct Inner {
-    db: Arc<Database>,
+    file: Arc<File>,
     history: Arc<History>,
     moved: watch::Receiver<Index>,
     /// Taken when the last handle goes: that ends the writer.
@@ -103,42 +112,46 @@ impl Embedded {
             create(path).and_then(|()| builder().open(path))
         };
         let db = opened.map_err(|error| open_error(path, error.into()))?;
-        Self::start(db, path)
+        let path = path.to_owned();
+        let index = checked(&db, &path)?;
+        let again = move || {
+            let db = builder().open(&path);
+            let db = db.map_err(|error| open_error(&path, error.into()))?;
+            let index = checked(&db, &path)?;
+            Ok((db, index))
+        };
+        Self::start(db, index, Box::new(again))
     }
 
-    /// Opens the store on `backend`, or makes it there.
+    /// Opens the store on what `backend` gives, or makes it there; and once more each time that the disk has failed it.
     #[cfg(test)]
-    fn on(backend: impl redb::StorageBackend) -> Result<Self, OpenError> {
+    fn on<B: redb::StorageBackend>(
+        mut backend: impl FnMut() -> B + Send + 'static,
+    ) -> Result<Self, OpenError> {
         let path = Path::new("the test's disk");
-        let failed = |error| open_error(path, error);
-        let db = builder()
-            .create_with_backend(backend)
-            .map_err(|error| failed(error.into()))?;
-        state::initialize(&db).map_err(failed)?;
-        Self::start(db, path)
+        let mut open = move || {
+            let db = builder().create_with_backend(backend());
+            let db = db.map_err(|error| open_error(path, error.into()))?;
+            state::initialize(&db).map_err(|error| open_error(path, error))?;
+            let index = checked(&db, path)?;
+            Ok((db, index))
+        };
+        let (db, index) = open()?;
+        Self::start(db, index, Box::new(open))
     }
 
-    fn start(db: Database, path: &Path) -> Result<Self, OpenError> {
-        let index = state::check(&db).map_err(|failure| match failure {
-            state::Unusable::Foreign => OpenError::Foreign(path.to_owned()),
-            state::Unusable::Newer(found) => OpenError::Newer {
-                path: path.to_owned(),
-                found,
-                known: state::FORMAT,
-            },
-            state::Unusable::Storage(error) => open_error(path, error),
-        })?;
-        let db = Arc::new(db);
+    fn start(db: Database, index: Index, again: Again) -> Result<Self, OpenError> {
+        let file = Arc::new(File::from_pointee(db));
         let history = Arc::new(History::new(index));
         let (moving, moved) = watch::channel(index);
         let (sender, queue) = mpsc::channel(QUEUE_LEN_MAX);
-        let writer = Writer::new(db.clone(), history.clone(), moving);
+        let writer = Writer::new(file.clone(), again, history.clone(), moving);
         let thread = thread::Builder::new()
             .name("weft-control".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(OpenError::Thread)?;
         Ok(Self(Arc::new(Inner {
-            db,
+            file,
             history,
             moved,
             queue: Some(sender),
@@ -155,6 +168,12 @@ impl Embedded {
             // It ends without a word, with the writer.
             closed.await.ok();
         }
+    }
+
+    /// The file, to read from; to be let go at once, so that it can be opened again.
+    fn file(&self) -> Result<Arc<Database>, ReadError> {
+        let file = self.0.file.load_full();
+        file.ok_or_else(|| ReadError::Unavailable(closed()))
     }
 
     async fn send(&self, transaction: Transaction) -> Result<Index, CommitError> {
@@ -179,8 +198,7 @@ impl Embedded {
 impl ControlStore for Embedded {
     // Reads are answered on the caller's thread: they are a few pages, mostly in the cache.
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>, ReadError>> {
-        let read = move || state::get(&self.0.db, key).map_err(|error| ReadError::Storage(error.into()));
-        async move { read() }.boxed()
+        async move { Ok(state::get(&*self.file()?, key).map_err(StorageError::from)?) }.boxed()
     }
 
     fn range<'a>(
@@ -189,8 +207,8 @@ impl ControlStore for Embedded {
         after: Option<&'a str>,
         limit: usize,
     ) -> BoxFuture<'a, Result<(Vec<Entry>, Index), ReadError>> {
-        let read = move || state::range(&self.0.db, prefix, after, limit);
-        async move { read().map_err(|error| ReadError::Storage(error.into())) }.boxed()
+        async move { Ok(state::range(&*self.file()?, prefix, after, limit).map_err(StorageError::from)?) }
+            .boxed()
     }
 
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Index, CommitError>> {
@@ -232,7 +250,20 @@ fn create(path: &Path) -> Result<(), DatabaseError> {
     drop(db);
     fs::rename(&unfinished, path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    Ok(File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?)
+    Ok(fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?)
+}
+
+/// The index that the store is at.
+fn checked(db: &Database, path: &Path) -> Result<Index, OpenError> {
+    state::check(db).map_err(|failure| match failure {
+        state::Unusable::Foreign => OpenError::Foreign(path.to_owned()),
+        state::Unusable::Newer(found) => OpenError::Newer {
+            path: path.to_owned(),
+            found,
+            known: state::FORMAT,
+        },
+        state::Unusable::Storage(error) => open_error(path, error),
+    })
 }
 
 fn open_error(path: &Path, error: redb::Error) -> OpenError {

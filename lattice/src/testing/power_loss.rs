@@ -86,6 +86,11 @@ impl Disk {
         self.lock().cut_at = Some(step);
     }
 
+    /// Ends that everything fails: what failed was not done, as on a disk that was full.
+    pub fn mend(&self) {
+        self.lock().cut_at = None;
+    }
+
     /// The disk at the next start: what was safe, and of the rest what `unsynced` says.
     pub fn restart(&self, unsynced: Unsynced) -> Self {
         let state = self.lock();

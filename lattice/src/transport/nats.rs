@@ -30,7 +30,7 @@ use tracing::{info, warn};
 use self::batches::{Outbox, take_answers};
 pub use self::messages::{Heard, Listening};
 use self::send::Sender;
-pub use self::settings::{Auth, NatsError, NatsSettings, Role, Tls};
+pub use self::settings::{Auth, NatsError, NatsSettings, Role, Tls, check_server};
 use super::replies::{Arrived, Replies, Waiting};
 use super::{Handler, Served, Serving, Subscription, Transport, TransportError, check_len, subscription};
 use crate::subject::{QUEUE, Subject};

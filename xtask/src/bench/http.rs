@@ -96,7 +96,7 @@ fn wrk(
 ) -> anyhow::Result<(f64, f64, f64, f64)> {
     let script = subjects.scratch.join("wrk.lua");
     std::fs::write(&script, SCRIPT)?;
-    let mut command = Command::new(&subjects.tools.wrk);
+    let mut command = Command::new(&subjects.wrk);
     command
         .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "-s"])
         .arg(script);

@@ -49,16 +49,17 @@ impl Kind {
         }
     }
 
-    fn command(self, subjects: &Subjects, address: SocketAddr) -> Command {
+    fn command(self, subjects: &Subjects, address: SocketAddr) -> anyhow::Result<Command> {
         let address = address.to_string();
-        match self {
+        let command = match self {
             Self::Native => {
                 let mut command = Command::new(&subjects.native);
                 command.arg(address);
                 command
             }
             Self::WasmtimeStock | Self::WasmtimeTuned => {
-                let mut command = Command::new(&subjects.tools.wasmtime);
+                let program = subjects.wasmtime.as_ref();
+                let mut command = Command::new(program.context("wasmtime was not set up")?);
                 command.args(["serve", "-S", "cli=y", "--addr", &address]);
                 if self == Self::WasmtimeTuned {
                     command.args(["-O", "pooling-memory-keep-resident=131072,pooling-table-keep-resident=16384,pooling-pagemap-scan=y"]);
@@ -80,7 +81,8 @@ impl Kind {
                 }
                 command
             }
-        }
+        };
+        Ok(command)
     }
 }
 
@@ -95,7 +97,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn start(kind: Kind, subjects: &Subjects) -> anyhow::Result<Self> {
         let address = free_address()?;
-        let mut command = kind.command(subjects, address);
+        let mut command = kind.command(subjects, address)?;
         let started = Instant::now();
         let child = command
             .stdin(Stdio::null())

@@ -16,19 +16,8 @@ const WASMTIME: &str = "48.0.8";
 /// A slow machine compiles it in half an hour.
 const COMPILE_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-pub(crate) struct BenchTools {
-    pub(crate) wasmtime: PathBuf,
-    pub(crate) wrk: PathBuf,
-}
-
-pub(crate) fn ensure(cache: &Cache) -> anyhow::Result<BenchTools> {
-    Ok(BenchTools {
-        wrk: wrk(cache)?,
-        wasmtime: wasmtime(cache)?,
-    })
-}
-
-fn wasmtime(cache: &Cache) -> anyhow::Result<PathBuf> {
+/// Wasmtime's own command.
+pub(crate) fn wasmtime(cache: &Cache) -> anyhow::Result<PathBuf> {
     let root = cache.path(format!("tools/wasmtime-{WASMTIME}"));
     let program = root.join("bin/wasmtime");
     // Cargo moves the program there when it is complete, so this needs no entry of the cache.
@@ -60,7 +49,7 @@ fn wasmtime(cache: &Cache) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-fn wrk(cache: &Cache) -> anyhow::Result<PathBuf> {
+pub(crate) fn wrk(cache: &Cache) -> anyhow::Result<PathBuf> {
     if let Some(program) = sh::which("wrk") {
         return Ok(program);
     }

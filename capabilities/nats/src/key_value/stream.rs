@@ -16,7 +16,7 @@ use serde_json::json;
 use super::BucketOptions;
 use super::name::gone;
 use crate::error::Reason;
-use crate::jetstream::{self, API, EXPECTED, Failure, StreamInfo, code};
+use crate::jetstream::{self, API, EXPECTED, Failure, StreamInfo, code, nanos};
 use crate::link::Connection;
 
 /// What a message says of itself that is none of a key with a value. Other clients write such.
@@ -255,10 +255,6 @@ impl Stream {
     ) -> Result<(usize, HashMap<String, u64>), Failure> {
         jetstream::subjects(connection, &self.name, filter, offset).await
     }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Whether a message of these headers is a value.

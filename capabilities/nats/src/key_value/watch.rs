@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Message, Subject};
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
-use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use weft_capabilities::key_value::watch::{Settle, Watcher, changes};
 use weft_capabilities::{Bucket, Change, Changes, KeyValueError, Watch};
@@ -24,8 +23,9 @@ use super::NatsKeyValue;
 use super::name::{Named, Names};
 use super::stream::{MARK_AGE_MAX, Stream, has_value};
 use crate::deliveries::{Delivered, Held};
-use crate::jetstream::{self, API, Failure};
+use crate::jetstream::{Failure, nanos};
 use crate::link::{Connection, Link};
+use crate::pull::{Pull, taken};
 
 /// Watches of one store at once, at most.
 const WATCHES_MAX: usize = 256;
@@ -39,17 +39,8 @@ const DELIVERIES_MAX: u32 = 8;
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Times that a change's time is begun anew within it.
 const PROLONGED: u32 = 3;
-/// How long a pull is open. The server ends it then, and says so; after twice that time without a word it is asked anew.
-const PULL_WAIT: Duration = Duration::from_secs(5);
-/// How long who leaves waits for what the server may be sending.
-const LEAVE_WAIT: Duration = Duration::from_millis(100);
 /// The pause before it is looked again whether a key is gone of which a mark says so: its deletion is under way.
 const GONE_PAUSE: Duration = Duration::from_millis(100);
-/// What is left of a pull that has ended.
-const PENDING: &str = "Nats-Pending-Messages";
-
-const NO_MESSAGES: u16 = 404;
-const TIMED_OUT: u16 = 408;
 
 impl NatsKeyValue {
     pub(super) async fn watch(&self, bucket: &Bucket, watch: Watch) -> Result<Changes, KeyValueError> {
@@ -82,11 +73,6 @@ fn consumer(watch: &Watch, filter: &str) -> String {
     format!("weft-watch-{digest}")
 }
 
-/// As JetStream counts time.
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// What a member of a group is.
 struct Ear {
     link: Arc<Link<Arc<Stream>>>,
@@ -98,24 +84,13 @@ struct Ear {
 
 /// A member at one connection.
 struct Member {
-    connection: Connection,
     stream: Arc<Stream>,
-    /// What is pulled, and the server's words about it.
-    pulled: async_nats::Subscriber,
-    inbox: String,
-    /// Messages that the server may still send.
-    wanted: usize,
-    quiet_since: Instant,
+    pull: Pull,
 }
 
 impl Ear {
     /// Makes the consumer if it is missing, and listens. When this returns, changes come.
     async fn join(&self) -> Result<Member, Failure> {
-        #[derive(Deserialize)]
-        struct Made {
-            #[expect(dead_code, reason = "an answer without it is a refusal")]
-            name: String,
-        }
         let (connection, stream) = self.link.connection().await?;
         stream.mark_what_is_gone(&connection).await?;
         let config = json!({
@@ -131,24 +106,14 @@ impl Ear {
             // What is gone is not known for longer.
             "inactive_threshold": nanos(MARK_AGE_MAX),
         });
-        let question = json!({ "stream_name": stream.name(), "config": config });
-        let subject = format!("CONSUMER.CREATE.{}.{}", stream.name(), self.consumer);
-        let _made: Made = jetstream::ask(&connection, &subject, &question).await?;
-        let inbox = connection.inbox();
-        Ok(Member {
-            pulled: connection.listen(&inbox, None).await?,
-            connection,
-            stream,
-            inbox,
-            wanted: 0,
-            quiet_since: Instant::now(),
-        })
+        let pull = Pull::begin(connection, stream.name(), &self.consumer, &config, AHEAD_MAX).await?;
+        Ok(Member { stream, pull })
     }
 
     /// Passes on what comes, until nobody wants more or the connection is lost; and then sees to what is not settled yet.
     async fn pass_on(
         self,
-        mut member: Member,
+        Member { stream, mut pull }: Member,
         watcher: Watcher,
         stop: CancellationToken,
         closing: CancellationToken,
@@ -164,35 +129,30 @@ impl Ear {
                 {
                     giving = Some(watcher.send(change).boxed());
                 }
-                self.pull(&mut member, waiting.len()).await;
                 let goes_on = tokio::select! {
                     biased;
                     () = stop.cancelled() => false,
-                    () = member.connection.lost() => false,
                     () = watcher.unheard() => false,
-                    is_heard = done(&mut giving) => {
+                    is_heard = taken(&mut giving) => {
                         giving = None;
                         is_heard
                     }
                     _ = prolong.tick() => {
-                        self.held.prolong(&member.connection).await;
-                        self.held.give_back(Some(&member.connection)).await;
+                        self.held.prolong(&pull.connection).await;
+                        self.held.give_back(Some(&pull.connection)).await;
                         true
                     }
                     () = self.held.due() => {
-                        self.held.give_back(Some(&member.connection)).await;
+                        self.held.give_back(Some(&pull.connection)).await;
                         true
                     }
-                    message = member.pulled.next() => match message {
-                        Some(message) => self.take(&mut member, message, &mut waiting).await,
+                    message = pull.next(waiting.len()) => match message {
+                        Some(message) => {
+                            waiting.extend(self.change(&stream, &pull.connection, message).await);
+                            true
+                        }
                         None => false,
                     },
-                    () = sleep_until(member.quiet_since + 2 * PULL_WAIT) => {
-                        member.wanted = 0;
-                        // There may be no room to ask again.
-                        member.quiet_since = Instant::now();
-                        true
-                    }
                 };
                 if !goes_on {
                     break;
@@ -200,18 +160,13 @@ impl Ear {
             }
         }
         drop(watcher);
+        let connection = pull.connection.clone();
         // For whoever is next of the group.
-        let until = Instant::now() + LEAVE_WAIT;
-        while member.wanted > 0
-            && let Ok(Some(message)) = timeout_at(until, member.pulled.next()).await
-        {
-            member.wanted -= 1;
-            if let Some(acks) = message.reply {
-                self.held.give_up(&acks);
-            }
+        for acks in pull.last().await.into_iter().filter_map(|message| message.reply) {
+            self.held.give_up(&acks);
         }
         drop(waiting);
-        self.held.give_back(Some(&member.connection)).await;
+        self.held.give_back(Some(&connection)).await;
         while !self.held.is_empty() {
             tokio::select! {
                 () = closing.cancelled() => return,
@@ -228,48 +183,8 @@ impl Ear {
         }
     }
 
-    /// Asks for what there is room for.
-    async fn pull(&self, member: &mut Member, waiting: usize) {
-        let room = AHEAD_MAX.saturating_sub(waiting + member.wanted);
-        // Not for each by itself.
-        if room * 2 < AHEAD_MAX {
-            return;
-        }
-        let question = json!({ "batch": room, "expires": nanos(PULL_WAIT) });
-        let stream = member.stream.name();
-        let subject = format!("{API}.CONSUMER.MSG.NEXT.{stream}.{}", self.consumer);
-        let inbox = Some(member.inbox.as_str().into());
-        let asked = member
-            .connection
-            .publish(subject.into(), inbox, None, question.to_string().into())
-            .await;
-        if asked.is_ok() {
-            member.wanted += room;
-        }
-        member.quiet_since = Instant::now();
-    }
-
-    /// Takes what came for a pull. Whether the consumer still is there.
-    async fn take(&self, member: &mut Member, message: Message, waiting: &mut VecDeque<Change>) -> bool {
-        member.quiet_since = Instant::now();
-        match message.status.map(|status| status.as_u16()) {
-            None => {
-                member.wanted = member.wanted.saturating_sub(1);
-                waiting.extend(self.change(member, message).await);
-                true
-            }
-            Some(NO_MESSAGES | TIMED_OUT) => {
-                let left = message.headers.as_ref().and_then(|headers| headers.get(PENDING));
-                let left = left.and_then(|left| left.as_str().parse().ok());
-                member.wanted = member.wanted.saturating_sub(left.unwrap_or(usize::MAX));
-                true
-            }
-            Some(_) => false,
-        }
-    }
-
     /// The change that a message is, if it is one to be told; otherwise it is settled here.
-    async fn change(&self, member: &Member, message: Message) -> Option<Change> {
+    async fn change(&self, stream: &Stream, connection: &Connection, message: Message) -> Option<Change> {
         let acks = message.reply.clone()?;
         let delivered = Delivered::read(&acks)?;
         let mut kept = Kept {
@@ -288,7 +203,7 @@ impl Ear {
                 (key, has_value(&headers).then_some(message.payload))
             }
             Some(Named::Gone(key, subject)) if is_told(&key) => {
-                let last = async { member.stream.last(&member.connection, &subject).await };
+                let last = async { stream.last(connection, &subject).await };
                 let last = self.link.within(self.link.deadline(), last).await;
                 match last {
                     Ok(last) if last.sequence == 0 => (key, None),
@@ -323,14 +238,6 @@ impl Ear {
             return None;
         }
         Some(Change::kept(key, value, delivered.attempt, kept))
-    }
-}
-
-/// Ends when a change was handed on; never if there is none.
-async fn done(giving: &mut Option<BoxFuture<'_, bool>>) -> bool {
-    match giving {
-        Some(giving) => giving.await,
-        None => std::future::pending().await,
     }
 }
 

@@ -25,7 +25,7 @@ use super::listen::Ear;
 use super::{Broker, wire};
 use crate::connect::NatsOptions;
 use crate::error::{OpenError, Reason, Unanswered};
-use crate::jetstream::{self, Failure, Storage, StreamInfo, code};
+use crate::jetstream::{self, Failure, Storage, StreamInfo, code, nanos};
 use crate::link::Connection;
 
 /// What the subjects of all scopes of apps match.
@@ -122,11 +122,6 @@ impl StreamOptions {
     fn dead(&self) -> String {
         format!("{}-dead", self.name)
     }
-}
-
-/// As JetStream counts time.
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Messaging on JetStream, at least once.

@@ -312,7 +312,9 @@ async fn a_watch_goes_on_at_the_backend_that_its_data_moves_to() {
         .await;
     set(&weft, "a", "2").await;
     wait_until_told(&weft, "a.values", "1,2").await;
-    assert!(weft.cli(&["get", "watches"]).await.trim_end().ends_with("true"));
+    let watches = weft.cli(&["get", "watches"]).await;
+    let served_and_reason: Vec<_> = watches.split_whitespace().rev().take(2).collect();
+    assert_eq!(served_and_reason, ["-", "true"], "{watches}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Secrets of a lattice: sealed where they are typed, open only on hosts that have the root key.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use super::{Lattice, Weft};
@@ -52,6 +53,16 @@ async fn a_secret_that_is_put_from_afar_passes_the_broker_sealed_and_opens_where
     let error = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(3), "{error}");
     assert!(error.contains("which is not among this host's"), "{error}");
+}
+
+#[test]
+fn a_root_key_is_made_before_its_host_has_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let made = weft(&["secret", "key", "new", "--data", data.to_str().unwrap()]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert_eq!(data.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    assert!(data.join("root.key").is_file());
 }
 
 #[tokio::test]

@@ -1,14 +1,16 @@
 //! What a control store promises when the power goes, at every step of its work.
 
 use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::executor::block_on;
 use futures::future::join_all;
 
-use super::super::{ControlStore, Index, Op, Transaction};
-use super::Embedded;
+use super::super::{CommitError, ControlStore, Index, Op, Transaction, WatchError};
+use super::{Embedded, OpenError};
 use crate::testing::power_loss::{Disk, Unsynced};
 
 /// Transactions that are sent together, so that they share a sync.
@@ -69,10 +71,15 @@ fn read(store: &Embedded) -> (Table, Index) {
     )
 }
 
+fn store_on(disk: &Disk) -> Result<Embedded, OpenError> {
+    let disk = disk.clone();
+    Embedded::on(move || disk.clone())
+}
+
 /// An image of a store that has been made, and is empty.
 fn fresh() -> Vec<u8> {
     let disk = Disk::default();
-    drop(Embedded::on(disk.clone()).unwrap());
+    drop(store_on(&disk).unwrap());
     disk.image()
 }
 
@@ -81,7 +88,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_half_there_wherever_the_power_goe
     let (work, image) = (work(), fresh());
     let tables = tables(&work);
     let whole = Disk::with_image(image.clone());
-    let store = Embedded::on(whole.clone()).unwrap();
+    let store = store_on(&whole).unwrap();
     assert_eq!(run(&store, &work), work.len());
     drop(store);
 
@@ -90,7 +97,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_half_there_wherever_the_power_goe
     for step in 0..steps {
         let disk = Disk::with_image(image.clone());
         disk.cut_power_at(step);
-        let acknowledged = Embedded::on(disk.clone()).map_or(0, |store| run(&store, &work));
+        let acknowledged = store_on(&disk).map_or(0, |store| run(&store, &work));
         for unsynced in [
             Unsynced::Lost,
             Unsynced::Kept,
@@ -101,9 +108,9 @@ fn nothing_acknowledged_is_lost_and_nothing_is_half_there_wherever_the_power_goe
             // The power goes once more while the store recovers.
             let disk = disk.restart(unsynced);
             disk.cut_power_at(step % 7);
-            drop(Embedded::on(disk.clone()));
+            drop(store_on(&disk));
             let store =
-                Embedded::on(disk.restart(unsynced)).unwrap_or_else(|error| panic!("{context}: {error:?}"));
+                store_on(&disk.restart(unsynced)).unwrap_or_else(|error| panic!("{context}: {error:?}"));
 
             let (table, index) = read(&store);
             let there = usize::try_from(index.0).unwrap();
@@ -125,7 +132,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_half_there_wherever_the_power_goe
 #[test]
 fn a_commit_is_acknowledged_and_seen_only_after_the_sync() {
     let disk = Disk::with_image(fresh());
-    let store = Embedded::on(disk.clone()).unwrap();
+    let store = store_on(&disk).unwrap();
     let mut watch = store.watch(Index(0)).unwrap();
     disk.hold_syncs();
     let mut commit = store.commit(Transaction::by("a test").put("a", "1"));
@@ -146,11 +153,51 @@ fn a_commit_is_acknowledged_and_seen_only_after_the_sync() {
 }
 
 #[test]
-fn a_disk_that_fails_ends_writing_and_says_so() {
+fn a_store_whose_disk_fails_says_so_and_goes_on_once_it_works() {
+    // Each of the steps of a commit, and one more at which it is done.
+    let done = std::thread::scope(|scope| {
+        let steps = (0..12).map(|step| scope.spawn(move || fails_and_goes_on(step)));
+        let steps: Vec<_> = steps.collect();
+        steps
+            .into_iter()
+            .map(|step| step.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    assert!(!done[0] && done[11], "{done:?}");
+}
+
+/// Has the disk fail at this step of a commit, for a while. Whether the commit was done before.
+fn fails_and_goes_on(step: u64) -> bool {
     let disk = Disk::with_image(fresh());
-    let store = Embedded::on(disk.clone()).unwrap();
-    disk.cut_power_at(disk.steps());
-    let error = block_on(store.commit(Transaction::by("a test").put("a", "1"))).unwrap_err();
-    assert!(error.to_string().contains("storage failed"), "{error}");
-    assert!(block_on(store.commit(Transaction::by("a test").put("a", "1"))).is_err());
+    let store = store_on(&disk).unwrap();
+    let transaction = |value: &'static str| Transaction::by("a test").put("a", value);
+    assert_eq!(block_on(store.commit(transaction("1"))).unwrap(), Index(1));
+    let mut watch = store.watch(Index(1)).unwrap();
+
+    disk.cut_power_at(disk.steps() + step);
+    let second = transaction("2");
+    let first_answer = block_on(store.commit(second.clone()));
+    match &first_answer {
+        Ok(index) => assert_eq!(*index, Index(2)),
+        Err(error) => {
+            assert!(error.to_string().contains("storage failed"), "{error}");
+            assert!(block_on(store.commit(transaction("3"))).is_err());
+        }
+    }
+    disk.mend();
+    let give_up = Instant::now() + Duration::from_secs(30);
+    let answer = loop {
+        match block_on(store.commit(second.clone())) {
+            Err(CommitError::Unavailable(_)) if Instant::now() < give_up => sleep(Duration::from_millis(20)),
+            answer => break answer,
+        }
+    };
+    assert_eq!(answer.unwrap(), Index(2), "failed at step {step}");
+    assert_eq!(block_on(store.get("a")).unwrap().unwrap().value, "2");
+    match block_on(watch.next()) {
+        Ok(event) => assert_eq!(event.index, Index(2)),
+        Err(WatchError::Compacted { from }) => assert_eq!(from, Index(1)),
+        Err(error) => panic!("{error}"),
+    }
+    first_answer.is_ok()
 }

@@ -18,7 +18,7 @@ use super::{Embedded, OpenError};
 use crate::testing::power_loss::Disk;
 
 fn store() -> Embedded {
-    Embedded::on(Disk::default()).unwrap()
+    Embedded::on(Disk::default).unwrap()
 }
 
 fn keys(store: &Embedded, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {

@@ -132,6 +132,17 @@ impl Role {
     }
 }
 
+/// Checks the URL of a server.
+///
+/// # Errors
+/// What is wrong with it, and what was expected.
+pub fn check_server(url: &str) -> Result<(), String> {
+    match url.parse::<async_nats::ServerAddr>() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{error}: expected nats://HOST:PORT")),
+    }
+}
+
 impl NatsSettings {
     /// Settings for `servers`, without credentials.
     pub fn new(servers: Vec<String>, host: &str, role: Role) -> Self {

@@ -10,10 +10,9 @@ use std::time::Duration;
 use async_nats::Message;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use weft_capabilities::Scope;
 use weft_capabilities::messaging::{Delivery, Listen, Subscriber};
@@ -21,19 +20,15 @@ use weft_capabilities::messaging::{Delivery, Listen, Subscriber};
 use super::super::listen::{Ear, Heard};
 use super::super::{Broker, wire};
 use super::settle::Kept;
-use super::{ASKED, REPLY_TO, StreamOptions, nanos};
+use super::{ASKED, REPLY_TO, StreamOptions};
 use crate::deliveries::Held;
-use crate::jetstream::{self, API, Failure};
-use crate::link::Connection;
+use crate::jetstream::{Failure, nanos};
+use crate::pull::{Pull, taken};
 
 /// Messages that a member has beside those in its queue, at most: enough that the way to the server and back costs little.
 const AHEAD_MAX: usize = 64;
 /// Messages of a group that are not settled, at most, over all its members.
 const UNSETTLED_MAX: usize = 10_000;
-/// How long a pull is open. The server ends it then, and says so; after twice that time without a word it is asked anew.
-const PULL_WAIT: Duration = Duration::from_secs(5);
-/// How long who leaves waits for what the server may be sending: where much comes, that is all that was asked for.
-const LEAVE_WAIT: Duration = Duration::from_millis(100);
 /// How long a consumer without a group is kept for who may come back.
 const ALONE_WAIT: Duration = Duration::from_secs(60);
 /// The pause before another try to pull, where the consumer or its server is gone.
@@ -42,8 +37,6 @@ const AGAIN_PAUSE: Duration = Duration::from_millis(250);
 const PROLONGED: u32 = 3;
 /// Bytes of a group's name in that of its consumer, for people.
 const NAME_LEN_MAX: usize = 48;
-/// What is left of a pull that has ended.
-const PENDING: &str = "Nats-Pending-Messages";
 
 /// What a member of a group is.
 pub(super) struct Group {
@@ -60,15 +53,9 @@ pub(super) struct Group {
 
 /// A member at one connection.
 pub(super) struct Member {
-    connection: Connection,
     /// What is asked for without being kept.
     asked: Heard,
-    /// What is pulled, and the server's words about it.
-    pulled: Heard,
-    inbox: String,
-    /// Messages that the server may still send.
-    wanted: usize,
-    quiet_since: Instant,
+    pull: Pull,
 }
 
 impl Group {
@@ -97,11 +84,6 @@ impl Group {
 
     /// Makes the consumer if it is missing, and listens. When this returns, messages come.
     pub(super) async fn join(&self, ear: &Ear) -> Result<Member, Failure> {
-        #[derive(Deserialize)]
-        struct Made {
-            #[expect(dead_code, reason = "an answer without it is a refusal")]
-            name: String,
-        }
         let (connection, ()) = self.broker.link.connection().await?;
         let (stream, consumer) = (&self.options.name, &*self.consumer);
         let mut config = json!({
@@ -118,22 +100,9 @@ impl Group {
         if !self.is_alone {
             config["durable_name"] = consumer.into();
         }
-        let question = json!({ "stream_name": stream, "config": config });
-        let subject = format!("CONSUMER.CREATE.{stream}.{consumer}");
-        let _made: Made = jetstream::ask(&connection, &subject, &question).await?;
-        let inbox = connection.inbox();
-        let pulls = Ear {
-            subject: inbox.clone(),
-            group: None,
-        };
-        Ok(Member {
-            asked: ear.at(connection.clone()).await?,
-            pulled: pulls.at(connection.clone()).await?,
-            connection,
-            inbox,
-            wanted: 0,
-            quiet_since: Instant::now(),
-        })
+        let pull = Pull::begin(connection.clone(), stream, consumer, &config, self.ahead).await?;
+        let asked = ear.at(connection).await?;
+        Ok(Member { asked, pull })
     }
 
     /// Joins again, on the connection that there is next. `None` if there will be none.
@@ -174,11 +143,10 @@ impl Group {
                 {
                     giving = Some(subscriber.send(self.delivery(message, kept)).boxed());
                 }
-                self.pull(&mut member, waiting.len()).await;
                 let is_joined = tokio::select! {
                     biased;
                     () = stop.cancelled() => break true,
-                    is_heard = done(&mut giving) => {
+                    is_heard = taken(&mut giving) => {
                         giving = None;
                         if !is_heard {
                             break false;
@@ -197,16 +165,13 @@ impl Group {
                         Some(message) => self.hand_on_asked(message, &subscriber),
                         None => false,
                     },
-                    message = member.pulled.next() => match message {
-                        Some(message) => self.take(&mut member, message, &mut waiting).await,
+                    message = member.pull.next(waiting.len()) => match message {
+                        Some(message) => {
+                            waiting.extend(self.take(message).await);
+                            true
+                        }
                         None => false,
                     },
-                    () = sleep_until(member.quiet_since + 2 * PULL_WAIT) => {
-                        member.wanted = 0;
-                        // There may be no room to ask again.
-                        member.quiet_since = Instant::now();
-                        true
-                    }
                 };
                 if !is_joined {
                     tokio::select! {
@@ -218,27 +183,18 @@ impl Group {
                     }
                 }
             };
-            let Member {
-                asked,
-                mut pulled,
-                mut wanted,
-                ..
-            } = member;
+            let Member { asked, pull } = member;
             let mut is_heard = is_heard && subscriber.unheard().now_or_never().is_none();
+            // From here on the server gives to others.
             if is_heard {
-                let until = Instant::now() + LEAVE_WAIT;
-                while wanted > 0
-                    && let Ok(Some(message)) = timeout_at(until, pulled.next()).await
-                {
-                    waiting.extend(self.hold(message));
-                    wanted -= 1;
-                }
+                let last = pull.last().await;
+                waiting.extend(last.into_iter().filter_map(|message| self.hold(message)));
                 for message in asked.last().await {
                     self.hand_on_asked(message, &subscriber);
                 }
+            } else {
+                drop(pull);
             }
-            // From here on the server gives to others.
-            drop(pulled);
             if is_heard {
                 is_heard = self.give(giving, &mut prolong).await;
             }
@@ -282,7 +238,7 @@ impl Group {
         }
         loop {
             tokio::select! {
-                is_heard = done(&mut giving) => return is_heard,
+                is_heard = taken(&mut giving) => return is_heard,
                 _ = prolong.tick() => self.prolong().await,
             }
         }
@@ -292,57 +248,16 @@ impl Group {
         Delivery::kept(message, kept.attempt, kept)
     }
 
-    /// Asks for what there is room for.
-    async fn pull(&self, member: &mut Member, waiting: usize) {
-        let room = self.ahead.saturating_sub(waiting + member.wanted);
-        // Not for each message by itself.
-        if room * 2 < self.ahead {
-            return;
+    /// Takes what was pulled, if it is one to be handed on.
+    async fn take(&self, message: Message) -> Option<(weft_capabilities::Message, Kept)> {
+        let (message, kept) = self.hold(message)?;
+        if kept.attempt <= self.options.deliveries_max {
+            return Some((message, kept));
         }
-        let question = json!({
-            "batch": room,
-            "expires": nanos(PULL_WAIT),
-        });
-        let subject = format!("{API}.CONSUMER.MSG.NEXT.{}.{}", self.options.name, self.consumer);
-        let inbox = Some(member.inbox.as_str().into());
-        let asked = member
-            .connection
-            .publish(subject.into(), inbox, None, question.to_string().into())
-            .await;
-        if asked.is_ok() {
-            member.wanted += room;
+        if let Err(error) = kept.bury("nobody said whether it was handled").await {
+            tracing::warn!(%error, "failed to put a dead letter aside");
         }
-        member.quiet_since = Instant::now();
-    }
-
-    /// Takes what came for a pull. Whether the consumer still is there.
-    async fn take(
-        &self,
-        member: &mut Member,
-        message: Message,
-        waiting: &mut VecDeque<(weft_capabilities::Message, Kept)>,
-    ) -> bool {
-        member.quiet_since = Instant::now();
-        match message.status.map(|status| status.as_u16()) {
-            None => {
-                member.wanted = member.wanted.saturating_sub(1);
-                if let Some((message, kept)) = self.hold(message) {
-                    if kept.attempt <= self.options.deliveries_max {
-                        waiting.push_back((message, kept));
-                    } else if let Err(error) = kept.bury("nobody said whether it was handled").await {
-                        tracing::warn!(%error, "failed to put a dead letter aside");
-                    }
-                }
-                true
-            }
-            Some(NO_MESSAGES | TIMED_OUT) => {
-                let left = message.headers.as_ref().and_then(|headers| headers.get(PENDING));
-                let left = left.and_then(|left| left.as_str().parse().ok());
-                member.wanted = member.wanted.saturating_sub(left.unwrap_or(usize::MAX));
-                true
-            }
-            Some(_) => false,
-        }
+        None
     }
 
     fn hold(&self, mut message: Message) -> Option<(weft_capabilities::Message, Kept)> {
@@ -364,17 +279,6 @@ impl Group {
             }
         }
         true
-    }
-}
-
-const NO_MESSAGES: u16 = 404;
-const TIMED_OUT: u16 = 408;
-
-/// Ends when a delivery was handed on; never if there is none.
-async fn done(giving: &mut Option<BoxFuture<'_, bool>>) -> bool {
-    match giving {
-        Some(giving) => giving.await,
-        None => std::future::pending().await,
     }
 }
 
