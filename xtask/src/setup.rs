@@ -28,7 +28,7 @@ pub(crate) enum What {
     Nats,
     /// nats-py and cbor2, from PyPI, for the example of an outside provider in Python
     Provider,
-    /// Redis, Postgres, an OCI registry and an S3 server, which tests start
+    /// Redis, Postgres, an OCI registry and servers of S3's and Azure's protocols, which tests start
     Servers,
     /// wasm, js and python
     Guests,
@@ -101,11 +101,12 @@ fn provider(project: &Project, cache: &Cache) -> anyhow::Result<()> {
 pub(crate) fn servers(cache: &Cache) -> anyhow::Result<()> {
     let servers = servers::ensure(cache)?;
     eprintln!(
-        "ready: {}, {}, {}, {}",
+        "ready: {}, {}, {}, {}, {}",
         servers.redis.display(),
         servers.postgres.display(),
         servers.registry.display(),
-        servers.s3.display()
+        servers.s3.display(),
+        servers.azure.display()
     );
     Ok(())
 }
