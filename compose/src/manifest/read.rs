@@ -13,7 +13,7 @@ use crate::capability::{BACKENDS, Capability, OUTSIDE, OptionValue, backend};
 use crate::fault::{Collector, FaultKind, Faults, Near, Spanned, one_of, repeated};
 use crate::key;
 use crate::limits::Limits;
-use crate::link::{LinkKey, check_interface};
+use crate::link::{LinkKey, check_beside, check_interface};
 use crate::manifest::keys::{self, ACTOR_LINK, HTTP_LINK, LINK, MANIFEST, PROVIDER_LINK};
 use crate::manifest::read::value::Fields;
 use crate::manifest::tree::{self, Entry, Node};
@@ -157,6 +157,12 @@ impl Reader {
             let Some((key, link)) = self.link(entry) else {
                 continue;
             };
+            let differing = links.iter().find_map(|(other, of)| {
+                check_beside((&key, &link.target.value), (other, &of.target.value)).err()
+            });
+            if let Some(kind) = differing {
+                self.faults.push(entry.key_span, || kind);
+            }
             match links.entry(key) {
                 map::Entry::Vacant(free) => drop(free.insert(link)),
                 // `#default` says what is so without it.
