@@ -37,7 +37,7 @@ use crate::cli::chain;
 use crate::desired::Desired;
 use crate::mesh::LatticeSettings;
 use crate::secret::Vault;
-use crate::secret::opened::Used;
+use crate::secret::opened::{FILES_EACH, Used};
 
 /// The pause before a process that ended is started again, which doubles up to the maximum; half as much more or less, so
 /// that those of many hosts don't come together.
@@ -51,6 +51,8 @@ const ENDS_MAX: usize = 5;
 const STOP_MARGIN: Duration = Duration::from_secs(1);
 /// How long what a process has said is read after its end: others may hold its pipes.
 const LAST_LINES_WAIT: Duration = Duration::from_millis(200);
+/// What is logged when a process gets new values.
+const RENEWED: &str = "a secret of a provider's process has a new value: the process is started anew";
 /// What a process gets of this host's environment.
 const PASSED_ON: &[&str] = &["PATH", "LANG", "TZ"];
 
@@ -127,6 +129,11 @@ impl Standing {
         let mut known = self.known();
         known.is_looping = false;
         known.amiss = None;
+    }
+
+    /// It was ended to be started with new values.
+    fn renewed(&self) {
+        self.known().pid = None;
     }
 
     /// It can't be started.
@@ -219,7 +226,7 @@ impl Commands {
                     process.secrets.store(secrets.into());
                     continue;
                 }
-                tracing::info!(provider = %name, "a secret of a provider's process has a new value: the process is started anew");
+                tracing::info!(provider = %name, "{RENEWED}");
             }
             let before = kept.processes.remove(name);
             let process = self.start(name.clone(), command.clone(), secrets, before);
@@ -378,10 +385,16 @@ impl Running {
             let began = Instant::now();
             match self.begin().await {
                 Ok((child, secrets)) => {
-                    let how = self.see_to(child, &secrets).await;
+                    let (how, is_renewed) = self.see_to(child, &secrets).await;
                     if self.stop.is_cancelled() {
                         tracing::info!(provider = %self.name, how, "ended the process of a provider");
                         return;
+                    }
+                    if is_renewed {
+                        // As files are looked at each few seconds, this is no busy loop.
+                        self.standing.renewed();
+                        tracing::info!(provider = %self.name, how, "{RENEWED}");
+                        continue;
                     }
                     self.standing.ended(&how, Instant::now());
                     tracing::warn!(provider = %self.name, how, "the process of a provider has ended: it is started again");
@@ -448,8 +461,23 @@ impl Running {
         opened.map_err(|error| chain(&error))?
     }
 
-    /// Waits for a process's end, which it brings about once the process is wanted no more. How it ended.
-    async fn see_to(&self, mut child: Child, secrets: &Used) -> String {
+    /// Ends when a file that the environment refers to has another value than in `secrets`. One that can't be read changes
+    /// nothing.
+    async fn renewed(&self, secrets: &Used) {
+        if !secrets::has_files(secrets) {
+            return std::future::pending().await;
+        }
+        loop {
+            sleep(FILES_EACH).await;
+            if self.open_secrets().await.is_ok_and(|now| now != *secrets) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a process's end, which it brings about once the process is wanted no more, or has old values of files. How
+    /// it ended, and whether that was for new values.
+    async fn see_to(&self, mut child: Child, secrets: &Used) -> (String, bool) {
         let group = child.id();
         // Closed, it is told to end; as it is when this host dies.
         let mut held = child.stdin.take();
@@ -460,8 +488,8 @@ impl Running {
                 lines::tell(&self.name, "stderr", stderr, secrets)
             )
         };
-        let mut said = std::pin::pin!(said);
-        let (mut is_silent, mut has_lived) = (false, false);
+        let (mut said, mut renewed) = (std::pin::pin!(said), std::pin::pin!(self.renewed(secrets)));
+        let (mut is_silent, mut has_lived, mut is_renewed) = (false, false, false);
         let lived = Instant::now() + LIVED;
         let mut late: Option<Instant> = None;
         let status = loop {
@@ -470,6 +498,11 @@ impl Running {
                 _ = &mut said, if !is_silent => is_silent = true,
                 () = self.stop.cancelled(), if held.is_some() => {
                     held = None;
+                    late = Some(Instant::now() + STOP_WAIT + STOP_MARGIN);
+                }
+                () = &mut renewed, if held.is_some() => {
+                    held = None;
+                    is_renewed = true;
                     late = Some(Instant::now() + STOP_WAIT + STOP_MARGIN);
                 }
                 () = until(late) => {
@@ -487,10 +520,11 @@ impl Running {
         if !is_silent {
             drop(timeout(LAST_LINES_WAIT, said).await);
         }
-        match status {
+        let how = match status {
             Ok(status) => told(status),
             Err(error) => format!("it can't be waited for: {error}"),
-        }
+        };
+        (how, is_renewed)
     }
 }
 

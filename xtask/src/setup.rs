@@ -11,6 +11,8 @@ pub(crate) mod python;
 mod servers;
 pub(crate) mod wasm;
 
+use anyhow::Context as _;
+
 use crate::cache::Cache;
 use crate::project::Project;
 
@@ -44,7 +46,10 @@ pub(crate) fn run(project: &Project, what: &[What]) -> anyhow::Result<()> {
             What::Bench => bench(&cache)?,
             What::Nats => nats(&cache)?,
             What::Provider => provider(project, &cache)?,
-            What::Servers => servers(&cache)?,
+            What::Servers => {
+                servers(&cache)?;
+                azure(&cache)?;
+            }
             What::Guests => guests(project, &cache)?,
         }
     }
@@ -97,16 +102,22 @@ fn provider(project: &Project, cache: &Cache) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the tests start.
+/// The server of Azure's protocol, which tests start.
+pub(crate) fn azure(cache: &Cache) -> anyhow::Result<()> {
+    let folder = servers::azure(cache).context("Azurite is missing")?;
+    eprintln!("ready: {}", folder.display());
+    Ok(())
+}
+
+/// What tests and benchmarks start.
 pub(crate) fn servers(cache: &Cache) -> anyhow::Result<()> {
     let servers = servers::ensure(cache)?;
     eprintln!(
-        "ready: {}, {}, {}, {}, {}",
+        "ready: {}, {}, {}, {}",
         servers.redis.display(),
         servers.postgres.display(),
         servers.registry.display(),
-        servers.s3.display(),
-        servers.azure.display()
+        servers.s3.display()
     );
     Ok(())
 }

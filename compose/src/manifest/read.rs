@@ -518,13 +518,10 @@ impl Reader {
                 labels.insert(label.key.clone(), value.to_owned());
             }
         }
-        let is_host_s = |text: &String| !text.is_empty() && !text.contains(char::is_control);
-        if labels.is_empty()
-            || labels.len() > keys::HOST_LABELS_MAX
-            || !labels
-                .iter()
-                .all(|(key, value)| is_host_s(key) && is_host_s(value))
-        {
+        let is_one = |text: &String| !text.is_empty() && !text.contains(char::is_control);
+        let are_labels = (1..=keys::HOST_LABELS_MAX).contains(&labels.len())
+            && labels.iter().all(|(key, value)| is_one(key) && is_one(value));
+        if !are_labels && self.faults.count() == found {
             self.faults.push(given.node.span, || FaultKind::Command {
                 reason: "expected 1 to 32 labels of hosts, as `weft host --label KEY=VALUE` gives them: KEY: VALUE",
             });

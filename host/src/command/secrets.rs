@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weft_compose::record::CommandRecord;
-use weft_compose::{AppName, SecretName, SecretRecord};
+use weft_compose::{AppName, SecretName, SecretRecord, SecretSource};
 use zeroize::Zeroizing;
 
 use crate::cli::chain;
@@ -34,6 +34,11 @@ pub(super) fn is_renewed(before: &Records, now: &Records) -> bool {
         let known = before.get(name).map(|known| known.version);
         known != Some(record.version)
     })
+}
+
+/// Whether some of it may change without anybody saying so.
+pub(super) fn has_files(used: &Used) -> bool {
+    used.keys().any(|source| matches!(source, SecretSource::File(_)))
 }
 
 /// Opens and reads what the environment refers to. Blocks.

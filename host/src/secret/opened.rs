@@ -18,7 +18,7 @@ use crate::cli::chain;
 use crate::desired::Desired;
 
 /// How often files of secrets are looked at: an agent that renews one leaves the old value valid for longer.
-const FILES_EACH: Duration = Duration::from_secs(5);
+pub const FILES_EACH: Duration = Duration::from_secs(5);
 
 /// Values, by where they come from. Two that are equal need no new connection.
 pub type Used = BTreeMap<SecretSource, Secret>;

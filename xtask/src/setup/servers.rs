@@ -49,7 +49,6 @@ pub(crate) struct Servers {
     pub(crate) postgres: PathBuf,
     pub(crate) registry: PathBuf,
     pub(crate) s3: PathBuf,
-    pub(crate) azure: PathBuf,
 }
 
 pub(crate) fn ensure(cache: &Cache) -> anyhow::Result<Servers> {
@@ -60,11 +59,11 @@ pub(crate) fn ensure(cache: &Cache) -> anyhow::Result<Servers> {
         registry: registry(cache)
             .context("docker-registry is missing. Install it (Debian: apt-get install docker-registry)")?,
         s3: s3(cache).context("s3s-fs is missing. Install it (cargo install s3s-fs --features binary)")?,
-        azure: azure(cache).context("Azurite is missing")?,
     })
 }
 
-fn azure(cache: &Cache) -> anyhow::Result<PathBuf> {
+/// The server of Azure's protocol. By itself, as it needs Node.js and benchmarks don't need it.
+pub(crate) fn azure(cache: &Cache) -> anyhow::Result<PathBuf> {
     js::check_node()?;
     cache.entry(&format!("tools/azurite-{AZURITE}"), |folder| {
         for (file, text) in AZURITE_FILES {

@@ -331,6 +331,15 @@ while :; do sleep 0.1; done
     let after = process(&host).await;
     assert!(after["pid"] != before && after["ends"] == 0, "{before} {after}");
 
+    // A file is looked at by itself.
+    std::fs::write(files.path().join("pin"), "n3w-pin\n").unwrap();
+    wait_until("it has the file's value", || {
+        told().contains("CARTS_PIN=n3w-pin\n")
+    })
+    .await;
+    let last = process(&host).await;
+    assert!(last["pid"] != after["pid"] && last["ends"] == 0, "{after} {last}");
+
     let shown = [
         host.cli(&["get", "providers", "--output", "json"]).await,
         host.cli(&["get", "app", "store", "--output", "json"]).await,
@@ -338,7 +347,7 @@ while :; do sleep 0.1; done
         host.log(),
     ];
     for text in shown {
-        for value in [first, second, "s3cret%2F", "s3cond%2F", "f1le-pin"] {
+        for value in [first, second, "s3cret%2F", "s3cond%2F", "f1le-pin", "n3w-pin"] {
             assert!(!text.contains(value), "{value}: {text}");
         }
     }
