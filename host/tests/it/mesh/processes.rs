@@ -355,7 +355,7 @@ while :; do sleep 0.1; done
     host.cli(&["secret", "delete", "store/token"]).await;
     assert_eq!(
         process(&host).await["pid"],
-        after["pid"],
+        last["pid"],
         "it ended with its secret"
     );
     host.stop();
