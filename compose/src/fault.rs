@@ -186,6 +186,14 @@ pub enum FaultKind {
     NeedsNoLink { interface: String },
     #[error("a link goes to exactly one of `provider`, `actor` and `allow`: {found}")]
     LinkTarget { found: &'static str },
+    #[error(
+        "`{interface}` goes elsewhere than `{other}`: by the links of one name an actor has one provider of {capability}, so let both go to the same, with the same `bucket` and `shared`, or give one of them a name of its own behind a `#`"
+    )]
+    LinksDiffer {
+        interface: String,
+        other: String,
+        capability: String,
+    },
     #[error("`{interface}` can't be linked to {found}: it needs {needs}")]
     TargetKind {
         interface: String,

@@ -35,7 +35,7 @@ pub use deploy::{Change, CurrentApp, plan};
 pub use fault::{Fault, FaultKind, Faults};
 pub use interface::InterfacePattern;
 pub use limits::Limits;
-pub use link::{DEFAULT_LINK, LinkKey, check_provider};
+pub use link::{DEFAULT_LINK, LinkKey, check_beside, check_provider};
 pub use manifest::{Manifest, parse};
 pub use moving::MoveRecord;
 pub use name::{ActorName, AppName, HostName, NameError, ProviderName, SecretName};

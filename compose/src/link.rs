@@ -156,6 +156,34 @@ pub(crate) fn check_target(
     })
 }
 
+/// Checks that a link can be beside another one of the same actor.
+///
+/// # Errors
+/// They have one name and are for one capability, and go to different places: by the links of one name an actor has one
+/// provider of each capability, whichever of its interfaces it calls.
+pub fn check_beside(
+    (key, target): (&LinkKey, &LinkTarget),
+    (other, others): (&LinkKey, &LinkTarget),
+) -> Result<(), FaultKind> {
+    let is_provider = |target: &LinkTarget| matches!(target, LinkTarget::Provider { .. });
+    match need(&key.interface) {
+        Need::Provider(capability)
+            if key.name() == other.name()
+                && need(&other.interface) == Need::Provider(capability)
+                && is_provider(target)
+                && is_provider(others)
+                && target != others =>
+        {
+            Err(FaultKind::LinksDiffer {
+                interface: key.to_string(),
+                other: other.to_string(),
+                capability: capability.to_string(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Checks that a provider can serve an interface.
 ///
 /// # Errors

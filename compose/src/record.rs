@@ -152,11 +152,28 @@ pub struct ProviderRecord {
 pub struct CommandRecord {
     /// The program, a file of the host's folder of programs, and its arguments.
     pub args: Vec<String>,
-    /// Its environment, beside what the host tells it.
+    /// Its environment, beside what the host tells it. Values may refer to secrets, as in the configuration of backends.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Which host starts it.
-    pub host: HostName,
+    /// Which host starts it. A build that knows no labels can't read a record without, and so starts none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
+    /// Without a name: each host that has all of these labels starts one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub host_labels: BTreeMap<String, String>,
+}
+
+impl CommandRecord {
+    /// Whether the host of this name and these labels starts it.
+    pub fn is_for(&self, host: &HostName, labels: &BTreeMap<String, String>) -> bool {
+        match &self.host {
+            Some(name) => name == host,
+            None => {
+                let has = |(key, value)| labels.get(key) == Some(value);
+                !self.host_labels.is_empty() && self.host_labels.iter().all(has)
+            }
+        }
+    }
 }
 
 impl ProviderRecord {

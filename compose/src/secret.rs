@@ -196,6 +196,13 @@ impl Template {
     }
 }
 
+/// A value as it stands in an address. The caller keeps it as secret as it was.
+pub fn in_address(value: &str) -> String {
+    let mut out = String::with_capacity(3 * value.len());
+    escape(value, &mut out);
+    out
+}
+
 /// Percent-encodes what has a meaning in an address.
 fn escape(value: &str, out: &mut String) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";

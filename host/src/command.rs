@@ -5,10 +5,11 @@
 //! programs a manifest may name. Without it no manifest starts anything.
 //!
 //! Between this host and a program is `weft supervise` ([`child`]), which ends the program when this host ends, however
-//! that comes about.
+//! that comes about. Its secrets are [`secrets`]'s.
 
 pub mod child;
 mod lines;
+mod secrets;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -18,6 +19,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Child;
 use tokio::runtime::Handle;
@@ -30,8 +32,12 @@ use weft_compose::{HostName, ProviderName};
 use weft_observability::metrics::ProcessReport;
 
 use self::child::STOP_WAIT;
+use self::secrets::Records;
+use crate::cli::chain;
 use crate::desired::Desired;
 use crate::mesh::LatticeSettings;
+use crate::secret::Vault;
+use crate::secret::opened::{FILES_EACH, Used};
 
 /// The pause before a process that ended is started again, which doubles up to the maximum; half as much more or less, so
 /// that those of many hosts don't come together.
@@ -45,6 +51,8 @@ const ENDS_MAX: usize = 5;
 const STOP_MARGIN: Duration = Duration::from_secs(1);
 /// How long what a process has said is read after its end: others may hold its pipes.
 const LAST_LINES_WAIT: Duration = Duration::from_millis(200);
+/// What is logged when a process gets new values.
+const RENEWED: &str = "a secret of a provider's process has a new value: the process is started anew";
 /// What a process gets of this host's environment.
 const PASSED_ON: &[&str] = &["PATH", "LANG", "TZ"];
 
@@ -56,6 +64,7 @@ pub struct Commands {
     executable: PathBuf,
     /// Where the programs are; none without.
     folder: Option<PathBuf>,
+    vault: Arc<Vault>,
     kept: Mutex<Kept>,
     runtime: Handle,
     tasks: TaskTracker,
@@ -69,6 +78,8 @@ struct Kept {
 
 struct Process {
     command: CommandRecord,
+    /// The sealed secrets of its next start.
+    secrets: Arc<ArcSwap<Records>>,
     stop: CancellationToken,
     standing: Arc<Standing>,
     task: JoinHandle<()>,
@@ -120,6 +131,11 @@ impl Standing {
         known.amiss = None;
     }
 
+    /// It was ended to be started with new values.
+    fn renewed(&self) {
+        self.known().pid = None;
+    }
+
     /// It can't be started.
     fn refused(&self, reason: String) {
         self.known().tell(reason);
@@ -162,13 +178,14 @@ fn now() -> u64 {
 }
 
 impl Commands {
-    /// What starts the processes that are wanted on `host`, whose programs are in `folder`. Tasks live on the runtime that
-    /// this is called on.
+    /// What starts the processes that are wanted on `host`, whose programs are in `folder`, with secrets that `vault` opens.
+    /// Tasks live on the runtime that this is called on.
     pub fn new(
         host: HostName,
         lattice: LatticeSettings,
         executable: PathBuf,
         folder: Option<PathBuf>,
+        vault: Arc<Vault>,
     ) -> Arc<Self> {
         Arc::new(Self {
             host,
@@ -176,6 +193,7 @@ impl Commands {
             executable,
             // Processes have another folder than this one.
             folder: folder.map(|folder| std::path::absolute(&folder).unwrap_or(folder)),
+            vault,
             kept: Mutex::default(),
             runtime: Handle::current(),
             tasks: TaskTracker::new(),
@@ -194,18 +212,24 @@ impl Commands {
         }
         let wanted = |name: &ProviderName| {
             let command = desired.providers.get(name)?.command.as_ref()?;
-            (command.host == self.host).then_some(command)
+            let labels = &self.lattice.labels;
+            command.is_for(&self.host, labels).then_some(command)
         };
         let gone = kept.processes.extract_if(.., |name, _| wanted(name).is_none());
         gone.for_each(|(_, process)| process.stop.cancel());
         for name in desired.providers.keys() {
             let Some(command) = wanted(name) else { continue };
+            let secrets = secrets::records(desired, &name.app_name(), command);
             let before = kept.processes.get(name);
-            if before.is_some_and(|process| process.command == *command) {
-                continue;
+            if let Some(process) = before.filter(|process| process.command == *command) {
+                if !secrets::is_renewed(&process.secrets.load(), &secrets) {
+                    process.secrets.store(secrets.into());
+                    continue;
+                }
+                tracing::info!(provider = %name, "{RENEWED}");
             }
             let before = kept.processes.remove(name);
-            let process = self.start(name.clone(), command.clone(), before);
+            let process = self.start(name.clone(), command.clone(), secrets, before);
             kept.processes.insert(name.clone(), process);
         }
     }
@@ -214,13 +238,16 @@ impl Commands {
         self: &Arc<Self>,
         name: ProviderName,
         command: CommandRecord,
+        secrets: Records,
         before: Option<Process>,
     ) -> Process {
         let (stop, standing) = (CancellationToken::new(), Arc::<Standing>::default());
+        let secrets = Arc::new(ArcSwap::from_pointee(secrets));
         let running = Running {
             commands: self.clone(),
             name,
             command: command.clone(),
+            secrets: secrets.clone(),
             standing: standing.clone(),
             stop: stop.clone(),
         };
@@ -234,6 +261,7 @@ impl Commands {
         };
         Process {
             command,
+            secrets,
             stop,
             standing,
             task: self.tasks.spawn_on(task, &self.runtime),
@@ -301,17 +329,12 @@ impl Commands {
         }
     }
 
-    /// What a process is told, and all that it is told.
-    fn environment(
-        &self,
-        name: &ProviderName,
-        command: &CommandRecord,
-        folder: &Path,
-    ) -> BTreeMap<String, String> {
+    /// What a process is told beside what its manifest says.
+    fn environment(&self, name: &ProviderName, folder: &Path) -> BTreeMap<String, String> {
         let passed_on = PASSED_ON
             .iter()
             .filter_map(|key| Some(((*key).to_owned(), std::env::var(key).ok()?)));
-        let mut environment: BTreeMap<_, _> = passed_on.chain(command.env.clone()).collect();
+        let mut environment: BTreeMap<_, _> = passed_on.collect();
         let servers: Vec<_> = self
             .lattice
             .servers
@@ -350,6 +373,7 @@ struct Running {
     commands: Arc<Commands>,
     name: ProviderName,
     command: CommandRecord,
+    secrets: Arc<ArcSwap<Records>>,
     standing: Arc<Standing>,
     stop: CancellationToken,
 }
@@ -359,12 +383,18 @@ impl Running {
         let mut pause = PAUSE_MIN;
         loop {
             let began = Instant::now();
-            match self.begin() {
-                Ok(child) => {
-                    let how = self.see_to(child).await;
+            match self.begin().await {
+                Ok((child, secrets)) => {
+                    let (how, is_renewed) = self.see_to(child, &secrets).await;
                     if self.stop.is_cancelled() {
                         tracing::info!(provider = %self.name, how, "ended the process of a provider");
                         return;
+                    }
+                    if is_renewed {
+                        // As files are looked at each few seconds, this is no busy loop.
+                        self.standing.renewed();
+                        tracing::info!(provider = %self.name, how, "{RENEWED}");
+                        continue;
                     }
                     self.standing.ended(&how, Instant::now());
                     tracing::warn!(provider = %self.name, how, "the process of a provider has ended: it is started again");
@@ -384,7 +414,8 @@ impl Running {
         }
     }
 
-    fn begin(&self) -> Result<Child, String> {
+    /// Starts the process, and gives what it was told of secrets.
+    async fn begin(&self) -> Result<(Child, Used), String> {
         let commands = &self.commands;
         let (program, args) = self
             .command
@@ -392,13 +423,16 @@ impl Running {
             .split_first()
             .ok_or_else(|| "its command is empty".to_owned())?;
         let (program, folder) = commands.program(program)?;
+        let secrets = self.open_secrets().await?;
+        let environment = secrets::environment(&self.command, &secrets)?;
         let mut start = tokio::process::Command::new(&commands.executable);
         start
             .args(["supervise", "--"])
             .arg(&program)
             .args(args)
             .env_clear()
-            .envs(commands.environment(&self.name, &self.command, folder))
+            .envs(commands.environment(&self.name, folder))
+            .envs(environment.iter().map(|(key, value)| (key, value.as_str())))
             .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -410,23 +444,52 @@ impl Running {
             .map_err(|error| format!("failed to start {}: {error}", program.display()))?;
         self.standing.started(child.id());
         tracing::info!(provider = %self.name, program = %program.display(), pid = child.id(), "started the process of a provider");
-        Ok(child)
+        Ok((child, secrets))
     }
 
-    /// Waits for a process's end, which it brings about once the process is wanted no more. How it ended.
-    async fn see_to(&self, mut child: Child) -> String {
+    /// What the environment refers to, as it is now.
+    async fn open_secrets(&self) -> Result<Used, String> {
+        let (vault, app, command) = (
+            self.commands.vault.clone(),
+            self.name.app_name(),
+            self.command.clone(),
+        );
+        let records = self.secrets.load_full();
+        // An opening takes some 100 us of computing, and files may be on a disk that is slow.
+        let opened =
+            tokio::task::spawn_blocking(move || secrets::open(&vault, &app, &command, &records)).await;
+        opened.map_err(|error| chain(&error))?
+    }
+
+    /// Ends when a file that the environment refers to has another value than in `secrets`. One that can't be read changes
+    /// nothing.
+    async fn renewed(&self, secrets: &Used) {
+        if !secrets::has_files(secrets) {
+            return std::future::pending().await;
+        }
+        loop {
+            sleep(FILES_EACH).await;
+            if self.open_secrets().await.is_ok_and(|now| now != *secrets) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a process's end, which it brings about once the process is wanted no more, or has old values of files. How
+    /// it ended, and whether that was for new values.
+    async fn see_to(&self, mut child: Child, secrets: &Used) -> (String, bool) {
         let group = child.id();
         // Closed, it is told to end; as it is when this host dies.
         let mut held = child.stdin.take();
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let said = async {
             tokio::join!(
-                lines::tell(&self.name, "stdout", stdout),
-                lines::tell(&self.name, "stderr", stderr)
+                lines::tell(&self.name, "stdout", stdout, secrets),
+                lines::tell(&self.name, "stderr", stderr, secrets)
             )
         };
-        let mut said = std::pin::pin!(said);
-        let (mut is_silent, mut has_lived) = (false, false);
+        let (mut said, mut renewed) = (std::pin::pin!(said), std::pin::pin!(self.renewed(secrets)));
+        let (mut is_silent, mut has_lived, mut is_renewed) = (false, false, false);
         let lived = Instant::now() + LIVED;
         let mut late: Option<Instant> = None;
         let status = loop {
@@ -435,6 +498,11 @@ impl Running {
                 _ = &mut said, if !is_silent => is_silent = true,
                 () = self.stop.cancelled(), if held.is_some() => {
                     held = None;
+                    late = Some(Instant::now() + STOP_WAIT + STOP_MARGIN);
+                }
+                () = &mut renewed, if held.is_some() => {
+                    held = None;
+                    is_renewed = true;
                     late = Some(Instant::now() + STOP_WAIT + STOP_MARGIN);
                 }
                 () = until(late) => {
@@ -452,10 +520,11 @@ impl Running {
         if !is_silent {
             drop(timeout(LAST_LINES_WAIT, said).await);
         }
-        match status {
+        let how = match status {
             Ok(status) => told(status),
             Err(error) => format!("it can't be waited for: {error}"),
-        }
+        };
+        (how, is_renewed)
     }
 }
 

@@ -238,6 +238,7 @@ impl Host {
                 mesh.settings.clone(),
                 std::env::current_exe().map_err(HostError::Executable)?,
                 config.commands,
+                vault.clone(),
             )),
             None => None,
         };

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use weft_capabilities::{BlobStore, KeyValue, Messaging, Scope, Sql};
 use weft_compose::capability::{Need, need};
 use weft_compose::record::{LinkRecord, LinkTarget};
-use weft_compose::{ActorName, Capability, DEFAULT_LINK, InterfacePattern, ProviderName};
+use weft_compose::{ActorName, Capability, DEFAULT_LINK, InterfacePattern, ProviderName, check_beside};
 use weft_http::HttpClient;
 use weft_secrets::Secret;
 
@@ -348,7 +348,14 @@ impl Links {
                 None
             }));
         }
+        // A manifest with such is refused; links that are changed one by one are so for a while.
+        let mut before: Vec<&LinkRecord> = Vec::new();
         for link in of_name(links, name) {
+            let differing = before.iter().find_map(|other| {
+                check_beside((&link.interface, &link.target), (&other.interface, &other.target)).err()
+            });
+            faults.extend(differing.map(|fault| fault.to_string()));
+            before.push(link);
             match &link.target {
                 LinkTarget::Provider { name, bucket, shared } => match targets.providers.get(name) {
                     Some(provider) => {

@@ -11,6 +11,8 @@ pub(crate) mod python;
 mod servers;
 pub(crate) mod wasm;
 
+use anyhow::Context as _;
+
 use crate::cache::Cache;
 use crate::project::Project;
 
@@ -28,7 +30,7 @@ pub(crate) enum What {
     Nats,
     /// nats-py and cbor2, from PyPI, for the example of an outside provider in Python
     Provider,
-    /// Redis, Postgres, an OCI registry and an S3 server, which tests start
+    /// Redis, Postgres, an OCI registry and servers of S3's and Azure's protocols, which tests start
     Servers,
     /// wasm, js and python
     Guests,
@@ -44,7 +46,10 @@ pub(crate) fn run(project: &Project, what: &[What]) -> anyhow::Result<()> {
             What::Bench => bench(&cache)?,
             What::Nats => nats(&cache)?,
             What::Provider => provider(project, &cache)?,
-            What::Servers => servers(&cache)?,
+            What::Servers => {
+                servers(&cache)?;
+                azure(&cache)?;
+            }
             What::Guests => guests(project, &cache)?,
         }
     }
@@ -97,7 +102,14 @@ fn provider(project: &Project, cache: &Cache) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the tests start.
+/// The server of Azure's protocol, which tests start.
+pub(crate) fn azure(cache: &Cache) -> anyhow::Result<()> {
+    let folder = servers::azure(cache).context("Azurite is missing")?;
+    eprintln!("ready: {}", folder.display());
+    Ok(())
+}
+
+/// What tests and benchmarks start.
 pub(crate) fn servers(cache: &Cache) -> anyhow::Result<()> {
     let servers = servers::ensure(cache)?;
     eprintln!(

@@ -22,6 +22,7 @@ pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode
         setup::nats::ensure(&cache)?;
         setup::provider::ensure(project, &cache)?;
         setup::servers(&cache)?;
+        setup::azure(&cache)?;
     }
     actors::run(project, &[] as &[&str])?;
     let guests = match args {

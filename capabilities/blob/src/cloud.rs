@@ -50,6 +50,9 @@ const LOOKS_AT_ONCE: usize = 8;
 /// Chunks of an object that wait for who reads it; each is what came in one piece from the connection.
 const CHUNKS_AHEAD: usize = 4;
 
+/// The cursor behind a page that has only the object whose key is all that is asked for. No server gives such a one.
+const AFTER_EXACT: &str = ".";
+
 /// What a cloud's client can do.
 trait Cloud: ObjectStore + PaginatedListStore {}
 impl<T: ObjectStore + PaginatedListStore> Cloud for T {}
@@ -60,6 +63,8 @@ pub struct CloudBlobStore(Arc<Inner>);
 struct Inner {
     cloud: Box<dyn Cloud>,
     prefix: String,
+    /// Its listings leave out an object whose key is all that is asked for.
+    omits_exact: bool,
     /// For what is too large for memory and goes nowhere yet.
     staging: Staging,
     object_size_max: u64,
@@ -85,6 +90,8 @@ impl CloudBlobStore {
         Ok(Self(Arc::new(Inner {
             cloud: open::cloud(options, client::Connector(http.clone()))?,
             prefix: key::prefix(&options.prefix),
+            // Crate object_store takes it for a folder, which some accounts have.
+            omits_exact: matches!(options.service, Service::Azure { .. }),
             staging,
             object_size_max: options.object_size_max.min(OBJECT_SIZE_MAX),
             http,
@@ -158,10 +165,22 @@ impl Inner {
         limit: usize,
     ) -> Result<ObjectPage, BlobError> {
         let folder = key::folder(&self.prefix, container)?;
-        let (asked, mut cursor) = (key::listed(&folder, prefix), cursor);
+        let asked = key::listed(&folder, prefix);
+        let mut first = match cursor {
+            None if self.omits_exact => self.exact(container, prefix, &asked).await?,
+            _ => None,
+        };
+        if first.is_some() && limit == 1 {
+            let names = first.into_iter().collect();
+            return Ok(ObjectPage {
+                names,
+                cursor: Some(AFTER_EXACT.to_owned()),
+            });
+        }
+        let mut cursor = cursor.filter(|cursor| cursor != AFTER_EXACT);
         loop {
             let options = PaginatedListOptions {
-                max_keys: Some(limit),
+                max_keys: Some(limit - usize::from(first.is_some())),
                 page_token: cursor,
                 ..PaginatedListOptions::default()
             };
@@ -173,13 +192,34 @@ impl Inner {
             cursor = page.page_token;
             let found = page.result.objects.iter();
             // What is no name of ours was put there by someone else.
-            let names: Vec<_> = found
+            let found = found
                 .filter_map(|found| key::name(&folder, found.location.as_ref()))
-                .filter(|name| name.starts_with(prefix))
-                .collect();
+                .filter(|name| name.starts_with(prefix));
+            let names: Vec<_> = first.take().into_iter().chain(found).collect();
             if cursor.is_none() || !names.is_empty() {
                 return Ok(ObjectPage { names, cursor });
             }
+        }
+    }
+
+    /// `name`, if that is an object whose key is `asked`.
+    async fn exact(
+        &self,
+        container: &Container,
+        name: &str,
+        asked: &str,
+    ) -> Result<Option<String>, BlobError> {
+        // What is empty or too long is the name of none.
+        let key = container
+            .object(name)
+            .and_then(|object| key::object(&self.prefix, &object));
+        let Some(key) = key.ok().filter(|key| key.as_ref() == asked) else {
+            return Ok(None);
+        };
+        match self.cloud.head(&key).await {
+            Ok(_) => Ok(Some(name.to_owned())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error::of(error)),
         }
     }
 

@@ -8,6 +8,7 @@
     reason = "it runs in tests, where a panic is a failed test"
 )]
 
+mod azure;
 mod certificate;
 mod nats;
 mod postgres;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use crate::azure::Azure;
 pub use crate::certificate::Certificate;
 pub use crate::nats::Nats;
 pub use crate::postgres::Postgres;

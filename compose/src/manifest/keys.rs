@@ -103,6 +103,9 @@ pub(crate) const CONFIG_KEY_LEN_MAX: usize = 255;
 /// Arguments of a provider's process, and bytes of each.
 pub(crate) const ARGUMENTS_MAX: usize = 64;
 pub(crate) const ARGUMENT_LEN_MAX: usize = 4 << 10;
+/// Labels of hosts, and bytes of a label's key and value: what `weft host` takes.
+pub(crate) const HOST_LABELS_MAX: usize = 32;
+pub(crate) const HOST_LABEL_LEN_MAX: usize = 63;
 /// Bytes of a value of an actor's configuration: a record is kept in the log of the control store.
 pub(crate) const CONFIG_VALUE_LEN_MAX: usize = 64 << 10;
 
@@ -319,8 +322,17 @@ pub(crate) static PROVIDER: Object = Object {
                 len_max: ARGUMENT_LEN_MAX,
             }),
         ),
-        optional("env", "The environment of its process.", Shape::Config),
+        optional(
+            "env",
+            "The environment of its process; values may refer to secrets.",
+            Shape::Config,
+        ),
         optional("host", "The host that starts its process.", Shape::Label),
+        optional(
+            "hostLabels",
+            "Instead of `host`: each host that has all of these labels starts a process.",
+            Shape::Config,
+        ),
     ],
 };
 

@@ -13,7 +13,7 @@ use crate::capability::{BACKENDS, Capability, OUTSIDE, OptionValue, backend};
 use crate::fault::{Collector, FaultKind, Faults, Near, Spanned, one_of, repeated};
 use crate::key;
 use crate::limits::Limits;
-use crate::link::{LinkKey, check_interface};
+use crate::link::{LinkKey, check_beside, check_interface};
 use crate::manifest::keys::{self, ACTOR_LINK, HTTP_LINK, LINK, MANIFEST, PROVIDER_LINK};
 use crate::manifest::read::value::Fields;
 use crate::manifest::tree::{self, Entry, Node};
@@ -157,6 +157,12 @@ impl Reader {
             let Some((key, link)) = self.link(entry) else {
                 continue;
             };
+            let differing = links.iter().find_map(|(other, of)| {
+                check_beside((&key, &link.target.value), (other, &of.target.value)).err()
+            });
+            if let Some(kind) = differing {
+                self.faults.push(entry.key_span, || kind);
+            }
             match links.entry(key) {
                 map::Entry::Vacant(free) => drop(free.insert(link)),
                 // `#default` says what is so without it.
@@ -420,17 +426,24 @@ impl Reader {
 
     /// The process of an outside provider.
     fn command(&mut self, backend: &str, fields: &Fields<'_>) -> Option<CommandRecord> {
-        let given = ["command", "env", "host"].map(|key| fields.get(key));
+        let given = ["command", "env", "host", "hostLabels"].map(|key| fields.get(key));
         let first = given.into_iter().flatten().next()?;
-        let [Some(command), env, Some(host)] = given else {
+        let [command, env, host, labels] = given;
+        let (Some(command), true) = (command, host.is_some() || labels.is_some()) else {
             self.faults.push(first.key_span, || FaultKind::Command {
-                reason: "`command` and `host` belong together, and `env` to both: add what is missing, or remove them",
+                reason: "`command` needs `host` or `hostLabels`, and those and `env` need it: add what is missing, or remove them",
             });
             return None;
         };
         if backend != OUTSIDE {
             self.faults.push(first.key_span, || FaultKind::Command {
                 reason: "it is for the backend `outside`, whose providers are processes of their own: remove it",
+            });
+            return None;
+        }
+        if let (Some(_), Some(labels)) = (host, labels) {
+            self.faults.push(labels.key_span, || FaultKind::Command {
+                reason: "`host` is one host, and `hostLabels` are all that have them: remove one of the two",
             });
             return None;
         }
@@ -449,22 +462,71 @@ impl Reader {
             });
             return None;
         }
-        let env = self.config(env);
-        let refused = env.keys().find(|name| !is_variable(name)).cloned();
-        if let Some(text) = refused {
-            self.faults.push(first.key_span, || FaultKind::EnvName {
-                text: repeated(&text),
-            });
-        }
-        let name = self.text("host", &host.node)?.parse::<HostName>();
-        match name {
-            Ok(host) => Some(CommandRecord { args, env, host }),
-            Err(error) => {
-                self.faults
-                    .push(host.node.span, || FaultKind::Name(error, Near::default()));
-                None
+        let env = self.env(env);
+        let host_labels = self.host_labels(labels);
+        let host = match host {
+            None => None,
+            Some(entry) => match self.text("host", &entry.node)?.parse::<HostName>() {
+                Ok(host) => Some(host),
+                Err(error) => {
+                    self.faults
+                        .push(entry.node.span, || FaultKind::Name(error, Near::default()));
+                    return None;
+                }
+            },
+        };
+        Some(CommandRecord {
+            args,
+            env,
+            host,
+            host_labels,
+        })
+    }
+
+    /// The environment of a process, whose values may refer to secrets.
+    fn env(&mut self, entry: Option<&Entry>) -> BTreeMap<String, String> {
+        let mut env = BTreeMap::new();
+        for entry in self.entries(entry) {
+            if !self.fits("the key", &entry.key, keys::CONFIG_KEY_LEN_MAX, entry.key_span) {
+                continue;
+            }
+            if !is_variable(&entry.key) {
+                self.faults.push(entry.key_span, || FaultKind::EnvName {
+                    text: repeated(&entry.key),
+                });
+            }
+            if let Some(value) = self.template(&entry.key, &entry.node)
+                && self.fits(&entry.key, &value, keys::CONFIG_VALUE_LEN_MAX, entry.node.span)
+            {
+                env.insert(entry.key.clone(), value);
             }
         }
+        env
+    }
+
+    /// What the hosts that start a process have as labels.
+    fn host_labels(&mut self, entry: Option<&Entry>) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::new();
+        let Some(given) = entry else { return labels };
+        let found = self.faults.count();
+        for label in self.entries(entry) {
+            let value = self.text(&label.key, &label.node);
+            if self.fits("the key", &label.key, keys::HOST_LABEL_LEN_MAX, label.key_span)
+                && let Some(value) = value
+                && self.fits(&label.key, value, keys::HOST_LABEL_LEN_MAX, label.node.span)
+            {
+                labels.insert(label.key.clone(), value.to_owned());
+            }
+        }
+        let is_one = |text: &String| !text.is_empty() && !text.contains(char::is_control);
+        let are_labels = (1..=keys::HOST_LABELS_MAX).contains(&labels.len())
+            && labels.iter().all(|(key, value)| is_one(key) && is_one(value));
+        if !are_labels && self.faults.count() == found {
+            self.faults.push(given.node.span, || FaultKind::Command {
+                reason: "expected 1 to 32 labels of hosts, as `weft host --label KEY=VALUE` gives them: KEY: VALUE",
+            });
+        }
+        labels
     }
 
     /// A text that may refer to secrets, as it is written.

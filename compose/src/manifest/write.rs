@@ -208,10 +208,19 @@ fn of_provider(provider: &Provider) -> Yaml {
         }),
     );
     keys.list("allowFrom", allow_from.iter().map(|app| Text(app.to_string())));
-    if let Some(CommandRecord { args, env, host }) = command {
+    if let Some(CommandRecord {
+        args,
+        env,
+        host,
+        host_labels,
+    }) = command
+    {
         keys.list("command", args.iter().cloned().map(Text));
         keys.map("env", texts(env));
-        keys.text("host", host.as_str());
+        if let Some(host) = host {
+            keys.text("host", host.as_str());
+        }
+        keys.map("hostLabels", texts(host_labels));
     }
     Map(keys.0)
 }

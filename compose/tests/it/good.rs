@@ -230,8 +230,11 @@ fn manifests() -> impl Strategy<Value = Manifest> {
                     config: [].into(),
                     command: Some(weft_compose::CommandRecord {
                         args: vec!["a".into(), "- b".into(), "".into()],
-                        env: [("A_1".to_owned(), "yes".to_owned())].into(),
-                        host: "h1".parse().unwrap(),
+                        env: [("A_1".to_owned(), "${secret:yes}".to_owned())].into(),
+                        host: (bits & 4 == 4).then(|| "h1".parse().unwrap()),
+                        host_labels: std::collections::BTreeMap::from_iter(
+                            (bits & 4 == 0).then(|| ("disk".to_owned(), "true".to_owned())),
+                        ),
                     }),
                     ..store.clone()
                 };

@@ -160,10 +160,59 @@ fn a_provider_that_a_host_starts_is_stored_as_ever() {
             command: Some(CommandRecord {
                 args: vec!["goods".into(), "--verbose".into()],
                 env: [("GOODS_FILE".into(), "/var/goods".into())].into(),
-                host: "eu-1".parse().unwrap(),
+                host: Some("eu-1".parse().unwrap()),
+                host_labels: BTreeMap::new(),
             }),
         },
     );
+}
+
+#[test]
+fn a_provider_that_hosts_with_labels_start_is_stored_as_ever() {
+    golden(
+        "provider-started-by-labels",
+        &ProviderRecord {
+            v: VERSION,
+            name: "default/shop/goods".parse().unwrap(),
+            revision: 1,
+            capability: Capability::KeyValue,
+            backend: "outside".into(),
+            config: BTreeMap::new(),
+            allow_from: Vec::new(),
+            command: Some(CommandRecord {
+                args: vec!["goods".into()],
+                env: [("GOODS_TOKEN".into(), "${secret:token}".into())].into(),
+                host: None,
+                host_labels: [("disk".into(), "ssd".into()), ("zone".into(), "a".into())].into(),
+            }),
+        },
+    );
+}
+
+#[test]
+fn a_process_is_for_the_host_that_is_named_or_for_each_that_has_all_of_the_labels() {
+    let command = |host: Option<&str>, labels: &[(&str, &str)]| CommandRecord {
+        args: vec!["goods".into()],
+        env: BTreeMap::new(),
+        host: host.map(|host| host.parse().unwrap()),
+        host_labels: map(labels),
+    };
+    let is_for = |command: &CommandRecord, labels: &[(&str, &str)]| {
+        command.is_for(&"eu-1".parse().unwrap(), &map(labels))
+    };
+    assert!(is_for(&command(Some("eu-1"), &[]), &[]));
+    assert!(!is_for(&command(Some("eu-2"), &[]), &[("disk", "ssd")]));
+    let labels = command(None, &[("disk", "ssd"), ("zone", "a")]);
+    assert!(is_for(&labels, &[("disk", "ssd"), ("zone", "a"), ("rack", "7")]));
+    assert!(!is_for(&labels, &[("disk", "ssd"), ("zone", "b")]));
+    assert!(!is_for(&labels, &[("disk", "ssd")]));
+    // Which no manifest asks for.
+    assert!(!is_for(&command(None, &[]), &[("disk", "ssd")]));
+}
+
+fn map(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+    labels.collect()
 }
 
 #[test]

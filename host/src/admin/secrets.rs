@@ -19,7 +19,7 @@ use super::scope::Scope;
 use super::views::Filter;
 use crate::deploy::Deployed;
 use crate::desired::Desired;
-use crate::secret::opened::sources_of;
+use crate::secret::opened::{sources_of, sources_of_command};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,7 +90,9 @@ fn users(desired: &Desired) -> BTreeMap<SecretName, Vec<&str>> {
         }
     };
     for (name, record) in &desired.providers {
-        sources_of(record).for_each(|source| add(name.namespace(), name.app(), &source, name.as_str()));
+        let of_process = record.command.iter().flat_map(sources_of_command);
+        let sources = sources_of(record).chain(of_process);
+        sources.for_each(|source| add(name.namespace(), name.app(), &source, name.as_str()));
     }
     for (name, record) in &desired.actors {
         let sources = record.secrets.values().filter_map(|text| text.parse().ok());

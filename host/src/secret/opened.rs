@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_compose::record::{ActorRecord, ProviderRecord};
+use weft_compose::record::{ActorRecord, CommandRecord, ProviderRecord};
 use weft_compose::secret::Template;
 use weft_compose::{AppName, SecretName, SecretRecord, SecretSource};
 use weft_secrets::Secret;
@@ -18,7 +18,7 @@ use crate::cli::chain;
 use crate::desired::Desired;
 
 /// How often files of secrets are looked at: an agent that renews one leaves the old value valid for longer.
-const FILES_EACH: Duration = Duration::from_secs(5);
+pub const FILES_EACH: Duration = Duration::from_secs(5);
 
 /// Values, by where they come from. Two that are equal need no new connection.
 pub type Used = BTreeMap<SecretSource, Secret>;
@@ -180,7 +180,7 @@ fn read_all(vault: &Vault, sources: BTreeSet<SecretSource>) -> BTreeMap<SecretSo
 }
 
 /// The sealed secret that a source of an app names, if it is one.
-fn name_of(app: &AppName, source: &SecretSource) -> Option<SecretName> {
+pub fn name_of(app: &AppName, source: &SecretSource) -> Option<SecretName> {
     match source {
         SecretSource::Sealed(name) => SecretName::new(app.namespace(), app.app(), name).ok(),
         _ => None,
@@ -189,9 +189,35 @@ fn name_of(app: &AppName, source: &SecretSource) -> Option<SecretName> {
 
 /// What a provider's configuration refers to.
 pub fn sources_of(record: &ProviderRecord) -> impl Iterator<Item = SecretSource> + '_ {
-    let texts = record.config.values().filter(|text| text.contains("${"));
+    sources_in(record.config.values())
+}
+
+/// What the environment of a provider's process refers to.
+pub fn sources_of_command(command: &CommandRecord) -> impl Iterator<Item = SecretSource> + '_ {
+    sources_in(command.env.values())
+}
+
+fn sources_in<'a>(texts: impl Iterator<Item = &'a String>) -> impl Iterator<Item = SecretSource> {
+    let texts = texts.filter(|text| text.contains("${"));
     let templates = texts.filter_map(|text| text.parse::<Template>().ok());
     templates.flat_map(|template| template.sources().cloned().collect::<Vec<_>>())
+}
+
+/// A text with `used` in the places of what it refers to. The caller keeps it as secret as they are.
+///
+/// # Errors
+/// It refers to what is not among `used`.
+pub fn expanded(text: &str, used: &Used) -> Result<String, String> {
+    if !text.contains("${") {
+        return Ok(text.to_owned());
+    }
+    let template: Template = text
+        .parse()
+        .map_err(|error: weft_compose::secret::SourceError| error.to_string())?;
+    template.expand(|source| {
+        let value = used.get(source).and_then(Secret::reveal_text);
+        value.ok_or_else(|| format!("{source} has no value"))
+    })
 }
 
 /// A provider's record with the values in its configuration. They are cleared when it is let go.
@@ -205,13 +231,7 @@ impl Expanded {
     pub fn new(record: &ProviderRecord, used: &Used) -> Result<Self, String> {
         let mut expanded = Self(record.clone());
         for text in expanded.0.config.values_mut().filter(|text| text.contains("${")) {
-            let template: Template = text
-                .parse()
-                .map_err(|error: weft_compose::secret::SourceError| error.to_string())?;
-            *text = template.expand(|source| {
-                let value = used.get(source).and_then(Secret::reveal_text);
-                value.ok_or_else(|| format!("{source} has no value"))
-            })?;
+            *text = self::expanded(text, used)?;
         }
         Ok(expanded)
     }

@@ -612,3 +612,43 @@ async fn a_host_is_told_its_settings_by_a_file_and_a_flag_wins_over_it() {
         assert!(error.contains(part), "{part}: {error}");
     }
 }
+
+#[tokio::test]
+async fn inspect_tells_from_afar_which_providers_of_the_lattice_there_are_for_each_import() {
+    let kv = component(KV);
+    let lattice = Lattice::of(2).await;
+    let inspect = || lattice.cli(&["inspect", &kv]);
+    let none = inspect();
+    assert!(
+        none.contains("by a link to a provider of key-value: there is none\n"),
+        "{none}"
+    );
+    lattice
+        .deploy(&AppFile::new(
+            "
+apiVersion: weft/v1
+name: stores
+providers:
+  values: { capability: key-value, backend: redb }
+  carts: { capability: key-value, backend: memory }
+  tables: { capability: sql, backend: sqlite }
+",
+        ))
+        .await;
+    let asked = inspect();
+    let named = "a provider of key-value: default/stores/carts (memory), default/stores/values (redb)\n";
+    assert!(asked.contains(named) && !asked.contains("tables"), "{asked}");
+    let asked: Value = serde_json::from_str(&lattice.cli(&["inspect", &kv, "--output", "json"])).unwrap();
+    let imports = asked["imports"].as_array().unwrap();
+    let of = |name: &str| imports.iter().find(|import| import["name"] == name).unwrap();
+    let store = of("wasi:keyvalue/store@0.2.0-draft");
+    assert_eq!(
+        (&store["capability"], store["providers"].as_array().unwrap().len()),
+        (&"key-value".into(), 2)
+    );
+    let other = imports
+        .iter()
+        .find(|import| import["capability"].is_null())
+        .unwrap();
+    assert!(other["providers"].is_null(), "{other}");
+}

@@ -1,5 +1,5 @@
-//! What tests run against: Redis, Postgres and an OCI registry, from Debian's packages where the machine has none, and
-//! a server of S3's protocol, which Cargo compiles.
+//! What tests run against: Redis, Postgres and an OCI registry, from Debian's packages where the machine has none, a
+//! server of S3's protocol, which Cargo compiles, and one of Azure's, from npm.
 //!
 //! `capabilities/servers` finds them again: there the places are listed in which it looks.
 
@@ -14,12 +14,31 @@ use crate::cache::{self, Cache};
 use crate::sh;
 
 use super::debian::{self, Packages};
+use super::js;
 
 /// Where Debian keeps the programs of each version of Postgres.
 const POSTGRES_VERSIONS: &str = "usr/lib/postgresql";
 /// The server of S3's protocol. It is no dependency of the project, as it would ask other features of what wasmtime is
 /// compiled with.
 const S3: &str = "0.14.1";
+/// The server of Azure's protocol. Its lock file has old versions of what it loads but does not use here, telemetry and
+/// SQL Server: as it asks for them, they take 280 MB.
+const AZURITE: &str = "3.37.0";
+/// What an installation is made of, beside the packages that these name.
+const AZURITE_FILES: [(&str, &str); 3] = [
+    (
+        "package.json",
+        include_str!("../../../capabilities/servers/azurite/package.json"),
+    ),
+    (
+        "package-lock.json",
+        include_str!("../../../capabilities/servers/azurite/package-lock.json"),
+    ),
+    (
+        ".npmrc",
+        include_str!("../../../capabilities/servers/azurite/.npmrc"),
+    ),
+];
 /// A slow machine compiles it in a quarter of an hour.
 const COMPILE_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The two programs that a test needs: one makes a data folder, the other serves it.
@@ -40,6 +59,17 @@ pub(crate) fn ensure(cache: &Cache) -> anyhow::Result<Servers> {
         registry: registry(cache)
             .context("docker-registry is missing. Install it (Debian: apt-get install docker-registry)")?,
         s3: s3(cache).context("s3s-fs is missing. Install it (cargo install s3s-fs --features binary)")?,
+    })
+}
+
+/// The server of Azure's protocol. By itself, as it needs Node.js and benchmarks don't need it.
+pub(crate) fn azure(cache: &Cache) -> anyhow::Result<PathBuf> {
+    js::check_node()?;
+    cache.entry(&format!("tools/azurite-{AZURITE}"), |folder| {
+        for (file, text) in AZURITE_FILES {
+            fs::write(folder.join(file), text).with_context(|| format!("failed to write {file}"))?;
+        }
+        js::install("Azurite", folder, &["--omit=optional", "--omit=peer"])
     })
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use http::StatusCode;
 use http_body_util::BodyExt;
 use object_store::client::{
     HttpConnector, HttpError as CloudError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
@@ -70,11 +71,22 @@ impl Policy for Anywhere {
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, CloudError> {
         let sent = self.0.send(&Anywhere, request, Options::default()).await;
-        Ok(sent
-            .map_err(told)?
-            .map(|body| HttpResponseBody::new(body.map_err(told))))
+        let response = sent.map_err(told)?;
+        // The clients tell only of some requests that they were denied; of a listing they tell no more than that it failed.
+        if matches!(
+            response.status(),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+        ) {
+            return Err(CloudError::new(HttpErrorKind::Unknown, Denied(response.status())));
+        }
+        Ok(response.map(|body| HttpResponseBody::new(body.map_err(told))))
     }
 }
+
+/// The server knows who asks, or not, and allows it not.
+#[derive(Debug, thiserror::Error)]
+#[error("the server answered {0}")]
+pub(super) struct Denied(StatusCode);
 
 /// How the clouds' clients decide whether to try again: what was not sent, always; what may have been, if it may be
 /// done twice.

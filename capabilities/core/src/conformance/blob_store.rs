@@ -393,6 +393,8 @@ async fn lists_each_name_once_in_pages(store: &dyn BlobStore) {
     let container = created(store).await;
     let mut names: Vec<_> = (0..60).map(|n| format!("a/{n:03}")).collect();
     names.extend((0..5).map(|n| format!("ab{n}")));
+    // Which what follows begins with.
+    names.push("b-".to_owned());
     names.extend((0..5).map(|n| format!("b-{n}")));
     for name in names.iter().rev() {
         put(store, &container.object(name).unwrap(), b"").await;
@@ -402,7 +404,10 @@ async fn lists_each_name_once_in_pages(store: &dyn BlobStore) {
     assert_eq!(list(store, &container, "a/", 7).await, names[..60]);
     assert_eq!(list(store, &container, "a", 7).await, names[..65]);
     assert_eq!(list(store, &container, "a/05", 3).await, names[50..60]);
-    assert_eq!(list(store, &container, "b-4", 7).await, names[69..]);
+    for limit in [1, 2, 7] {
+        assert_eq!(list(store, &container, "b-", limit).await, names[65..]);
+        assert_eq!(list(store, &container, "b-4", limit).await, names[70..]);
+    }
     assert!(list(store, &container, "c", 7).await.is_empty());
 
     // What stays is listed exactly once, while others come and go.

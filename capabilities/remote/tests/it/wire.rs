@@ -12,7 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use proptest::prelude::*;
 use tokio::time::Instant;
-use weft_capabilities::{Bucket, KeyValue, MemoryKeyValue, Sql, SqlValue};
+use weft_capabilities::{Bucket, KeyValue, MemoryKeyValue, Sql, SqlValue, Watch};
 use weft_lattice::codec::{self, Fields, Limits, Names, Type};
 use weft_lattice::envelope::{Failure, FailureKind, InvocationId};
 use weft_lattice::rpc::{Door, Invocation, Server, Service, Stamps};
@@ -370,6 +370,84 @@ async fn the_document_shows_each_function_as_it_goes() {
     let doc = fs::read_to_string(root("docs/wire.md")).unwrap();
     let all = rows.join("\n");
     assert!(doc.contains(&all), "docs/wire.md should have the rows\n{all}\n");
+}
+
+/// Each message of a watch, as `docs/wire.md` has it; with the id of which all bytes are 7.
+#[tokio::test]
+async fn the_document_shows_each_message_of_a_watch_as_it_goes() {
+    let store = Arc::new(MemoryKeyValue::default());
+    let provided = Provided::new(Backend::KeyValue(store.clone()), "run-1", 1 << 20);
+    let bucket = || Bucket::scoped("default", "shop", "items");
+    let asked = |function: &'static str, args: Vec<u8>| {
+        let provided = provided.clone();
+        async move {
+            let asked = invocation(weft_remote::WATCH, function, args.into());
+            provided.call(asked).await.unwrap()
+        }
+    };
+    let text = |text: &str| [vec![0x60 + u8::try_from(text.len()).unwrap()], text.into()].concat();
+    // The bucket as all functions of key-value have it, what keys begin with, and the group.
+    let args = ["default\0shop\0items\0", "user/", "default/shop/reader"];
+    let begin = [vec![0x83], args.map(text).concat()].concat();
+    let began = asked("begin", begin.clone()).await;
+    let at = began
+        .windows(3)
+        .position(|bytes| bytes == [b'i', b'd', 0x50])
+        .unwrap()
+        + 3;
+    let id: [u8; 16] = began[at..at + 16].try_into().unwrap();
+    store.set(&bucket(), "user/ada", "v".into()).await.unwrap();
+    store.delete(&bucket(), "user/ada").await.unwrap();
+    store.set(&bucket(), "other", "v".into()).await.unwrap();
+    let handle = [vec![0x50], id.to_vec()].concat();
+    let next = [vec![0x82], handle.clone(), vec![0x00]].concat();
+    let changes = asked("next", next.clone()).await;
+    let end = [vec![0x81], handle].concat();
+    let ended = asked("end", end.clone()).await;
+    let gone = asked("next", next.clone()).await;
+    let (random, shown) = (hex(&id), hex(&[7; 16]));
+    let rows = [
+        ("begin", begin.clone(), began),
+        ("next", next.clone(), changes),
+        ("end", end, ended),
+        ("next", next.clone(), gone),
+    ];
+    let rows = rows.map(|(function, args, results)| {
+        let results = match hex(&results) {
+            results if results.is_empty() => String::new(),
+            results => format!("`{results}` "),
+        };
+        let row = format!("| {function} | `{}` | {results}|", hex(&args));
+        row.replace(&random, &shown)
+    });
+    let doc = fs::read_to_string(root("docs/wire.md")).unwrap();
+    let all = rows.join("\n");
+    assert!(doc.contains(&all), "docs/wire.md should have the rows\n{all}\n");
+
+    // A host asks just so.
+    let store = Backend::KeyValue(Arc::new(MemoryKeyValue::default()));
+    let ((), said) = overheard(store, async |remote| {
+        let store = RemoteKeyValue::new(remote);
+        let watch = Watch::new("user/", "default/shop/reader");
+        let mut changes = store.watch(&bucket(), watch).await.unwrap();
+        store.set(&bucket(), "user/ada", "v".into()).await.unwrap();
+        let change = changes.next().await.unwrap();
+        assert_eq!(
+            (&*change.key, change.value.as_deref()),
+            ("user/ada", Some(&b"v"[..]))
+        );
+    })
+    .await;
+    let said = said.lock().unwrap();
+    let asked = |function: &str| said.iter().find(|(_, said, ..)| said == function).unwrap();
+    let (.., args, began) = asked("begin");
+    assert_eq!(hex(args), hex(&begin));
+    let id = &began[at..at + 16];
+    let (.., args, _) = asked("next");
+    assert_eq!(
+        hex(args).replace(&hex(id), &shown),
+        hex(&next).replace(&random, &shown)
+    );
 }
 
 pub(crate) fn invocation(interface: &str, function: &str, body: Bytes) -> Invocation {

@@ -244,3 +244,54 @@ async fn an_actor_that_chooses_may_do_without_a_default_link_and_no_other_has_na
     }
     assert_eq!(output.status.code(), Some(3), "{error}");
 }
+
+#[tokio::test]
+async fn links_of_one_name_to_different_providers_are_refused_and_made_at_run_time_are_a_condition() {
+    let [kv] = ["kv"].map(component);
+    let text = |store: &str| {
+        format!(
+            "
+apiVersion: weft/v1
+name: pair
+actors:
+  kv:
+    component: {kv}
+    links:
+      wasi:keyvalue/atomics: {{ provider: values }}
+      wasi:keyvalue/batch: {{ provider: values }}
+      wasi:keyvalue/store: {{ provider: {store} }}
+providers:
+  values: {{ capability: key-value, backend: memory }}
+  scratch: {{ capability: key-value, backend: memory }}
+routes:
+  - actor: kv
+"
+        )
+    };
+    let differing = AppFile::new(&text("scratch"));
+    let weft = Weft::app(&AppFile::new(&text("values")), &[]);
+    let refused = weft
+        .try_cli(&["deploy", differing.path().to_str().unwrap()])
+        .await;
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let told = "`wasi:keyvalue/store` goes elsewhere than `wasi:keyvalue/atomics`";
+    assert!(
+        !refused.status.success() && error.contains("app.yaml:10:7: ") && error.contains(told),
+        "{error}"
+    );
+
+    // One after the other they may go elsewhere together.
+    let put = async |interface: &str| {
+        weft.cli(&["link", "put", "kv", interface, "--to", "scratch"])
+            .await;
+        let output = weft.try_cli(&["get", "conditions"]).await;
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let conditions = put("wasi:keyvalue/store").await;
+    assert!(
+        conditions.contains("`wasi:keyvalue/store` goes elsewhere than"),
+        "{conditions}"
+    );
+    put("wasi:keyvalue/atomics").await;
+    assert_eq!(put("wasi:keyvalue/batch").await.trim(), "no conditions");
+}

@@ -166,3 +166,54 @@ async fn a_link_to_a_database_of_another_kind_is_refused() {
     let told = "`wasmcloud:postgres` needs sql on postgres, and the provider `tables` serves sql on sqlite";
     assert!(error.contains(told), "{error}");
 }
+
+#[tokio::test]
+async fn a_database_of_an_app_that_allows_it_no_more_is_denied_as_the_interface_says_it() {
+    let server = Postgres::start();
+    let offers = |allow: &str| {
+        format!(
+            "
+apiVersion: weft/v1
+name: offers
+providers:
+  tables: {{ capability: sql, backend: postgres, config: {{ url: \"{}\" }}{allow} }}
+",
+            server.url()
+        )
+    };
+    let guest = component(POSTGRES);
+    let wants = AppFile::new(&format!(
+        "
+apiVersion: weft/v1
+name: wants
+actors:
+  books: {{ component: {guest}, links: {{ wasmcloud:postgres: {{ provider: default/offers/tables }} }} }}
+routes:
+  - actor: books
+"
+    ));
+    let offered = AppFile::new(&offers(", allowFrom: [wants]"));
+    let weft = Weft::app(&offered, &[]);
+    weft.cli(&["deploy", wants.path().to_str().unwrap()]).await;
+    post(&weft, "/batch", "CREATE TABLE t (n int8)").await.unwrap();
+    let (query, insert) = ("SELECT 1::int8 AS n", "INSERT INTO t VALUES ($1)");
+    assert_eq!(post(&weft, "/query", query).await.unwrap(), "n=PgValue::Int8(1)");
+    assert_eq!(post(&weft, "/insert?rows=1", insert).await.unwrap(), "1");
+
+    offered.write(&offers(""));
+    weft.cli(&["deploy", offered.path().to_str().unwrap()]).await;
+    let why = "a database of another app, which does not let this one is denied to actors";
+    for (path, body, kind) in [
+        ("/query", query, "QueryError::InvalidQuery"),
+        ("/batch", query, "QueryError::InvalidQuery"),
+        ("/insert?rows=1", insert, "StatementPrepareError::Unexpected"),
+    ] {
+        let error = post(&weft, path, body).await.unwrap_err();
+        assert_eq!(error.trim_end(), format!("{kind}(\"{why}\")"), "{path}");
+    }
+    let conditions = weft.cli(&["get", "conditions"]).await;
+    assert!(
+        conditions.contains("link default/wants/books wasmcloud:postgres"),
+        "{conditions}"
+    );
+}

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
-use weft_servers::{Nats, Postgres, Redis, S3};
+use weft_servers::{Azure, Nats, Postgres, Redis, S3};
 
 use super::{component, kv_app, shop};
 use crate::support::guests::{BLOB, SQL};
@@ -135,6 +135,19 @@ async fn objects_on_s3_outlive_their_host_and_pass_through_it_in_bounded_memory(
         .join(S3::BUCKET)
         .join("apps/default/objects/c/o/o");
     assert_eq!(std::fs::read_to_string(key).unwrap(), "kept");
+}
+
+#[tokio::test]
+async fn objects_on_azure_outlive_their_host_and_pass_through_it_in_bounded_memory() {
+    let server = Azure::start();
+    let config = format!(
+        "azure, config: {{ bucket: {}, endpoint: \"{}\", account: {}, accessKey: \"{}\" }}",
+        Azure::CONTAINER,
+        server.url(),
+        Azure::ACCOUNT,
+        Azure::KEY
+    );
+    objects_outlive_their_host(&config, 64, 48).await;
 }
 
 #[tokio::test]

@@ -139,3 +139,81 @@ async fn changes_on_redis_are_told_on_one_of_all_hosts_that_run_the_actor() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn a_watch_from_another_host_ends_when_its_store_allows_it_no_more_and_says_so() {
+    let lattice = Lattice::of(2).await;
+    let offers = |allow: &str| {
+        let kv = component(KV);
+        format!(
+            "
+apiVersion: weft/v1
+name: offers
+actors:
+  kv: {{ component: {kv}, links: {{ wasi:keyvalue: {{ provider: values, shared: true }} }} }}
+providers:
+  values: {{ capability: key-value, backend: memory{allow} }}
+routes:
+  - {{ actor: kv }}
+"
+        )
+    };
+    let (kv, watcher) = (component(KV), component(WATCHER));
+    let wants = AppFile::new(&format!(
+        "
+apiVersion: weft/v1
+name: wants
+actors:
+  kv: {{ component: {kv}, links: {{ wasi:keyvalue: {{ provider: told }} }} }}
+  reader: {{ component: {watcher}, links: {{ wasi:keyvalue: {{ provider: told }} }} }}
+providers:
+  told: {{ capability: key-value, backend: memory }}
+routes:
+  - {{ actor: kv, path: /wants, stripPrefix: true }}
+watches:
+  - {{ provider: default/offers/values, bucket: items, shared: true, actor: reader }}
+"
+    ));
+    let offered = AppFile::new(&offers(", allowFrom: [wants]"));
+    lattice.deploy(&offered).await;
+    lattice.deploy(&wants).await;
+    // The store is on the first host.
+    lattice.place("wants/reader", "h2").await;
+    let told = async |key: &str| {
+        let reply = lattice.hosts[0].get(&format!("/wants/told/{key}.sets")).await;
+        reply.status == 200
+    };
+    let wait_until_told = async |key: &str| {
+        let wait = async {
+            while !told(key).await {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, wait).await;
+        assert!(in_time.is_ok(), "{key} was not told: {}", lattice.hosts[1].log());
+    };
+    lattice.set(0, "before").await;
+    wait_until_told("before").await;
+
+    offered.write(&offers(""));
+    lattice.cli(&["deploy", offered.path().to_str().unwrap()]);
+    let subject = "watch of default/wants/reader on items of default/offers/values";
+    let conditions = async || lattice.hosts[1].cli(&["get", "conditions"]).await;
+    let denied = async {
+        while !conditions().await.contains(subject) {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, denied).await;
+    assert!(in_time.is_ok(), "{}", lattice.hosts[1].log());
+    let said = conditions().await;
+    assert!(said.contains("add `default/wants` to the `allowFrom`"), "{said}");
+    lattice.set(0, "while").await;
+
+    // What is set once it is allowed again is told, and it would be told after what was set before.
+    offered.write(&offers(", allowFrom: [wants]"));
+    lattice.deploy(&offered).await;
+    lattice.set(0, "after").await;
+    wait_until_told("after").await;
+    assert!(!told("while").await, "what is watched no more was told");
+}
