@@ -1,8 +1,9 @@
 //! Stores that are servers: the guest `bench` makes a hundred operations in one invocation; the yardstick makes the same
 //! hundred by the bare client, on the same thread. One invocation at a time, and several at once.
 //!
-//! Both have as many connections: one of Redis, which all share; of Postgres as many as the pool has, as one connection
-//! for all would run one statement at a time. As in a host, providers are opened on another runtime than guests run on.
+//! Both have as many connections: one of Redis, which all share; of Postgres one for each that is at work, as what shares one
+//! either waits or, on the bare side, has its statements in one pipe. As in a host, providers are opened on another runtime
+//! than guests run on.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,8 +28,8 @@ const ROWS: u32 = 10_000;
 const OPERATIONS: u32 = 100;
 /// Invocations at once, and as many users of the bare connections.
 const AT_ONCE: usize = 16;
-/// Connections to Postgres on each side: the provider's own default.
-const CONNECTIONS: usize = 10;
+/// Connections to Postgres on each side.
+const CONNECTIONS: usize = AT_ONCE;
 
 pub(crate) async fn measure(weft: &Weft, own: &Handle, data: &Path, rounds: usize) -> Result<Value> {
     let folder = data.join("bench");
