@@ -23,8 +23,8 @@ const HOSTS_MAX: u32 = 20;
 /// Where `weft up` serves if it isn't told.
 const ADDRESS: &str = "127.0.0.1:8080";
 
-/// Returns only if the build failed. What is built is what the tests are run with, or with `release` what is fit for
-/// production, which takes several times as long.
+/// Returns only if the build failed. It is one for development, or with `release` for production, which takes several times as
+/// long.
 pub(crate) fn run(project: &Project, release: bool, args: &[String]) -> anyhow::Result<ExitCode> {
     let hosts = hosts_of(args)?;
     let serves_shop = !args.iter().any(|arg| is_file_to_serve(arg));
