@@ -3,9 +3,9 @@
 //! Owns the open providers and the running actors, and is the one place that makes a snapshot ([`crate::state`]).
 //! It works by levels, not by events: each time the store has changed it looks at all that is wanted, keeps what is so
 //! already, and makes the rest; of the store it reads only what has changed. What can't be made is a condition, told with
-//! its reason and tried again; whatever is not touched by it is served. [`moves`] is a host's part when a provider's data moves, [`conditions`] what is amiss now,
-//! [`scope`] which links lead into apps that allow them, [`connections`] how many a namespace may have, [`listening`] what
-//! subscriptions and watches run here.
+//! its reason and tried again; whatever is not touched by it is served. [`moves`] is a host's part when a provider's data
+//! moves, [`conditions`] what is amiss now, [`scope`] which links lead into apps that allow them, [`connections`] how many a
+//! namespace may have, [`listening`] what subscriptions and watches run here.
 
 mod conditions;
 mod connections;

@@ -15,7 +15,7 @@ const TOKEN: &str = "WEFT_NATS_TOKEN";
 pub(super) struct LatticeArgs {
     /// NATS servers of the lattice, for example nats://10.0.0.1:4222; may be repeated. A token goes into
     /// WEFT_NATS_TOKEN.
-    #[arg(long, value_name = "URL", env = "WEFT_NATS", value_delimiter = ',', value_parser = server)]
+    #[arg(long, value_name = "URL", env = "WEFT_NATS", value_delimiter = ',')]
     nats: Vec<String>,
     /// The lattice's name.
     #[arg(long, value_name = "NAME", default_value = "default", env = "WEFT_LATTICE")]
@@ -39,10 +39,6 @@ pub(super) struct LatticeArgs {
     nats_cert: Option<String>,
 }
 
-fn server(url: &str) -> Result<String, String> {
-    check_server(url).map(|()| url.to_owned())
-}
-
 impl LatticeArgs {
     /// Whether a lattice is named.
     pub(super) fn is_named(&self) -> bool {
@@ -58,6 +54,12 @@ impl LatticeArgs {
     ) -> Option<LatticeSettings> {
         if self.nats.is_empty() {
             faults.push("no NATS server: name one with --nats nats://HOST:4222".to_owned());
+        }
+        for (at, url) in self.nats.iter().enumerate() {
+            // Without the text, which may have a password.
+            if let Err(reason) = check_server(url) {
+                faults.push(format!("--nats, URL {}: {reason}", at + 1));
+            }
         }
         let subjects = Subjects::new(&self.lattice)
             .map_err(|error| faults.push(format!("--lattice: {error}")))

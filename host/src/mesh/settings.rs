@@ -39,7 +39,8 @@ impl std::fmt::Debug for LatticeSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Not the credentials.
         f.debug_struct("LatticeSettings")
-            .field("servers", &self.servers)
+            // How many: their URLs may have passwords.
+            .field("servers", &self.servers.len())
             .field("lattice", &self.lattice)
             .field("labels", &self.labels)
             .field("controller", &self.controller)

@@ -445,22 +445,25 @@ fn a_host_says_all_that_is_wrong_with_its_lattice_at_once() {
     let output = weft(&[
         "host",
         "--nats",
-        "nats://127.0.0.1:1",
+        "nats://user:password@127.0.0.1:1",
         "--data",
         data.path().to_str().unwrap(),
     ]);
     assert_eq!(output.status.code(), Some(4));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("127.0.0.1:1"), "{error}");
+    assert!(!error.contains("password"), "{error}");
 }
 
 #[test]
-fn a_url_of_nats_that_is_none_is_wrong_usage() {
+fn a_url_of_nats_that_is_none_is_wrong_usage_and_not_repeated() {
     for command in [&["host"][..], &["get", "hosts"]] {
-        let output = weft(&[command, &["--nats", "nats://["]].concat());
+        let output = weft(&[command, &["--nats", "nats://a:1,nats://user:pass/word@b"]].concat());
         assert_eq!(output.status.code(), Some(2));
         let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("--nats, URL 2: "), "{error}");
         assert!(error.contains("expected nats://HOST:PORT"), "{error}");
+        assert!(!error.contains("word"), "{error}");
     }
 }
 

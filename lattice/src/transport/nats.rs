@@ -117,7 +117,7 @@ impl NatsTransport {
             .connect(&settings.servers[..])
             .await
             .map_err(|source| NatsError::Connect {
-                servers: settings.servers.join(", "),
+                servers: settings.shown_servers(),
                 source,
             })?;
         let inbox = format!("{}.{:016x}", settings.inbox, rand::random::<u64>());

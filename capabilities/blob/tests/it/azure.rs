@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tempfile::TempDir;
 use weft_blob::{CloudBlobStore, CloudOptions, Service};
-use weft_capabilities::{BlobError, BlobStore, Container, Listing, Object, conformance};
+use weft_capabilities::{BlobError, BlobStore, Container, Listing, Object};
 use weft_servers::Azure;
+
+use super::cloud_keeps_the_contract;
 
 fn options(server: &Azure) -> CloudOptions {
     options_with(server, Azure::KEY)
@@ -48,17 +48,7 @@ async fn get(store: &dyn BlobStore, object: &Object, range: Range<u64>) -> Vec<u
 #[tokio::test(flavor = "multi_thread")]
 async fn keeps_the_contract() {
     let (server, folder) = (Azure::start(), TempDir::new().unwrap());
-    let count = AtomicU32::new(0);
-    let open = || -> Arc<dyn BlobStore> {
-        let n = count.fetch_add(1, Ordering::Relaxed);
-        let options = CloudOptions {
-            prefix: format!("store-{n}"),
-            ..options(&server)
-        };
-        Arc::new(CloudBlobStore::open(&options, folder.path()).unwrap())
-    };
-    conformance::blob_store(&open, usize::MAX).await;
-    conformance::tells_its_containers(&*open(), usize::MAX).await;
+    cloud_keeps_the_contract(&options(&server), folder.path(), usize::MAX).await;
     let staged = std::fs::read_dir(folder.path().join("staging")).unwrap();
     assert_eq!(staged.count(), 0);
 }

@@ -1,15 +1,15 @@
 //! A store on a server of S3's protocol, which the test starts.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use tempfile::TempDir;
 use weft_blob::{CloudBlobStore, CloudOptions, Service};
-use weft_capabilities::{BlobError, BlobStore, Container, Listing, conformance};
+use weft_capabilities::{BlobError, BlobStore, Container, Listing};
 use weft_servers::S3;
+
+use super::cloud_keeps_the_contract;
 
 /// Bytes of a name that the server takes: it keeps what it knows of a key in a file whose name has the key in base64.
 const NAME_LEN_MAX: usize = 40;
@@ -42,17 +42,7 @@ fn files(folder: &Path) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn keeps_the_contract() {
     let (server, folder) = (S3::start(), TempDir::new().unwrap());
-    let count = AtomicU32::new(0);
-    let open = || -> Arc<dyn BlobStore> {
-        let n = count.fetch_add(1, Ordering::Relaxed);
-        let options = CloudOptions {
-            prefix: format!("store-{n}"),
-            ..options(&server)
-        };
-        Arc::new(CloudBlobStore::open(&options, folder.path()).unwrap())
-    };
-    conformance::blob_store(&open, NAME_LEN_MAX).await;
-    conformance::tells_its_containers(&*open(), NAME_LEN_MAX).await;
+    cloud_keeps_the_contract(&options(&server), folder.path(), NAME_LEN_MAX).await;
     assert_eq!(files(&folder.path().join("staging")), 0);
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::ConnectOptions;
+use async_nats::{ConnectOptions, ServerAddr};
 
 use super::super::TransportError;
 
@@ -137,7 +137,7 @@ impl Role {
 /// # Errors
 /// What is wrong with it, and what was expected.
 pub fn check_server(url: &str) -> Result<(), String> {
-    match url.parse::<async_nats::ServerAddr>() {
+    match url.parse::<ServerAddr>() {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("{error}: expected nats://HOST:PORT")),
     }
@@ -154,6 +154,15 @@ impl NatsSettings {
             auth: Auth::None,
             tls: Tls::default(),
         }
+    }
+
+    /// Where the servers are, without the user and the password that a URL may have.
+    pub(super) fn shown_servers(&self) -> String {
+        let shown = self.servers.iter().map(|url| match url.parse::<ServerAddr>() {
+            Ok(server) => format!("{}:{}", server.host(), server.port()),
+            Err(_) => "a URL that is none".to_owned(),
+        });
+        shown.collect::<Vec<_>>().join(", ")
     }
 
     pub(super) async fn options(&self) -> Result<ConnectOptions, NatsError> {
