@@ -2,7 +2,9 @@
 //!
 //! Owns the grammar. It must not know what a name points at.
 
+use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +24,7 @@ macro_rules! full_name {
         ///
         /// Each part is a DNS label: lower-case letters, digits and inner hyphens, at most [`PART_LEN_MAX`] bytes. So
         /// a part can stand in a NATS subject, a file name, a metric attribute and a host name without being escaped.
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $Name {
             text: String,
@@ -56,6 +58,11 @@ macro_rules! full_name {
                 &self.text[self.app_at..self.name_at - 1]
             }
 
+            /// `namespace/app/`, with which the names of all in its app begin.
+            pub fn app_prefix(&self) -> &str {
+                &self.text[..self.name_at]
+            }
+
             /// The full name of the app that it belongs to.
             pub fn app_name(&self) -> AppName {
                 AppName(self.text[..self.name_at - 1].to_owned(), self.app_at)
@@ -68,6 +75,19 @@ macro_rules! full_name {
 
             /// The whole name, `namespace/app/name`.
             pub fn as_str(&self) -> &str {
+                &self.text
+            }
+        }
+
+        // As its text, which says where its parts begin: a map of names is asked by texts.
+        impl Hash for $Name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.text.hash(state);
+            }
+        }
+
+        impl Borrow<str> for $Name {
+            fn borrow(&self) -> &str {
                 &self.text
             }
         }
@@ -315,7 +335,16 @@ mod tests {
             (name.namespace(), name.app(), name.name()),
             ("default", "shop", "catalog")
         );
+        assert_eq!(name.app_prefix(), "default/shop/");
         assert_eq!(name.to_string(), "default/shop/catalog");
+    }
+
+    #[test]
+    fn is_found_in_a_map_by_its_text() {
+        let name: ActorName = "default/shop/catalog".parse().unwrap();
+        let map = std::collections::HashMap::from([(name, 7)]);
+        assert_eq!(map.get("default/shop/catalog"), Some(&7));
+        assert_eq!(map.get("default/shop/orders"), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! it makes, run on the one that was there when it came. So no call ever sees half of a change, and what a change
 //! replaced is closed when its last user has gone.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -106,9 +107,9 @@ impl State {
         self.remote_names.get(name).map(|index| self.remote(*index))
     }
 
-    /// Where the actor of this name is.
-    pub fn find(&self, name: &ActorName) -> Option<ActorIndex> {
-        self.names.get(name).copied()
+    /// Where the actor of this name is, which may be a text that is none.
+    pub fn find(&self, name: &(impl Borrow<str> + ?Sized)) -> Option<ActorIndex> {
+        self.names.get(name.borrow()).copied()
     }
 
     /// All actors that run on other hosts only.

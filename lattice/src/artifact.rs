@@ -199,9 +199,16 @@ pub enum FetchError {
     Broken(ArtifactDigest),
 }
 
+/// Hosts that an error names, so that it can be read in a lattice of hundreds.
+const TOLD_MAX: usize = 8;
+
 fn told(sources: &[(Address, SourceError)]) -> String {
     let told = sources.iter().map(|(host, error)| format!("{host} ({error})"));
-    told.collect::<Vec<_>>().join(", ")
+    let told = told.take(TOLD_MAX).collect::<Vec<_>>().join(", ");
+    match sources.len().saturating_sub(TOLD_MAX) {
+        0 => told,
+        more => format!("{told}, and {more} more"),
+    }
 }
 
 /// Why another host did not take an artifact.

@@ -43,9 +43,13 @@ pub const DRAIN_LINGER: Duration = Duration::from_secs(3);
 /// What a host runs for the others.
 pub trait Service: Send + Sync + 'static {
     /// Runs one call. The future is dropped at the deadline, and when the caller has gone.
-    ///
-    /// It is polled first where requests are received: what computes for long gives way first.
     fn call(&self, invocation: Invocation) -> BoxFuture<'static, Result<Bytes, Failure>>;
+
+    /// Whether calls compute, and so are not begun where requests are received; those that only pass something on are
+    /// answered there without a task of their own, if they can be at once.
+    fn computes(&self) -> bool {
+        false
+    }
 
     /// How busy this host is: 0 idle, 1,000 full, more if calls wait.
     fn load(&self) -> u32;

@@ -200,6 +200,12 @@ pub const WEFT_LATTICE_DISCONNECTS: &str = "weft.lattice.disconnects";
 pub const WEFT_LATTICE_REFUSED: &str = "weft.lattice.refused";
 /// Times that messages came faster than they were read.
 pub const WEFT_LATTICE_SLOW_CONSUMERS: &str = "weft.lattice.slow_consumers";
+/// What the server refused this host, as rights that are missing.
+pub const WEFT_LATTICE_DENIED: &str = "weft.lattice.denied";
+/// Messages that came and belong to nothing.
+pub const WEFT_LATTICE_STRAYS: &str = "weft.lattice.strays";
+/// How long a message takes to the server and back.
+pub const WEFT_LATTICE_ROUND_TRIP: &str = "weft.lattice.round_trip";
 /// Messages with several calls or answers.
 pub const WEFT_LATTICE_BATCHES: &str = "weft.lattice.batches";
 /// Calls and answers in such messages.
@@ -296,6 +302,9 @@ pub const METRICS: &[&str] = &[
     WEFT_LATTICE_DISCONNECTS,
     WEFT_LATTICE_REFUSED,
     WEFT_LATTICE_SLOW_CONSUMERS,
+    WEFT_LATTICE_DENIED,
+    WEFT_LATTICE_STRAYS,
+    WEFT_LATTICE_ROUND_TRIP,
     WEFT_LATTICE_BATCHES,
     WEFT_LATTICE_BATCHED,
     WEFT_LATTICE_HOSTS,

@@ -21,7 +21,7 @@ use clap::ValueEnum as _;
 use serde_json::{Value, json};
 
 use crate::project::Project;
-use crate::{actors, sh};
+use crate::{actors, sh, test};
 
 /// A release build from nothing takes some twenty minutes on two cores.
 const BUILD_LIMIT: Duration = Duration::from_secs(90 * 60);
@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Seconds of overload
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Seeds of each simulation
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
     /// Take `weft` and `weft-load` from this folder instead of building them
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
@@ -52,6 +55,8 @@ enum Part {
     Mixed,
     /// Whatever is read from strangers, given anything
     Fuzz,
+    /// Simulated lattices under faults, by thousands of seeds
+    Simulation,
 }
 
 /// The programs, and where things go.
@@ -85,9 +90,13 @@ impl Finding {
 /// Fails if a figure is not as it has to be.
 pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<ExitCode> {
     let budget = Duration::from_secs(args.minutes.saturating_mul(60));
-    if args.only == Some(Part::Fuzz) {
-        fuzz::run(project, budget)?;
-        return Ok(ExitCode::SUCCESS);
+    match args.only {
+        Some(Part::Fuzz) => {
+            fuzz::run(project, budget)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Part::Simulation) => return test::simulations(project, args.seeds),
+        Some(Part::Overload | Part::Mixed) | None => {}
     }
     let subjects = prepare(project, args)?;
     let mut findings = Vec::new();
@@ -101,6 +110,11 @@ pub(crate) fn run(project: &Project, args: &Args) -> anyhow::Result<ExitCode> {
             Part::Fuzz => {
                 fuzz::run(project, budget)?;
                 vec![Finding::new("fuzz targets", "no crash", "no crash", true)]
+            }
+            Part::Simulation => {
+                let held = test::simulations(project, args.seeds)? == ExitCode::SUCCESS;
+                let figure = format!("{} seeds each", args.seeds);
+                vec![Finding::new("simulated lattices", figure, "all hold", held)]
             }
         });
     }

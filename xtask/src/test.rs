@@ -42,6 +42,16 @@ pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode
 /// Runs the lattice's tests with `seeds` of each simulation, and their long forms. The code is the runner's own.
 pub(crate) fn faults(project: &Project, seeds: u64, args: &[String]) -> anyhow::Result<ExitCode> {
     setup::nats::ensure(&Cache::open()?)?;
+    lattice_tests(project, seeds, "", args)
+}
+
+/// Runs its simulations alone, which need no server.
+pub(crate) fn simulations(project: &Project, seeds: u64) -> anyhow::Result<ExitCode> {
+    lattice_tests(project, seeds, "simulation::", &[])
+}
+
+/// The tests whose name has `part` in it.
+fn lattice_tests(project: &Project, seeds: u64, part: &str, args: &[String]) -> anyhow::Result<ExitCode> {
     let mut cargo = project.cargo();
     // The whole workspace, as then third parties have the features that they were compiled with before.
     match sh::which("cargo-nextest") {
@@ -52,6 +62,9 @@ pub(crate) fn faults(project: &Project, seeds: u64, args: &[String]) -> anyhow::
         None => {
             cargo.args(["test", "-p", "weft-lattice"]);
         }
+    }
+    if !part.is_empty() {
+        cargo.arg(part);
     }
     cargo.args(args);
     cargo.env("WEFT_SIM_SEEDS", seeds.to_string());

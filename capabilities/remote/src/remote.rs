@@ -21,7 +21,7 @@ use weft_lattice::subject::{Address, SubjectError, Subjects};
 
 use crate::cbor::{Read, Reader, Unreadable, Write, decode, encode};
 use crate::shape::{Handle, InParts, LongAnswer, PartsError};
-use crate::{ENVELOPE_LEN_MAX, PARTS, PARTS_LEN_MAX, chunk_len_max};
+use crate::{ENVELOPE_LEN_MAX, PARTS, PARTS_LEN_MAX, WATCH, chunk_len_max};
 
 /// How long an end that nobody waits for is tried. The provider lets go of what is idle by itself later.
 const END_WAIT: Duration = Duration::from_secs(5);
@@ -430,6 +430,7 @@ impl Shared {
             trace: (self.trace)(),
             caller: run.caller.as_ref().to_owned(),
             idempotent: function.reads && interface != PARTS,
+            patient: interface == WATCH,
             stream: None,
         };
         self.client

@@ -92,6 +92,7 @@ pub fn call(target: &str, caller: &str) -> Call {
         trace: None,
         caller: caller.to_owned(),
         idempotent: false,
+        patient: false,
         stream: None,
     }
 }

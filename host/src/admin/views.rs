@@ -43,6 +43,7 @@ pub(super) async fn hosts(State(admin): State<Admin>, Checked(Query(filter)): Wa
     host["applied_index"] = json!(progress.applied.0);
     host["conditions"] = json!(progress.all_conditions().len());
     host["standing"] = json!("alive");
+    host["address"] = host["lattice"]["address"].clone();
     host["name"] = host["host"].clone();
     host["labels"] = host["lattice"]["labels"].clone();
     host["controller"] = host["lattice"]["controller"].clone();

@@ -43,6 +43,7 @@ pub(super) async fn run<S: Crossing>(
         trace: trace.map(|trace| wire_trace(&trace)),
         caller: caller.actor.name.as_str().to_owned(),
         idempotent: callee.is_idempotent(interface, function),
+        patient: false,
         stream: None,
     };
     let reach = callee.reach()?;

@@ -38,6 +38,7 @@ pub async fn forward(
         caller: "http".to_owned(),
         // What a method promises (RFC 9110, section 9.2.2) an actor may not keep.
         idempotent: false,
+        patient: false,
         stream: None,
     };
     let (response, answer) = send(&reach, call, secure, request).await.map_err(failed)?;

@@ -1,6 +1,7 @@
 //! Components that come from other hosts, and go to them.
 //!
-//! Owns whom to ask: those that are near first, and at last the controller, which has all that is deployed.
+//! Owns whom to ask: some that are near, then the controllers, which have all that is deployed, and then all others, as the
+//! controller may have gone and one of them has the second copy.
 
 use std::sync::Arc;
 
@@ -8,9 +9,11 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use weft_lattice::artifact::ArtifactDigest;
 use weft_lattice::envelope::Standing;
+use weft_lattice::rpc::Place;
 use weft_lattice::subject::Address;
 
 use super::Mesh;
+use super::group::Neighbour;
 use crate::artifact::{Fetch, FetchFailure};
 use crate::digest::Digest;
 
@@ -28,7 +31,7 @@ impl Fetch for FromOthers {
                 .joined
                 .load_full()
                 .ok_or("this host has not joined the lattice yet")?;
-            let sources = mesh.sources(NEAR_MAX);
+            let sources = mesh.sources();
             joined.artifacts().fetch(digest.into(), &sources).await?;
             Ok(())
         }
@@ -37,27 +40,14 @@ impl Fetch for FromOthers {
 }
 
 impl Mesh {
-    /// Other hosts that may have a component: at most `near_max` that are near, and the controllers.
-    pub(super) fn sources(&self, near_max: usize) -> Vec<Address> {
-        let (members, own, place) = (self.members(), self.address(), self.place());
+    /// The other hosts, in the order in which to ask them for a component.
+    pub(super) fn sources(&self) -> Vec<Address> {
+        let (members, own) = (self.members(), self.address());
         let others = members
             .iter()
             .filter(|member| Some(member.host.address.as_str()) != own.as_deref())
             .filter(|member| matches!(member.standing, Standing::Alive | Standing::Leaving));
-        let mut near: Vec<_> = others.collect();
-        near.sort_by_key(|member| {
-            let host = &member.host;
-            (host.place.region != place.region, host.place.zone != place.zone)
-        });
-        let controllers = near.iter().filter(|member| member.host.controller);
-        let controllers: Vec<_> = controllers.map(|member| member.host.address.clone()).collect();
-        let near = near
-            .iter()
-            .filter(|member| !member.host.controller)
-            .take(near_max);
-        near.map(|member| member.host.address.clone())
-            .chain(controllers)
-            .collect()
+        in_order(others.map(|member| &member.host), &self.place())
     }
 
     /// Has a second host take a component, so that the loss of one loses nothing. `None` if this host is alone; else
@@ -66,7 +56,7 @@ impl Mesh {
     /// # Errors
     /// No other host took it, as text for people.
     pub async fn replicate(&self, digest: Digest) -> Result<Option<String>, String> {
-        let taken = self.copy(digest.into(), &self.sources(NEAR_MAX)).await?;
+        let taken = self.copy(digest.into(), &self.sources()).await?;
         Ok(taken.map(|host| host.host().to_owned()))
     }
 
@@ -90,5 +80,46 @@ impl Mesh {
             return Ok(None);
         }
         Err(refused.join("; "))
+    }
+}
+
+fn in_order<'h>(hosts: impl Iterator<Item = &'h Neighbour>, place: &Place) -> Vec<Address> {
+    let mut hosts: Vec<_> = hosts.collect();
+    hosts.sort_by_key(|host| (host.place.region != place.region, host.place.zone != place.zone));
+    let (controllers, others): (Vec<_>, Vec<_>) = hosts.into_iter().partition(|host| host.controller);
+    let (near, rest) = others.split_at(others.len().min(NEAR_MAX));
+    let all = near.iter().chain(&controllers).chain(rest);
+    all.map(|host| host.address.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_hosts_are_asked_some_near_ones_first_and_controllers_before_the_rest() {
+        let host = |name: &str, region: &str| Neighbour {
+            name: name.to_owned(),
+            address: Address::new(name, 1).unwrap(),
+            place: Place {
+                region: region.to_owned(),
+                zone: String::new(),
+            },
+            controller: name == "c",
+        };
+        let hosts = [
+            host("c", "us"),
+            host("far1", "us"),
+            host("a", "eu"),
+            host("b", "eu"),
+            host("d", "eu"),
+            host("e", "eu"),
+        ];
+        let place = hosts[2].place.clone();
+        let order: Vec<_> = in_order(hosts.iter(), &place)
+            .iter()
+            .map(|address| address.host().to_owned())
+            .collect();
+        assert_eq!(order, ["a", "b", "d", "c", "e", "far1"]);
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn keep(
         loop {
             sleep(SETTLE).await;
             let wanted = deployed(&progress.borrow_and_update());
-            let there = mesh.sources(usize::MAX);
+            let there = mesh.sources();
             copies.retain(|digest, host| wanted.contains(digest) && there.contains(host));
             let mut alone = 0_u64;
             for digest in wanted {

@@ -140,6 +140,7 @@ async fn pass(remote: Arc<RemoteActor>, invocation: Invocation) -> Result<Bytes,
     let (from, span) = traced(from, "actor.pass", &invocation.target, "pubsub");
     let call = Call {
         idempotent: remote.is_idempotent(&invocation.interface, &invocation.function),
+        patient: false,
         target: invocation.target,
         interface: invocation.interface,
         function: invocation.function,

@@ -71,6 +71,9 @@ impl Joined {
                 lost: stats.disconnects,
                 refused: stats.refused + stats.send_timeouts,
                 slow: stats.slow_consumers,
+                denied: stats.server_errors,
+                strays: stats.strays + stats.unanswerable,
+                round_trip: stats.round_trip,
                 batches: stats.batches,
                 batched: stats.batched,
             }

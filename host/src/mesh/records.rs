@@ -83,6 +83,7 @@ async fn call(mesh: Arc<Mesh>, body: Bytes, wait: Duration) -> Result<Bytes, Fai
         trace: None,
         caller: mesh.name.to_string(),
         idempotent: true,
+        patient: true,
         stream: None,
     };
     let answer = reach.client.call(&reach.targets, call).await?;

@@ -99,8 +99,6 @@ impl Service for Served {
         let running = host.tasks.tracker.token();
         let answer = async move {
             let _running = running;
-            // The first poll is on the task that reads from the connection, which goes on reading.
-            tokio::task::yield_now().await;
             host.answer(invocation).await
         };
         let answer = AssertUnwindSafe(answer).catch_unwind();
@@ -109,6 +107,10 @@ impl Service for Served {
         answer
             .map(move |answered| answered.unwrap_or_else(|_| Err(broken())))
             .boxed()
+    }
+
+    fn computes(&self) -> bool {
+        true
     }
 
     fn load(&self) -> u32 {
@@ -199,8 +201,7 @@ impl HostService {
             let detail = format!("`{target}` does not run on this host");
             Failure::not_started(FailureKind::NotFound, detail)
         };
-        let name: ActorName = target.parse().map_err(|_| not_here())?;
-        state.find(&name).ok_or_else(not_here)
+        state.find(target).ok_or_else(not_here)
     }
 
     async fn http(self: Arc<Self>, invocation: Invocation) -> Result<Bytes, Failure> {
@@ -335,6 +336,9 @@ impl HostService {
 /// Whether `caller` may call an actor: one of another app has to be let, and by what this host knows. Who is no actor is an
 /// operator or a trigger, whose rights are looked at where they come in.
 fn may_call(target: &ActorState, caller: &str) -> Result<(), Failure> {
+    if caller.starts_with(target.actor.info.name.app_prefix()) {
+        return Ok(());
+    }
     match caller.parse::<ActorName>() {
         Ok(caller) if !target.allows(&caller.app_name()) => {
             let refused = not_allowed(&caller, target.actor.info.name.as_str());

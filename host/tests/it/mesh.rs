@@ -1,14 +1,20 @@
 //! Hosts of a lattice: several processes, a real nats-server between them.
 
 mod clients;
+mod credentials;
 mod faults;
+mod idle;
 mod messages;
 mod moving;
 mod objects;
 mod processes;
 mod secrets;
+mod strangers;
+mod under_load;
 mod watches;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -111,6 +117,21 @@ impl Lattice {
         let logs: Vec<_> = self.hosts.iter().map(Weft::log).collect();
         panic!("the hosts did not settle: {states:?}\n{}", logs.join("\n---\n"));
     }
+}
+
+/// A port for the monitoring of a NATS server, and its configuration.
+fn monitored() -> (u16, String) {
+    let port = weft_servers::free_port();
+    (port, format!("http: \"127.0.0.1:{port}\""))
+}
+
+/// What the monitoring says at `path`.
+fn monitor(port: u16, path: &str) -> Value {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
 async fn hosts_of(host: &Weft) -> Vec<Value> {
@@ -240,6 +261,7 @@ async fn a_call_that_comes_from_an_app_that_is_not_allowed_is_denied_where_it_ar
             trace: None,
             caller: caller.to_owned(),
             idempotent: false,
+            patient: false,
             stream: None,
         };
         let at = client.at_subject(subjects.call(address, "default").unwrap());
@@ -307,6 +329,7 @@ routes:
             trace: None,
             caller: caller.to_owned(),
             idempotent: false,
+            patient: false,
             stream: None,
         };
         let at = client.at_subject(subjects.call(address, "default").unwrap());

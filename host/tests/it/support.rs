@@ -142,8 +142,20 @@ impl Weft {
 
     /// A host of a lattice, once it has joined.
     pub(crate) fn host(nats: &str, name: &str, args: &[&str], data: Arc<TempDir>) -> Self {
+        Self::host_with(nats, name, args, &[], data)
+    }
+
+    /// The same with environment variables.
+    pub(crate) fn host_with(
+        nats: &str,
+        name: &str,
+        args: &[&str],
+        env: &[(&str, &str)],
+        data: Arc<TempDir>,
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
         command.args(["host", "--nats", nats, "--name", name]).args(args);
+        command.envs(env.iter().copied());
         Self::spawn(command, data)
     }
 

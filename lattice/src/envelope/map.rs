@@ -10,7 +10,7 @@ use super::{EnvelopeError, TEXT_LEN_MAX, VERSION};
 use crate::subject::Address;
 
 /// The most fields of an envelope: twice what there are, for those of later versions.
-const FIELDS_MAX: u64 = 32;
+const FIELDS_MAX: usize = 32;
 
 /// What an envelope takes without its body, in bytes, mostly.
 const LEN_TYPICAL: usize = 256;
@@ -42,26 +42,34 @@ pub(super) fn field(field: &'static str, problem: FieldError) -> EnvelopeError {
 /// The fields of an envelope that were found, by where their value begins.
 pub(super) struct Reader<'b> {
     whole: &'b Bytes,
-    fields: Vec<(&'b str, usize)>,
+    /// The first `len` of them are there. Not allocated, as there is one for each message.
+    fields: [(&'b str, usize); FIELDS_MAX],
+    len: usize,
 }
 
 impl<'b> Reader<'b> {
     /// Finds the fields of the map that is all of `bytes`, of a version that is known.
     pub(super) fn new(bytes: &'b Bytes) -> Result<Self, EnvelopeError> {
         let mut cbor = Decoder::new(bytes);
-        let len = cbor.map().ok().flatten().filter(|len| *len <= FIELDS_MAX);
-        let len = len.ok_or(EnvelopeError::Malformed)?;
-        // As many as it says, as that is few.
-        let mut fields = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
-        for _ in 0..len {
+        let len = cbor.map().ok().flatten();
+        let len = len.and_then(|len| usize::try_from(len).ok());
+        let mut fields = [("", 0); FIELDS_MAX];
+        let found = len.and_then(|len| fields.get_mut(..len));
+        let found = found.ok_or(EnvelopeError::Malformed)?;
+        let len = found.len();
+        for field in found {
             let key = cbor.str().map_err(|_| EnvelopeError::Malformed)?;
-            fields.push((key, cbor.position()));
+            *field = (key, cbor.position());
             cbor.skip().map_err(|_| EnvelopeError::Malformed)?;
         }
         if cbor.position() != bytes.len() {
             return Err(EnvelopeError::Malformed);
         }
-        let reader = Self { whole: bytes, fields };
+        let reader = Self {
+            whole: bytes,
+            fields,
+            len,
+        };
         match reader.needed("v", reader.number("v")?)? {
             VERSION => Ok(reader),
             other => Err(EnvelopeError::Version(other)),
@@ -70,7 +78,7 @@ impl<'b> Reader<'b> {
 
     /// Where the value of `name` is, if it is there.
     fn at(&self, name: &'static str) -> Result<Option<Decoder<'b>>, EnvelopeError> {
-        let mut found = self.fields.iter().filter(|(key, _)| *key == name);
+        let mut found = self.found().iter().filter(|(key, _)| *key == name);
         match (found.next(), found.next()) {
             (None, _) => Ok(None),
             (Some((_, at)), None) => {
@@ -84,7 +92,11 @@ impl<'b> Reader<'b> {
 
     /// Whether it is there.
     pub(super) fn has(&self, name: &'static str) -> bool {
-        self.fields.iter().any(|(key, _)| *key == name)
+        self.found().iter().any(|(key, _)| *key == name)
+    }
+
+    fn found(&self) -> &[(&'b str, usize)] {
+        &self.fields[..self.len]
     }
 
     pub(super) fn number<T: TryFrom<u64>>(&self, name: &'static str) -> Result<Option<T>, EnvelopeError> {

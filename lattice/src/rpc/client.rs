@@ -102,6 +102,9 @@ pub struct Call {
     pub caller: String,
     /// Whether it may run twice, so that it may be tried again when it is not known what became of it.
     pub idempotent: bool,
+    /// Whether it is answered when something changes, and not before: that it is not yet says nothing of the host, which is
+    /// then not asked whether it lives.
+    pub patient: bool,
     /// The stream that goes with it.
     pub stream: Option<Binder>,
 }
@@ -214,11 +217,7 @@ impl Client {
     /// Takes over how membership sees a host: who is not alive is the last to be chosen.
     pub fn set_standing(&self, address: &Address, standing: Standing) {
         if let Some(peer) = self.0.shared.known(address) {
-            match standing {
-                Standing::Alive => peer.set_suspect(false),
-                Standing::Suspect => peer.set_suspect(true),
-                Standing::Leaving | Standing::Gone => peer.set_leaving(),
-            }
+            peer.set_standing(standing);
         }
     }
 
@@ -347,6 +346,7 @@ impl Client {
         }
         // What may run twice need not wait for one host until the end.
         let wait = if asked.idempotent && more { left / 2 } else { left };
+        let patient = asked.patient;
         let request = &mut asked.request;
         request.remaining_ms = remaining_ms;
         request.sent_ms = shared.stamps.now_ms();
@@ -360,7 +360,7 @@ impl Client {
             let failure = Failure::not_started(FailureKind::Denied, error.to_string());
             (failure, Next::Nothing)
         })?;
-        let _in_flight = row.peer.begin(request.sent_ms);
+        let _in_flight = row.peer.begin(request.sent_ms, patient);
         let mut cancel = Cancel {
             client: self,
             peer: Some(&row.peer).filter(|_| is_host),
@@ -391,6 +391,7 @@ struct Asked {
     request: Request,
     deadline: Instant,
     idempotent: bool,
+    patient: bool,
 }
 
 impl Asked {
@@ -415,6 +416,7 @@ impl Asked {
             request,
             deadline: call.deadline,
             idempotent: call.idempotent,
+            patient: call.patient,
         };
         (asked, call.stream)
     }

@@ -1,7 +1,8 @@
 //! The calls that a host has seen, so that none runs twice.
 //!
-//! An id is kept until a repeat of its request would be refused as late anyway: for the time that its caller waits, and
-//! no longer than [`KEPT_MAX_MS`], since what is later than [`LATE_MAX_MS`] is refused whatever time it has.
+//! An id is kept for the time that its caller waits. Of a host's request no longer than [`KEPT_MAX_MS`]: a repeat that is
+//! later than [`LATE_MAX_MS`] is refused whatever time it has. Who is no host sends no stamp to tell that by, and so its ids
+//! are kept for longer, in a table of their own, which takes nothing from the hosts' if it is full.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -14,10 +15,12 @@ pub(super) const LATE_MAX_MS: u64 = 10_000;
 /// Longer than [`LATE_MAX_MS`] by what clocks drift.
 const KEPT_MAX_MS: u64 = LATE_MAX_MS + 100;
 
+/// The same for a request of who is no host: as long as most of them wait. A repeat of one that still runs is known by that.
+const CLIENTS_KEPT_MAX_MS: u64 = 60_000;
+
 /// Ids end together in steps of this, and so up to so much later: a step is ended without looking for what ends next
 /// among a million.
 const STEP_MS: u64 = 100;
-const STEPS_MAX: u64 = KEPT_MAX_MS / STEP_MS + 1;
 
 /// Ids that are kept: ten seconds of 100,000 calls. Each takes some 60 bytes. Beyond it calls are refused, as a repeat
 /// could not be told.
@@ -44,8 +47,9 @@ enum Mark {
     Taken,
 }
 
-#[derive(Default)]
+/// The ids of one kind of callers.
 pub(super) struct Ids {
+    kept_max_ms: u64,
     marks: HashMap<InvocationId, Mark>,
     /// What ends at the step `first`, and at each of those that follow.
     ends: VecDeque<Vec<InvocationId>>,
@@ -53,6 +57,25 @@ pub(super) struct Ids {
 }
 
 impl Ids {
+    /// Of hosts, whose stamps tell what is late.
+    pub(super) fn of_hosts() -> Self {
+        Self::kept(KEPT_MAX_MS)
+    }
+
+    /// Of whoever else calls.
+    pub(super) fn of_clients() -> Self {
+        Self::kept(CLIENTS_KEPT_MAX_MS)
+    }
+
+    fn kept(kept_max_ms: u64) -> Self {
+        Self {
+            kept_max_ms,
+            marks: HashMap::new(),
+            ends: VecDeque::new(),
+            first: 0,
+        }
+    }
+
     /// Looks at a request that arrives at `now`, and keeps its id. Whatever is said about it, it was said for good,
     /// unless [`Ids::asked`] follows.
     pub(super) fn see(&mut self, id: InvocationId, has_echo: bool, remaining_ms: u64, now: u64) -> Seen {
@@ -68,9 +91,10 @@ impl Ids {
             Entry::Vacant(mark) => {
                 mark.insert(Mark::Taken);
                 // From when it arrived, which is later than when it was sent.
-                let kept = remaining_ms.saturating_add(100).min(KEPT_MAX_MS);
+                let kept = remaining_ms.saturating_add(100).min(self.kept_max_ms);
                 let step = now.saturating_add(kept).div_ceil(STEP_MS);
-                let at = step.saturating_sub(self.first).min(STEPS_MAX) as usize;
+                let steps_max = self.kept_max_ms / STEP_MS + 1;
+                let at = step.saturating_sub(self.first).min(steps_max) as usize;
                 if self.ends.len() <= at {
                     self.ends.resize_with(at + 1, Vec::new);
                 }
@@ -78,6 +102,11 @@ impl Ids {
                 Seen::New
             }
         }
+    }
+
+    /// Whether an id is kept.
+    pub(super) fn has(&self, id: InvocationId) -> bool {
+        !self.marks.is_empty() && self.marks.contains_key(&id)
     }
 
     /// Forgets what ends by `now`.
@@ -109,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_repeat_is_known_until_its_caller_has_given_up() {
-        let mut ids = Ids::default();
+        let mut ids = Ids::of_hosts();
         assert_eq!(ids.see(ID, false, 1_000, 0), Seen::New);
         assert_eq!(ids.see(ID, false, 1_000, 1_000), Seen::Repeat);
         assert_eq!(ids.see(ID, true, 1_000, 1_001), Seen::Repeat);
@@ -122,8 +151,25 @@ mod tests {
     }
 
     #[test]
+    fn a_repeat_of_who_is_no_host_is_known_for_longer() {
+        let mut ids = Ids::of_clients();
+        assert_eq!(ids.see(ID, false, 30_000, 0), Seen::New);
+        assert_eq!(ids.see(ID, false, 30_000, 30_000), Seen::Repeat);
+        assert_eq!(ids.see(ID, false, 30_000, 30_200), Seen::New);
+        assert_eq!(ids.see(InvocationId([2; 16]), false, u64::MAX, 40_000), Seen::New);
+        assert_eq!(
+            ids.see(InvocationId([2; 16]), false, u64::MAX, 99_000),
+            Seen::Repeat
+        );
+        assert_eq!(
+            ids.see(InvocationId([2; 16]), false, u64::MAX, 101_000),
+            Seen::New
+        );
+    }
+
+    #[test]
     fn who_was_asked_for_its_clock_may_come_once_more_with_an_echo() {
-        let mut ids = Ids::default();
+        let mut ids = Ids::of_hosts();
         assert_eq!(ids.see(ID, false, 1_000, 0), Seen::New);
         ids.asked(ID);
         assert_eq!(ids.see(ID, false, 1_000, 1), Seen::Repeat);
@@ -133,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_can_t_be_remembered_is_not_let_in() {
-        let mut ids = Ids::default();
+        let mut ids = Ids::of_hosts();
         for number in 0..IDS_MAX as u128 {
             assert_eq!(
                 ids.see(InvocationId(number.to_be_bytes()), false, 1_000, 0),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use crate::membership::Standing;
 use crate::subject::{Address, Subject};
 
 /// Calls in a row without an answer after which a host is passed over.
@@ -25,6 +26,8 @@ pub(super) struct Peer {
     /// None for who is no host: it is asked nothing.
     pub(super) control: Option<Subject>,
     in_flight: AtomicU32,
+    /// Of those, the calls whose answer comes when something changes.
+    patient: AtomicU32,
     load: AtomicU32,
     unanswered: AtomicU32,
     /// Since when nothing was heard of it, or since when there is something to hear.
@@ -33,7 +36,10 @@ pub(super) struct Peer {
     /// When it was asked last whether it lives.
     asked_ms: AtomicU64,
     ejected: AtomicBool,
+    /// It said so itself, or of itself: a run that leaves does not come back.
     leaving: AtomicBool,
+    /// It is taken for gone, until it is seen again.
+    gone: AtomicBool,
     /// It takes requests in batches.
     batches: AtomicBool,
     suspect: AtomicBool,
@@ -51,7 +57,10 @@ pub(super) enum Health {
 }
 
 /// A call that runs at a peer, until this is dropped.
-pub(super) struct InFlight<'p>(&'p Peer);
+pub(super) struct InFlight<'p> {
+    peer: &'p Peer,
+    patient: bool,
+}
 
 impl Peer {
     pub(super) fn new(address: Address, control: Option<Subject>) -> Self {
@@ -59,6 +68,7 @@ impl Peer {
             address,
             control,
             in_flight: AtomicU32::new(0),
+            patient: AtomicU32::new(0),
             load: AtomicU32::new(0),
             unanswered: AtomicU32::new(0),
             quiet_since_ms: AtomicU64::new(0),
@@ -66,17 +76,20 @@ impl Peer {
             asked_ms: AtomicU64::new(0),
             ejected: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             batches: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
             echo: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn begin(&self, now_ms: u64) -> InFlight<'_> {
-        if self.in_flight.fetch_add(1, Relaxed) == 0 {
+    /// A call of it begins; of a `patient` one, silence is no sign.
+    pub(super) fn begin(&self, now_ms: u64, patient: bool) -> InFlight<'_> {
+        let patients = self.patient.fetch_add(u32::from(patient), Relaxed);
+        if self.in_flight.fetch_add(1, Relaxed) <= patients {
             self.quiet_since_ms.store(now_ms, Relaxed);
         }
-        InFlight(self)
+        InFlight { peer: self, patient }
     }
 
     /// It answered.
@@ -111,12 +124,13 @@ impl Peer {
         self.ejected.load(Relaxed)
     }
 
-    pub(super) fn set_suspect(&self, suspect: bool) {
-        self.suspect.store(suspect, Relaxed);
-    }
-
-    pub(super) fn set_leaving(&self) {
-        self.leaving.store(true, Relaxed);
+    /// How membership sees it.
+    pub(super) fn set_standing(&self, standing: Standing) {
+        self.suspect.store(standing == Standing::Suspect, Relaxed);
+        self.gone.store(standing == Standing::Gone, Relaxed);
+        if standing == Standing::Leaving {
+            self.leaving.store(true, Relaxed);
+        }
     }
 
     pub(super) fn set_batches(&self) {
@@ -128,9 +142,9 @@ impl Peer {
         self.batches.load(Relaxed) && self.in_flight.load(Relaxed) >= BATCH_FROM
     }
 
-    /// For how long calls have waited there and nothing was heard; nothing if none waits.
+    /// For how long calls have waited there and nothing was heard; nothing if none waits that is not patient.
     pub(super) fn quiet_ms(&self, now_ms: u64) -> Option<u64> {
-        let waits = self.in_flight.load(Relaxed) > 0;
+        let waits = self.in_flight.load(Relaxed) > self.patient.load(Relaxed);
         waits.then(|| now_ms.saturating_sub(self.quiet_since_ms.load(Relaxed)))
     }
 
@@ -151,7 +165,7 @@ impl Peer {
     }
 
     pub(super) fn health(&self, now_ms: u64) -> Health {
-        if self.leaving.load(Relaxed) {
+        if self.leaving.load(Relaxed) || self.gone.load(Relaxed) {
             Health::Leaving
         } else if self.ejected.load(Relaxed) || self.suspect.load(Relaxed) {
             Health::Silent
@@ -184,6 +198,54 @@ impl Peer {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        self.peer.in_flight.fetch_sub(1, Relaxed);
+        self.peer.patient.fetch_sub(u32::from(self.patient), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer() -> Peer {
+        Peer::new(Address::new("h1", 1).unwrap(), None)
+    }
+
+    #[test]
+    fn who_was_taken_for_gone_is_chosen_again_once_it_is_seen() {
+        let peer = peer();
+        for (standing, health) in [
+            (Standing::Suspect, Health::Silent),
+            (Standing::Gone, Health::Leaving),
+            (Standing::Alive, Health::Ready),
+        ] {
+            peer.set_standing(standing);
+            assert_eq!(peer.health(0), health, "{standing:?}");
+        }
+    }
+
+    #[test]
+    fn who_leaves_is_not_chosen_again() {
+        let peer = peer();
+        peer.set_standing(Standing::Leaving);
+        peer.set_standing(Standing::Alive);
+        assert_eq!(peer.health(0), Health::Leaving);
+        let peer = self::peer();
+        peer.heard(0, true, 0);
+        peer.set_standing(Standing::Alive);
+        assert_eq!(peer.health(0), Health::Leaving);
+    }
+
+    #[test]
+    fn the_silence_of_a_call_that_waits_for_a_change_says_nothing() {
+        let peer = peer();
+        let waits = peer.begin(0, true);
+        assert_eq!(peer.quiet_ms(1_000), None);
+        let calls = peer.begin(1_000, false);
+        assert_eq!(peer.quiet_ms(1_250), Some(250));
+        drop(calls);
+        assert_eq!(peer.quiet_ms(2_000), None);
+        drop(waits);
+        assert_eq!(peer.quiet_ms(3_000), None);
     }
 }

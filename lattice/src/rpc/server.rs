@@ -47,11 +47,38 @@ struct Inner {
     stats: Counters,
 }
 
-#[derive(Default)]
 struct Book {
-    ids: Ids,
+    of_hosts: Ids,
+    of_clients: Ids,
     clocks: Clocks,
     running: HashMap<InvocationId, Running>,
+}
+
+impl Book {
+    fn new() -> Self {
+        Self {
+            of_hosts: Ids::of_hosts(),
+            of_clients: Ids::of_clients(),
+            clocks: Clocks::default(),
+            running: HashMap::new(),
+        }
+    }
+
+    /// Looks whether a request has come before, and keeps that it came.
+    fn see(&mut self, request: &Request, now: u64) -> Seen {
+        if self.running.contains_key(&request.id) {
+            return Seen::Repeat;
+        }
+        let (ids, others) = match request.from {
+            Some(_) => (&mut self.of_hosts, &self.of_clients),
+            None => (&mut self.of_clients, &self.of_hosts),
+        };
+        // A client's call that ran here may come again by another host, which passes it on.
+        if others.has(request.id) {
+            return Seen::Repeat;
+        }
+        ids.see(request.id, request.echo_ms.is_some(), request.remaining_ms, now)
+    }
 }
 
 struct Running {
@@ -115,7 +142,7 @@ impl Server {
             stamps,
             service,
             streams,
-            book: Mutex::default(),
+            book: Mutex::new(Book::new()),
             draining: AtomicBool::new(false),
             ended: Notify::new(),
             reply_len_max: AtomicUsize::new(usize::MAX),
@@ -337,9 +364,7 @@ impl Server {
         let stats = &self.0.stats;
         let (id, now) = (request.id, self.0.stamps.now_ms());
         let mut book = self.book();
-        let seen = book
-            .ids
-            .see(id, request.echo_ms.is_some(), request.remaining_ms, now);
+        let seen = book.see(&request, now);
         match seen {
             Seen::New | Seen::Again => {}
             Seen::Repeat => {
@@ -379,7 +404,7 @@ impl Server {
                 let asks = seen == Seen::New;
                 if asks {
                     stats.asked.fetch_add(1, Relaxed);
-                    book.ids.asked(id);
+                    book.of_hosts.asked(id);
                 }
                 let failure = Failure::not_started(kind, detail);
                 return Admitted::Answer(self.reply(id, Err(failure), asks.then_some(now)));
@@ -483,9 +508,16 @@ impl Server {
             stream,
             door,
         });
+        let computes = self.0.service.computes();
         let server = self.clone();
         async move {
-            let call = tokio::time::timeout_at(deadline, call);
+            let call = async move {
+                if computes {
+                    // Before the deadline is watched, which costs a timer once the call waits: most don't.
+                    tokio::task::yield_now().await;
+                }
+                tokio::time::timeout_at(deadline, call).await
+            };
             let outcome = match Abortable::new(call, registration).await {
                 // Nobody waits for an answer.
                 Err(_) => return None,
@@ -507,9 +539,9 @@ impl Server {
             running.abort.abort();
             self.0.stats.cancelled.fetch_add(1, Relaxed);
         }
-        // It may have overtaken its call, which then is a repeat.
+        // It may have overtaken its call, which then is a repeat. Only hosts send one.
         let now = self.0.stamps.now_ms();
-        book.ids.see(id, false, LATE_MAX_MS, now);
+        book.of_hosts.see(id, false, LATE_MAX_MS, now);
     }
 }
 

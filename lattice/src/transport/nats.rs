@@ -41,6 +41,9 @@ const SEND_WAIT: Duration = Duration::from_secs(1);
 /// How long the server has to take over a subscription.
 const BARRIER_WAIT: Duration = Duration::from_secs(5);
 
+/// How often the way to the server is measured: two messages, which hosts that are idle hardly notice.
+const LAG_EACH: Duration = Duration::from_secs(30);
+
 /// A host's connection for one role. Clones are the same.
 #[derive(Clone)]
 pub struct NatsTransport(Arc<Inner>);
@@ -69,6 +72,8 @@ struct Counters {
     unanswerable: AtomicU64,
     batches: AtomicU64,
     batched: AtomicU64,
+    /// In nanoseconds; 0 before the first.
+    round_trip: AtomicU64,
 }
 
 /// Numbers of one connection since the start, for metrics.
@@ -98,6 +103,8 @@ pub struct NatsStats {
     pub batched: u64,
     /// Requests that wait for a reply.
     pub waiting: u64,
+    /// How long a message took to the server and back, when it was looked at last.
+    pub round_trip: Option<Duration>,
 }
 
 impl NatsTransport {
@@ -136,7 +143,9 @@ impl NatsTransport {
             tasks: Mutex::default(),
         }));
         transport.spawn(answers.run());
+        let path = transport.path();
         transport.spawn(take_replies(replied, replies, counters));
+        transport.spawn(watch_lag(path));
         transport.barrier().await?;
         Ok(transport)
     }
@@ -146,8 +155,7 @@ impl NatsTransport {
     /// # Errors
     /// There is no connection, or it takes more than some seconds.
     pub async fn round_trip(&self) -> Result<Duration, TransportError> {
-        let begin = Instant::now();
-        self.barrier().await.map(|()| begin.elapsed())
+        self.path().round_trip().await
     }
 
     /// Numbers since the start.
@@ -166,6 +174,9 @@ impl NatsTransport {
             batches: counters.batches.load(Relaxed),
             batched: counters.batched.load(Relaxed),
             waiting: self.0.replies.len() as u64,
+            round_trip: Some(counters.round_trip.load(Relaxed))
+                .filter(|nanos| *nanos > 0)
+                .map(Duration::from_nanos),
         }
     }
 
@@ -185,25 +196,15 @@ impl NatsTransport {
 
     /// Waits until the server has taken over all that was sent before.
     async fn barrier(&self) -> Result<(), TransportError> {
-        let own = Subject::of_inbox(&self.0.inbox);
-        let waiting = self.0.replies.enter(&own)?;
-        let subject = format!("{}.{}", self.0.inbox, waiting.token());
-        let timeout = TransportError::Timeout {
-            subject: own,
-            may_have_started: false,
-        };
-        let reached = async {
-            self.0
-                .sender
-                .client
-                .publish(subject, Bytes::new())
-                .await
-                .map_err(|_| TransportError::Disconnected)?;
-            waiting.await.map(drop)
-        };
-        tokio::time::timeout(BARRIER_WAIT, reached)
-            .await
-            .unwrap_or(Err(timeout))
+        self.path().round_trip().await.map(drop)
+    }
+
+    fn path(&self) -> Path {
+        Path {
+            inbox: self.0.inbox.clone(),
+            replies: self.0.replies.clone(),
+            sender: self.0.sender.clone(),
+        }
     }
 
     fn check(&self, subject: &Subject, payload: &Bytes) -> Result<(), TransportError> {
@@ -287,6 +288,50 @@ async fn replied(waiting: Waiting, subject: Subject, deadline: Instant) -> Resul
         subject,
         may_have_started: true,
     }))
+}
+
+/// The way to the server and back to this connection's own inbox.
+struct Path {
+    inbox: String,
+    replies: Replies,
+    sender: Sender,
+}
+
+impl Path {
+    /// How long it takes. What was sent before has reached the server then.
+    async fn round_trip(&self) -> Result<Duration, TransportError> {
+        let begin = Instant::now();
+        let own = Subject::of_inbox(&self.inbox);
+        let waiting = self.replies.enter(&own)?;
+        let subject = format!("{}.{}", self.inbox, waiting.token());
+        let timeout = TransportError::Timeout {
+            subject: own,
+            may_have_started: false,
+        };
+        let reached = async {
+            self.sender
+                .client
+                .publish(subject, Bytes::new())
+                .await
+                .map_err(|_| TransportError::Disconnected)?;
+            waiting.await.map(drop)
+        };
+        tokio::time::timeout(BARRIER_WAIT, reached)
+            .await
+            .unwrap_or(Err(timeout))?;
+        Ok(begin.elapsed())
+    }
+}
+
+/// Looks again and again how long the way to the server takes.
+async fn watch_lag(path: Path) {
+    loop {
+        tokio::time::sleep(LAG_EACH).await;
+        if let Ok(took) = path.round_trip().await {
+            let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            path.sender.counters.round_trip.store(nanos.max(1), Relaxed);
+        }
+    }
 }
 
 async fn take_replies(mut replied: async_nats::Subscriber, replies: Replies, counters: Arc<Counters>) {

@@ -221,6 +221,7 @@ pub(crate) fn call(function: &str, body: Bytes, ttl: Duration, stream: Option<Bi
         trace: None,
         caller: "default/test/caller".to_owned(),
         idempotent: false,
+        patient: false,
         stream,
     }
 }

@@ -42,7 +42,10 @@ fn calls_keep_their_promise_whatever_happens_to_hosts_and_messages() {
 
 #[test]
 fn fifty_hosts_keep_the_promise_too() {
-    for seed in seeds(2) {
+    // Each takes as long as some ten of the others.
+    let all = seeds(2);
+    let each = if all.end - all.start > 2 { 20 } else { 1 };
+    for seed in all.step_by(each) {
         replay("fifty_hosts", seed, |seed| calls::run(seed, Some(50)));
     }
 }

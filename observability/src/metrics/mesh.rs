@@ -2,6 +2,8 @@
 //!
 //! Owns the step from the numbers that the mesh counts for itself to metrics. All are asked at each collection.
 
+use std::time::Duration;
+
 use super::description::{counter, gauge};
 use super::snapshot::{Description, Family, Kind, Point, PointValue, Unit, Value};
 use crate::attributes::*;
@@ -19,6 +21,12 @@ pub struct ConnectionReport {
     pub refused: u64,
     /// Times that messages were dropped as they came faster than they were read.
     pub slow: u64,
+    /// Things that the server refused, as rights that are missing.
+    pub denied: u64,
+    /// Replies that nobody waits for any more, and requests that can't be answered.
+    pub strays: u64,
+    /// How long a message took to the server and back, last; none before it was looked at.
+    pub round_trip: Option<Duration>,
     /// Messages that were sent with several calls or answers in them.
     pub batches: u64,
     /// Calls and answers in them.
@@ -84,6 +92,21 @@ static SLOW: Description = counter(
     WEFT_LATTICE_SLOW_CONSUMERS,
     "{event}",
     "Times that messages came faster than they were read.",
+);
+static DENIED: Description = counter(
+    WEFT_LATTICE_DENIED,
+    "{refusal}",
+    "Things that the server refused, as rights that are missing.",
+);
+static STRAYS: Description = counter(
+    WEFT_LATTICE_STRAYS,
+    "{message}",
+    "Replies that nobody waited for any more, and requests that can't be answered.",
+);
+static ROUND_TRIP: Description = gauge(
+    WEFT_LATTICE_ROUND_TRIP,
+    Unit::SecondsOfNanos,
+    "How long a message took to the server and back.",
 );
 static BATCHES: Description = counter(
     WEFT_LATTICE_BATCHES,
@@ -184,11 +207,22 @@ impl MeshReport {
             let values = self.connections.iter().map(|one| (one.name, value(one)));
             by(WEFT_LATTICE_CONNECTION, &values.collect::<Vec<_>>())
         };
+        let round_trips: Vec<_> = self
+            .connections
+            .iter()
+            .filter_map(|one| {
+                let nanos = u64::try_from(one.round_trip?.as_nanos()).unwrap_or(u64::MAX);
+                Some((one.name, nanos))
+            })
+            .collect();
         let families = [
             (&CONNECTED, each(|one| u64::from(one.connected))),
             (&LOST, each(|one| one.lost)),
             (&REFUSED, each(|one| one.refused)),
             (&SLOW, each(|one| one.slow)),
+            (&DENIED, each(|one| one.denied)),
+            (&STRAYS, each(|one| one.strays)),
+            (&ROUND_TRIP, by(WEFT_LATTICE_CONNECTION, &round_trips)),
             (&BATCHES, each(|one| one.batches)),
             (&BATCHED, each(|one| one.batched)),
             (&MEMBERS, by(WEFT_HOST_STANDING, &self.members)),

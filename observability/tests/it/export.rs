@@ -155,7 +155,10 @@ async fn every_metric_arrives_and_the_last_numbers_are_sent_at_shutdown() {
     metrics.observe_state(StateReport::default);
     metrics.observe_mesh(|| {
         Some(MeshReport {
-            connections: vec![ConnectionReport::default()],
+            connections: vec![ConnectionReport {
+                round_trip: Some(Duration::from_millis(1)),
+                ..ConnectionReport::default()
+            }],
             ..MeshReport::default()
         })
     });

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::membership::Standing;
 use crate::subject::Subjects;
 
 const NOW: u64 = 1_000_000;
@@ -48,7 +49,7 @@ fn the_nearest_ring_is_called_and_the_next_when_it_is_full() {
     targets.rows[1].peer.heard(1_500, false, NOW);
     targets.rows[3].peer.eject();
     assert_eq!(chosen(&targets, &[]).into_keys().collect::<Vec<_>>(), [4]);
-    targets.rows[4].peer.set_suspect(true);
+    targets.rows[4].peer.set_standing(Standing::Suspect);
     assert_eq!(chosen(&targets, &[]).into_keys().collect::<Vec<_>>(), [0]);
     targets.rows[0].peer.heard(0, true, NOW);
     // All that are left are full or worse: the nearest of those that answer.
@@ -71,7 +72,7 @@ fn equals_share_and_a_busy_one_gets_less() {
         );
     }
     let busy = &targets.rows[1].peer;
-    let _calls: Vec<_> = (0..10).map(|_| busy.begin(NOW)).collect();
+    let _calls: Vec<_> = (0..10).map(|_| busy.begin(NOW, false)).collect();
     let counts = chosen(&targets, &[]);
     // Only when both of the two would be it, which they can't.
     assert_eq!(counts.get(&1), None);
@@ -131,7 +132,7 @@ proptest! {
             match state {
                 0 => row.peer.heard(2_000, false, NOW),
                 1 => { row.peer.eject(); }
-                2 => row.peer.set_leaving(),
+                2 => row.peer.set_standing(Standing::Leaving),
                 _ => {}
             }
         }

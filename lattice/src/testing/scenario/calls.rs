@@ -257,6 +257,7 @@ async fn one_call(
         trace: None,
         caller: "default/sim/caller".to_owned(),
         idempotent,
+        patient: false,
         stream: None,
     };
     let outcome = client.call(targets, call).await;

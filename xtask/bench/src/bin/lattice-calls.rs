@@ -111,6 +111,7 @@ impl Way {
                     // Of the same app: another one would have to be let.
                     caller: "default/far/caller".to_owned(),
                     idempotent: false,
+                    patient: false,
                     stream: None,
                 };
                 client.call(targets, call).await?.body
