@@ -191,6 +191,74 @@ async fn an_outside_provider_reaches_its_own_subject_and_no_other() {
     assert!(provider.stats().server_errors >= 3);
 }
 
+#[tokio::test]
+async fn hosts_of_a_lattice_reach_no_other_and_read_no_inbox_but_their_own() {
+    let user = |user: &str, lattice: &str| {
+        let own = format!("[\"weft.{lattice}.>\", \"_INBOX_{user}.>\"]");
+        format!(
+            "{{ user: {user}, password: x, permissions: {{ subscribe: {own}, publish: {own}, allow_responses: {{ max: 1, expires: \"30s\" }} }} }}\n"
+        )
+    };
+    let users = [user("h1", "one"), user("h2", "one"), user("other", "two")].concat();
+    let server = Server::start(&format!("authorization {{ users: [\n{users}] }}"));
+    let join = async |user: &str| {
+        let auth = Auth::Password {
+            user: user.to_owned(),
+            password: "x".to_owned(),
+        };
+        let settings = NatsSettings {
+            auth,
+            inbox: format!("_INBOX_{user}"),
+            ..server.settings(user)
+        };
+        NatsTransport::connect(&settings).await.unwrap()
+    };
+    let (h1, h2, other) = (join("h1").await, join("h2").await, join("other").await);
+    let subjects = Subjects::new("one").unwrap();
+    let (control, heartbeats) = (
+        subjects.control("h1").unwrap(),
+        subjects.heartbeats("eu").unwrap(),
+    );
+    let serving = weft_lattice::transport::Serving { concurrency: 8 };
+    let fixed = || std::sync::Arc::new(Fixed);
+    let _served = h1.serve(control.clone(), serving, fixed()).await.unwrap();
+    // A host of the same lattice is answered.
+    let second = Duration::from_secs(2);
+    let asked = h2.request(&control, Bytes::new(), Duration::from_secs(20)).await;
+    assert_eq!(asked.unwrap(), "x");
+    // One of another lattice may not ask, not listen, not speak and not serve.
+    assert!(other.request(&control, Bytes::new(), second).await.is_err());
+    let mut heard = other.subscribe(heartbeats.clone(), 8).await.unwrap();
+    let mut beats = h2.subscribe(heartbeats, 8).await.unwrap();
+    let beat = subjects.heartbeat("eu", "h1").unwrap();
+    other.publish(&beat, Bytes::from_static(b"forged")).await.unwrap();
+    other.round_trip().await.unwrap();
+    h1.publish(&beat, Bytes::from_static(b"own")).await.unwrap();
+    let _refused = other
+        .serve(subjects.control("h2").unwrap(), serving, fixed())
+        .await;
+    h1.round_trip().await.unwrap();
+    h2.round_trip().await.unwrap();
+    other.round_trip().await.unwrap();
+    let first = tokio::time::timeout(second, beats.next()).await.unwrap();
+    assert_eq!(first.unwrap(), "own");
+    assert!(futures::FutureExt::now_or_never(heard.next()).is_none());
+    let nobody = subjects.control("h2").unwrap();
+    let asked = h1.request(&nobody, Bytes::new(), second).await;
+    assert_eq!(asked, Err(TransportError::NoResponders(nobody)));
+    assert!(other.stats().server_errors >= 4);
+    // Nor does one read what others of its lattice are answered.
+    let settings = NatsSettings {
+        auth: Auth::Password {
+            user: "h2".to_owned(),
+            password: "x".to_owned(),
+        },
+        inbox: "_INBOX_h1".to_owned(),
+        ..server.settings("h2")
+    };
+    assert!(NatsTransport::connect(&settings).await.is_err());
+}
+
 struct Fixed;
 
 impl weft_lattice::transport::Handler for Fixed {
