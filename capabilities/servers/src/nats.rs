@@ -50,13 +50,29 @@ impl Nats {
         server
     }
 
+    /// The program, as `cargo xtask setup nats` gets it or WEFT_NATS_SERVER names it.
+    ///
+    /// # Panics
+    /// If it is missing.
+    pub fn program() -> PathBuf {
+        let named = std::env::var_os("WEFT_NATS_SERVER").map(PathBuf::from);
+        let got = || {
+            let tools = fs::read_dir(cache().join("tools")).ok()?;
+            let programs = tools.filter_map(|tool| Some(tool.ok()?.path().join("nats-server")));
+            programs.filter(|program| program.is_file()).max()
+        };
+        named.or_else(got).expect(
+            "nats-server is missing: get it by `cargo xtask setup nats`, or name it in WEFT_NATS_SERVER",
+        )
+    }
+
     /// Starts it at the same port; what it knew is lost, but what JetStream has.
     ///
     /// # Panics
     /// If it does not start.
     pub fn restart(&mut self) {
         self.kill();
-        let mut command = Command::new(program());
+        let mut command = Command::new(Self::program());
         command
             .arg("-c")
             .arg(self.folder.path().join("nats.conf"))
@@ -105,16 +121,4 @@ impl Nats {
     pub fn log(&self) -> String {
         log_of(self.folder.path())
     }
-}
-
-fn program() -> PathBuf {
-    let named = std::env::var_os("WEFT_NATS_SERVER").map(PathBuf::from);
-    let got = || {
-        let tools = fs::read_dir(cache().join("tools")).ok()?;
-        let programs = tools.filter_map(|tool| Some(tool.ok()?.path().join("nats-server")));
-        programs.filter(|program| program.is_file()).max()
-    };
-    named
-        .or_else(got)
-        .expect("nats-server is missing: get it by `cargo xtask setup nats`, or name it in WEFT_NATS_SERVER")
 }

@@ -9,6 +9,7 @@ mod moving;
 mod objects;
 mod processes;
 mod secrets;
+mod spread;
 mod strangers;
 mod under_load;
 mod watches;

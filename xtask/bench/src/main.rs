@@ -54,7 +54,7 @@ fn main() -> Result<()> {
             "calls" => calls::measure(&weft, rounds).await,
             "capabilities" => capabilities::measure(&weft, &data, rounds).await,
             "servers" => servers::measure(&weft, own.handle(), &data, rounds).await,
-            "objects" => objects::measure(&weft, &data, rounds).await,
+            "objects" => objects::measure(&weft, own.handle(), &data, rounds).await,
             _ => bail!("{USAGE}"),
         }
     })?;

@@ -1,5 +1,6 @@
 //! A read of an object of 64 MiB on a server of S3's protocol: the guest `bench` reads it as a stream; the yardstick
-//! fetches as many bytes from the same server by a bare HTTP client, on a connection that it keeps.
+//! fetches as many bytes from the same server by a bare HTTP client, on a connection that it keeps. As in a host, the provider is
+//! opened on another runtime than the guest runs on.
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,6 +11,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use wasmtime::{Result, ensure};
@@ -24,7 +26,7 @@ const MIB: u32 = 64;
 /// The object that the yardstick fetches.
 const BARE: &str = "bare";
 
-pub(crate) async fn measure(weft: &Weft, data: &Path, rounds: usize) -> Result<Value> {
+pub(crate) async fn measure(weft: &Weft, own: &Handle, data: &Path, rounds: usize) -> Result<Value> {
     let folder = data.join("bench");
     std::fs::create_dir_all(&folder)?;
     let server = S3::start();
@@ -34,7 +36,10 @@ pub(crate) async fn measure(weft: &Weft, data: &Path, rounds: usize) -> Result<V
         ("accessKeyId", S3::ID),
         ("secretAccessKey", S3::KEY),
     ];
-    let providers = Providers::from([open("objects", Capability::BlobStore, "s3", &config, &folder)?]);
+    let providers = {
+        let _own = own.enter();
+        Providers::from([open("objects", Capability::BlobStore, "s3", &config, &folder)?])
+    };
     let guests = vec![("bench-objects", weft.load("bench-objects").await?)];
     let links = [link("bench-objects", "wasi:blobstore", "objects")?];
     let state = weft.state(guests, &links, &providers)?;

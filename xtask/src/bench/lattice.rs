@@ -23,6 +23,8 @@ const EXAMPLE_LIMIT: Duration = Duration::from_secs(600);
 const CALLS: u32 = 2_000;
 /// Operations on a store, one after the other, in one invocation.
 const OPERATIONS: u32 = 1_000;
+/// What is read from a blob store in files of one host, in MiB.
+const OBJECT_MIB: u32 = 64;
 const LENS: [usize; 3] = [16, 1 << 10, 64 << 10];
 /// What goes up and comes back as one body.
 const STREAM_LEN: usize = 200 << 20;
@@ -93,10 +95,10 @@ impl Lattice {
         sh::read(COMMAND_LIMIT, &mut command)
     }
 
-    /// What a function of the guest `bench` answers, a number.
-    fn call(&self, subjects: &Subjects, function: &str, args: &str) -> anyhow::Result<f64> {
+    /// What a function of a guest that measures answers, a number.
+    fn call(&self, subjects: &Subjects, actor: &str, function: &str, args: &str) -> anyhow::Result<f64> {
         let name = format!("weft:bench/measure.{function}");
-        let text = self.weft(subjects, &["call", "bench", &name, args])?;
+        let text = self.weft(subjects, &["call", actor, &name, args])?;
         text.trim()
             .parse()
             .with_context(|| format!("{name} answered {text}"))
@@ -139,10 +141,21 @@ actors:
     links:
       wasi:keyvalue: {{ provider: keys }}
       weft:sql: {{ provider: rows }}
+  objects-near:
+    component: {objects}
+    limits: {{ timeout: 2m, cpuTime: 1m }}
+    links:
+      wasi:blobstore: {{ provider: objects }}
+  objects-far:
+    component: {objects}
+    limits: {{ timeout: 2m, cpuTime: 1m }}
+    links:
+      wasi:blobstore: {{ provider: objects }}
 providers:
   # Their files are on h1, which has the control store.
   keys: {{ capability: key-value, backend: redb }}
   rows: {{ capability: sql, backend: sqlite }}
+  objects: {{ capability: blob-store, backend: fs }}
 routes:
   - {{ actor: caller, path: /caller, stripPrefix: true }}
   - {{ actor: hello, path: / }}
@@ -152,7 +165,8 @@ routes:
             guest("callee"),
             guest("hello"),
             guest("echo"),
-            guest("bench")
+            guest("bench"),
+            objects = guest("bench-objects"),
         );
         let app = subjects.scratch.join("far.yaml");
         fs::write(&app, text)?;
@@ -163,6 +177,8 @@ routes:
             ("hello", "h2"),
             ("echo", "h2"),
             ("bench", "h2"),
+            ("objects-near", "h1"),
+            ("objects-far", "h2"),
         ] {
             self.weft(subjects, &["actor", "place", actor, "--host", host])?;
         }
@@ -314,7 +330,7 @@ pub(super) fn measure(subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Resul
 fn stores(lattice: &Lattice, subjects: &Subjects, bare: f64, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
     let rounds = subjects.rounds();
     eprintln!("Measuring stores in files of the other host, {rounds} rounds");
-    lattice.call(subjects, "fill", &OPERATIONS.to_string())?;
+    lattice.call(subjects, "bench", "fill", &OPERATIONS.to_string())?;
     let numbers: Vec<String> = (0..OPERATIONS).map(|row| row.to_string()).collect();
     let numbers = format!("[{}]", numbers.join(", "));
     let kinds = [
@@ -325,7 +341,7 @@ fn stores(lattice: &Lattice, subjects: &Subjects, bare: f64, rows: &mut Vec<Row>
     let mut times = [const { Vec::new() }; 3];
     for _ in 0..rounds {
         for ((function, _), times) in std::iter::zip(kinds, &mut times) {
-            let nanos = lattice.call(subjects, function, &numbers)?;
+            let nanos = lattice.call(subjects, "bench", function, &numbers)?;
             times.push(nanos / f64::from(OPERATIONS) / 1e3);
         }
     }
@@ -342,7 +358,36 @@ fn stores(lattice: &Lattice, subjects: &Subjects, bare: f64, rows: &mut Vec<Row>
         });
         raw.insert(function.to_owned(), json!({ "us": each, "bare_p50_us": bare }));
     }
+    raw.insert("object".to_owned(), object(lattice, subjects, rows)?);
     Ok(Value::Object(raw))
+}
+
+/// A large object in a folder of one host, read there and on the other.
+fn object(lattice: &Lattice, subjects: &Subjects, rows: &mut Vec<Row>) -> anyhow::Result<Value> {
+    let mib = OBJECT_MIB.to_string();
+    lattice.call(subjects, "objects-near", "fill", &mib)?;
+    let (mut near, mut far) = (Vec::new(), Vec::new());
+    for _ in 0..subjects.rounds() {
+        for (actor, rates) in [("objects-near", &mut near), ("objects-far", &mut far)] {
+            let nanos = lattice.call(subjects, actor, "read", &mib)?;
+            rates.push(f64::from(OBJECT_MIB) * 1.048_576e9 / nanos);
+        }
+    }
+    let ratio = median(
+        std::iter::zip(&far, &near)
+            .map(|(far, near)| far / near)
+            .collect(),
+    );
+    let (near, far) = (median(near), median(far));
+    rows.push(Row {
+        what: format!("read of an object of {OBJECT_MIB} MiB in a folder of another host"),
+        weft: format!("{far:.0} MB/s"),
+        yardstick: format!("on that host {near:.0} MB/s"),
+        ratio: Some(ratio),
+        reach: "",
+        met: None,
+    });
+    Ok(json!({ "near_mb_per_s": near, "far_mb_per_s": far }))
 }
 
 /// What a line of `lattice-calls` says.

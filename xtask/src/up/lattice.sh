@@ -67,6 +67,16 @@ for actor in catalog pricing orders images; do
     n=$((n + 1))
 done
 
+# Until every host has applied all that, and nothing is amiss.
+for _ in $(seq 300); do
+    hosts=$("$weft" get hosts --output json --nats "$url")
+    applied=$(echo "$hosts" | grep -o '"applied_index": *[0-9]*' | sort -u | wc -l)
+    amiss=$(echo "$hosts" | grep -c '"conditions": *[1-9]' || true)
+    [ "$applied" -ne 1 ] || [ "$amiss" -ne 0 ] || break
+    sleep 0.1
+done
+[ "$applied" -eq 1 ] && [ "$amiss" -eq 0 ] || "$weft" get conditions --nats "$url" >&2
+
 cat >&2 <<TEXT
 
 The shop is at http://127.0.0.1:$first/ and at each of the $((count - 1)) ports after it. To try in another terminal:
