@@ -1,7 +1,7 @@
 //! Backends that go away and come back: what is seen of it, and what calls get meanwhile.
 
 use serde_json::Value;
-use weft_servers::{Postgres, Redis};
+use weft_servers::{Certificate, Postgres, Redis};
 
 use super::{Load, component, kv_app};
 use crate::support::guests::SQL;
@@ -119,6 +119,28 @@ async fn a_password_that_is_wrong_is_told_and_keeps_no_host_from_starting() {
     weft.cli(&["deploy", app.path().to_str().unwrap()]).await;
     assert_eq!(weft.send("PUT", "/one/a", "1").await.status, 200);
     wait_for_state(&weft, "up").await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_expired_is_a_condition_that_says_so_until_it_is_renewed() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = Certificate::expired(folder.path());
+    let port = weft_servers::free_port();
+    let mut server = Redis::start_with_tls(port, &certificate);
+    let weft = Weft::app(
+        &kv_app(&format!(
+            "redis, config: {{ url: \"rediss://127.0.0.1:{port}\", caFile: \"{}\" }}",
+            certificate.authority.display()
+        )),
+        &[],
+    );
+    let provider = wait_for_state(&weft, "down").await;
+    let reason = provider["reason"].as_str().unwrap();
+    assert!(reason.contains("certificate expired"), "{reason}");
+    certificate.renew();
+    server.restart();
+    wait_for_state(&weft, "up").await;
+    assert_eq!(weft.send("PUT", "/one/a", "1").await.status, 200);
 }
 
 #[tokio::test]
