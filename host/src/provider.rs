@@ -10,6 +10,7 @@ pub mod health;
 pub mod key_value;
 pub mod sql;
 
+mod messaging;
 mod nats;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::{self, BoxFuture};
+use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 use weft_blob::{CloudBlobStore, CloudOptions, FsBlobStore, FsOptions, Service};
@@ -269,6 +270,8 @@ impl Provider {
         let pace = match record.backend.as_str() {
             // In this process: what there is to know, calls tell.
             backend if PINNED.contains(&backend) => None,
+            // Its connection is this host's own, whose condition is the lattice's.
+            LATTICE => None,
             _ => Some(LOOK_EVERY),
         };
         Self::guarded(record, backend, pace)
@@ -299,8 +302,18 @@ impl Provider {
                 let watch = gate.watch(&name, &health, pace);
                 (guarded, Some(gate), watch)
             }
-            // Its connections say themselves how they are.
-            Backend::Messaging(messaging) => (Backend::Messaging(messaging), None, future::ready(()).boxed()),
+            Backend::Messaging(broker) => {
+                let guarded = messaging::Guarded {
+                    broker: broker.clone(),
+                    health: health.clone(),
+                };
+                let look = move || {
+                    let broker = broker.clone();
+                    async move { broker.check().await }
+                };
+                let watch = health.clone().watch(pace, look).boxed();
+                (Backend::Messaging(Arc::new(guarded)), None, watch)
+            }
         };
         Self {
             name,

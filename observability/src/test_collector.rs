@@ -59,6 +59,8 @@ pub struct CollectedSpan {
     pub is_error: bool,
     /// The names of the span's events.
     pub events: Vec<String>,
+    /// All of it as text, for who looks for what must not be in it.
+    pub raw: String,
 }
 
 #[derive(Clone)]
@@ -219,6 +221,7 @@ impl TryFrom<Span> for CollectedSpan {
                 .map_err(|_| Status::invalid_argument("length of an id"))
         };
         Ok(Self {
+            raw: format!("{span:?}"),
             kind: span.kind(),
             trace_id: <[u8; 16]>::try_from(&*span.trace_id)
                 .map(u128::from_be_bytes)

@@ -186,6 +186,10 @@ pub trait Messaging: Send + Sync + 'static {
         listen: Listen,
     ) -> BoxFuture<'a, Result<Subscription, MessagingError>>;
 
+    /// Asks whether the backend would take a message now, without one. It says why not as any operation would, but never
+    /// [`MessagingError::NoResponders`]: whether somebody listens is no matter.
+    fn check(&self) -> BoxFuture<'_, Result<(), MessagingError>>;
+
     /// Refuses what comes after, ends requests that wait and all subscriptions. May be called twice.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

@@ -204,7 +204,7 @@ pub enum SqlError {
     /// The backend was closed.
     #[error("the database is closed")]
     Closed,
-    /// The backend can't be reached. The statement did not start.
+    /// The backend can't be reached, or its disk is full. The statement did nothing.
     #[error("the database is unavailable: {message}")]
     Unavailable {
         /// Why.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
-use http::uri::Scheme;
+use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -241,11 +241,15 @@ fn target<B>(request: &Request<B>) -> Result<Key, HttpError> {
     if authority.host().is_empty() || authority.as_str().contains('@') {
         return Err(HttpError::HttpRequestUriInvalid);
     }
-    if uri
-        .path_and_query()
-        .is_some_and(|target| target.as_str().len() > TARGET_LEN_MAX)
-    {
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    if path.len() > TARGET_LEN_MAX {
         return Err(HttpError::HttpRequestUriTooLong);
+    }
+    // A caller who puts a URI together may have put another one into its path (`http://169.254.169.254/`). Sent as it is,
+    // that would be a request for whoever it names, and a server that is a proxy too would go there: nobody checked it.
+    let is_star = path == "*" && request.method() == Method::OPTIONS;
+    if !path.starts_with(['/', '?']) && !is_star {
+        return Err(HttpError::HttpRequestUriInvalid);
     }
     let headers = request.headers().iter();
     if headers
@@ -298,8 +302,14 @@ fn shape(
             let host =
                 HeaderValue::from_str(&key.authority()).map_err(|_| HttpError::HttpRequestUriInvalid)?;
             request.headers_mut().insert(HOST, host);
-            let target = uri.path_and_query().map_or("/", |target| target.as_str());
-            *request.uri_mut() = target.parse().map_err(|_| HttpError::HttpRequestUriInvalid)?;
+            let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+            let path = match path.strip_prefix('?') {
+                Some(query) => format!("/?{query}").parse(),
+                None => path.parse(),
+            };
+            // Of this part alone: read as a URI, it might name an authority.
+            let path: PathAndQuery = path.map_err(|_| HttpError::HttpRequestUriInvalid)?;
+            *request.uri_mut() = path.into();
         }
         Sender::Http2(_) => {
             *request.version_mut() = Version::HTTP_2;

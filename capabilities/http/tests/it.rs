@@ -482,6 +482,72 @@ async fn refuses_uris_and_methods_that_are_no_request() {
     assert!(matches!(error, HttpError::HttpRequestMethodInvalid));
 }
 
+/// The path of a request was sent as it came: one that is a whole URI made it a request for another server, to a proxy at the
+/// address that was checked.
+#[tokio::test]
+async fn a_uri_in_the_place_of_a_path_leads_nowhere_else() {
+    let (seen, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    let server = Server::start(move |mut stream| {
+        let seen = seen.clone();
+        async move {
+            let mut request = [0; 4 << 10];
+            let len = stream.read(&mut request).await.unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..len]).into_owned();
+            seen.send(request.lines().next().unwrap_or_default().to_owned())
+                .unwrap();
+            drop(stream.write_all(HELLO.as_bytes()).await);
+        }
+    })
+    .await;
+    let authority = server.address.to_string();
+    let sent = async |method: &str, path: &str| {
+        let uri = http::Uri::builder()
+            .scheme("http")
+            .authority(authority.as_str())
+            .path_and_query(path)
+            .build();
+        let Ok(uri) = uri else {
+            return Err(HttpError::HttpRequestUriInvalid);
+        };
+        let request = Request::builder().method(method).uri(uri);
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        client()
+            .send(&anywhere(), request, Options::default())
+            .await
+            .map(drop)
+    };
+    for path in [
+        "http://169.254.169.254/latest",
+        "https://evil.test/",
+        "evil.test:80",
+        "evil.test/",
+        "@evil.test/",
+        ":80/",
+        "*",
+    ] {
+        let error = sent("GET", path).await.unwrap_err();
+        assert!(
+            matches!(error, HttpError::HttpRequestUriInvalid),
+            "{path}: {error}"
+        );
+    }
+    assert!(lines.try_recv().is_err(), "a request was sent");
+    // These are paths at the server that was checked, whatever they look like.
+    for (method, path, line) in [
+        ("GET", "//evil.test/", "GET //evil.test/ HTTP/1.1"),
+        ("GET", "/http://evil.test/", "GET /http://evil.test/ HTTP/1.1"),
+        (
+            "GET",
+            "?q=http://evil.test/",
+            "GET /?q=http://evil.test/ HTTP/1.1",
+        ),
+        ("OPTIONS", "*", "OPTIONS * HTTP/1.1"),
+    ] {
+        sent(method, path).await.unwrap();
+        assert_eq!(lines.recv().await.unwrap(), line);
+    }
+}
+
 /// A server of HTTP/1.1 and HTTP/2 over TLS for `name.test`, and its certificate.
 async fn tls_server(versions: &[&str]) -> (Server, rustls::pki_types::CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(["name.test".to_owned()]).unwrap();

@@ -22,12 +22,14 @@ use weft_capabilities::{Message, Messaging, MessagingError, Scope};
 
 use self::listen::{Ear, Heard};
 use crate::connect::{NatsOptions, Source};
-use crate::error::OpenError;
+use crate::error::{OpenError, Reason, Unanswered};
 use crate::jetstream::Failure;
-use crate::link::{Link, SetUp};
+use crate::link::{Connection, Link, SetUp};
 
 /// Requests that wait for an answer at once, at most. Each has the memory of one message.
 const REQUESTS_MAX: usize = 4_096;
+/// What a check of the connection is told to be about: no subject of anybody's.
+const CHECKED: &str = "_INBOX";
 /// How long subscriptions have to give away what reached them, when the backend is closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
@@ -133,6 +135,26 @@ impl Broker {
         self.link.within(self.link.deadline(), heard).await
     }
 
+    /// Has the server do all that it was told before, and then `more`; by way of a message to this end itself.
+    async fn check<F: Future<Output = Result<(), Reason>>>(
+        &self,
+        more: impl FnOnce(Connection) -> F,
+    ) -> Result<(), MessagingError> {
+        let asked = async {
+            let (connection, ()) = self.link.connection().await?;
+            match connection.barrier(CHECKED).await {
+                // A server that refuses that message answers.
+                Ok(()) | Err(Unanswered::Denied) => {}
+                Err(unanswered) => return Err(unanswered.into()),
+            }
+            more(connection)
+                .await
+                .map_err(|reason| Unanswered::Not(reason).into())
+        };
+        let asked = self.link.within(self.link.deadline(), asked).await;
+        asked.map_err(|failure| wire::error(failure, CHECKED))
+    }
+
     async fn close(&self) {
         self.link.refuse();
         self.requests.close();
@@ -203,6 +225,10 @@ impl Messaging for NatsMessaging {
             Ok(subscription.until(stop.drop_guard()))
         }
         .boxed()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), MessagingError>> {
+        self.broker.check(|_| std::future::ready(Ok(()))).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -102,10 +102,11 @@ fn of_server(error: &DbError) -> Option<SqlError> {
     Some(of_code)
 }
 
-/// A prepared statement that no longer fits the schema.
+/// A prepared statement that no longer fits the schema, or that a function of the database has thrown away.
 pub(crate) fn is_stale(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|db| {
-        *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.routine() == Some("RevalidateCachedQuery")
+        *db.code() == SqlState::INVALID_SQL_STATEMENT_NAME
+            || *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.routine() == Some("RevalidateCachedQuery")
     })
 }
 

@@ -7,13 +7,16 @@
 //! told otherwise, as with SQLite: of two that can't both have been first, one is [`SqlError::Busy`] and has to be
 //! tried again from its beginning.
 //!
-//! Read next: `session.rs` for what happens to a statement, `pool.rs` for who gets which connection, `connect.rs` for how
-//! they are made.
+//! Nothing that one user of a connection does stays on it for the next.
+//!
+//! Read next: `session.rs` for what happens to a statement and to what it leaves behind, `plain.rs` for which leave nothing,
+//! `pool.rs` for who gets which connection, `connect.rs` for how they are made.
 
 mod bounded;
 mod connect;
 mod error;
 mod param;
+mod plain;
 mod pool;
 mod session;
 mod statement;

@@ -139,7 +139,7 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Gives it back to the pool, with nothing left on it.
+    /// Gives it back to the pool. Nothing may be left on it: the next user is another.
     pub(crate) fn give_back(self) {
         let Self { session, seat, pool } = self;
         if let Some(idle) = pool.idle().as_mut() {

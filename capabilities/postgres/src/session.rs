@@ -9,12 +9,13 @@ use futures::TryStreamExt as _;
 use tokio::runtime::{Handle, Id};
 use tokio::task::AbortHandle;
 use tokio::time::{timeout, timeout_at};
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 use weft_capabilities::sql::{BoundedRows, Executed, Rows, SqlError, SqlValue};
 
 use crate::bounded::Overrun;
 use crate::connect::Canceller;
 use crate::param::{self, Param};
+use crate::plain::is_plain;
 use crate::pool::Taken;
 use crate::statement::{self, Kind};
 use crate::{error, value};
@@ -28,6 +29,15 @@ const STATEMENT_KEPT_LEN_MAX: usize = 4 << 10;
 const END_WAIT: Duration = Duration::from_secs(5);
 /// Times that a connection is asked to end what is left on it: a late cancel may hit the question.
 const END_TRIES: usize = 3;
+/// Makes a connection what it was when it was made, but for what the client has prepared, as `DISCARD ALL` would; all or
+/// nothing of it, as it is one message. `RESET ALL` brings back what the connection was begun with, the pool's own settings
+/// among that. Settings come first: a search path may lead to other functions.
+///
+/// The answer is whether there is a prepared statement that the client did not prepare. It may stand in the place of one that
+/// it did; then the connection is of no use any more.
+const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+                     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP; \
+                     SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
 
 /// A connection to the server.
 pub(crate) struct Session {
@@ -39,6 +49,8 @@ pub(crate) struct Session {
     overrun: Overrun,
     canceller: Arc<Canceller>,
     statements: HashMap<String, Kept>,
+    /// Something was run that may stay on the connection.
+    touched: bool,
     uses: u64,
     used: Instant,
 }
@@ -46,6 +58,7 @@ pub(crate) struct Session {
 struct Kept {
     statement: Statement,
     kind: Kind,
+    is_plain: bool,
     used: u64,
 }
 
@@ -81,6 +94,7 @@ impl Session {
             overrun,
             canceller: Arc::new(canceller),
             statements: HashMap::new(),
+            touched: false,
             uses: 0,
             used: Instant::now(),
         }
@@ -105,6 +119,26 @@ impl Session {
             .batch_execute(command)
             .await
             .map_err(|error| self.failure(error))
+    }
+
+    /// Ends the transaction, if there is one, and takes away what else was left. Whether the connection may be used further.
+    async fn clear(&mut self, has_transaction: bool) -> Result<bool, Failure> {
+        if has_transaction {
+            self.own("ROLLBACK").await?;
+        }
+        if self.touched {
+            let answers = self.client.simple_query(RESET).await;
+            let answers = answers.map_err(|error| self.failure(error))?;
+            let last = answers.iter().rev().find_map(|answer| match answer {
+                SimpleQueryMessage::Row(row) => row.get(0),
+                _ => None,
+            });
+            if last != Some("f") {
+                return Ok(false);
+            }
+            self.touched = false;
+        }
+        Ok(true)
     }
 
     /// Runs a statement. `once` is whether it may not be tried again with a new plan.
@@ -136,9 +170,12 @@ impl Session {
         self.uses += 1;
         if let Some(kept) = self.statements.get_mut(text) {
             kept.used = self.uses;
+            self.touched |= !kept.is_plain;
             return Ok((kept.statement.clone(), kept.kind));
         }
         let kind = statement::check(text).map_err(Failure::Told)?;
+        let is_plain = is_plain(text);
+        self.touched |= !is_plain;
         let statement = match self.client.prepare(text).await {
             Ok(statement) => statement,
             Err(error) => return Err(self.failure(error)),
@@ -153,6 +190,7 @@ impl Session {
             let kept = Kept {
                 statement: statement.clone(),
                 kind,
+                is_plain,
                 used: self.uses,
             };
             self.statements.insert(text.to_owned(), kept);
@@ -303,27 +341,29 @@ impl Drop for Lease {
         let Some(session) = self.session.take() else {
             return;
         };
-        if self.left == Left::Nothing {
+        if self.left == Left::Nothing && !session.touched {
             return session.give_back();
         }
         let canceller = session.canceller.clone();
-        canceller.spawn(end_and_give_back(session, self.left == Left::Statement));
+        canceller.spawn(clear_and_give_back(session, self.left));
     }
 }
 
-/// Ends what is left on a session and gives it back, or closes it.
-async fn end_and_give_back(session: Taken, mut is_running: bool) {
+/// Takes away what is left on a session and gives it back, or closes it. Nobody waits for that but who needs its place.
+async fn clear_and_give_back(mut session: Taken, mut left: Left) {
     for _ in 0..END_TRIES {
         if session.is_closed() {
             break;
         }
-        if is_running {
+        if left == Left::Statement {
             session.canceller.cancel().await;
         }
-        match timeout(END_WAIT, session.own("ROLLBACK")).await {
-            Ok(Ok(())) => return session.give_back(),
+        match timeout(END_WAIT, session.clear(left != Left::Nothing)).await {
+            Ok(Ok(true)) => return session.give_back(),
             // The cancel came late.
-            Ok(Err(Failure::Told(SqlError::DeadlineExceeded))) => is_running = false,
+            Ok(Err(Failure::Told(SqlError::DeadlineExceeded))) if left != Left::Nothing => {
+                left = Left::Transaction;
+            }
             _ => break,
         }
     }

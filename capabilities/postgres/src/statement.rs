@@ -1,8 +1,11 @@
-//! What a statement is, by its first word: enough to refuse what would outlive it.
+//! What a statement is, by its first word: enough to refuse the commands that would outlive it.
 //!
-//! The server takes one statement at a time here, so its first word says which command it is.
+//! The server takes one statement at a time here, so its first word says which command it is. Who is refused learns at once
+//! that it would not work; that nothing outlives a statement in other ways is [`crate::plain`]'s and the session's.
 
 use weft_capabilities::sql::SqlError;
+
+use crate::plain::after_comment;
 
 /// Commands that begin or end transactions, change a session that others get next, or leave the protocol of one
 /// statement and its rows. `DO` runs any of these.
@@ -61,7 +64,7 @@ pub(crate) fn check(statement: &str) -> Result<Kind, SqlError> {
             what: format!("`{}`", word.to_ascii_uppercase()),
         });
     }
-    // It would set, for whoever has the connection next, what `SET` would.
+    // It would set what `SET` would. Written in other ways it is run, and undone when the connection is given back.
     if statement.to_ascii_lowercase().contains("set_config") {
         return Err(SqlError::Denied {
             what: "`set_config`".to_owned(),
@@ -91,29 +94,14 @@ fn skip(statement: &str) -> &str {
     loop {
         rest = rest.trim_start();
         if let Some(comment) = rest.strip_prefix("--") {
-            rest = comment.find('\n').map_or("", |end| &comment[end..]);
+            // As the server has it: a comment ends where either begins.
+            rest = comment.find(['\n', '\r']).map_or("", |end| &comment[end..]);
         } else if rest.starts_with("/*") {
-            rest = after_comment(rest);
+            rest = &rest[rest.len() - after_comment(rest.as_bytes()).len()..];
         } else {
             return rest;
         }
     }
-}
-
-fn after_comment(text: &str) -> &str {
-    let bytes = text.as_bytes();
-    let (mut depth, mut at) = (0_usize, 0);
-    while at + 1 < bytes.len() {
-        match &bytes[at..at + 2] {
-            b"/*" => (depth, at) = (depth + 1, at + 2),
-            b"*/" => (depth, at) = (depth - 1, at + 2),
-            _ => at += 1,
-        }
-        if depth == 0 {
-            return &text[at..];
-        }
-    }
-    ""
 }
 
 #[cfg(test)]
@@ -128,6 +116,7 @@ mod tests {
             "/* a /* nested */ one */ Rollback",
             "-- a line\nSET search_path TO x",
             "--\n--\r\n  /**/discard all",
+            "--\rSET application_name =\nx",
             "DO $$ BEGIN COMMIT; END $$",
             "SELECT Set_Config('role', 'x', false)",
             "COPY t TO PROGRAM 'x'",

@@ -116,3 +116,11 @@ pub(crate) enum WriteError {
     #[error("the disk failed the file, which can't be opened again yet")]
     Closed,
 }
+
+impl WriteError {
+    /// Whether the disk has no more room, or the file's owner may have no more of it.
+    pub(crate) fn is_full(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Storage(redb::Error::Io(error)) if full.contains(&error.kind()))
+    }
+}

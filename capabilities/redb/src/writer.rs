@@ -26,6 +26,8 @@ const COMMIT_BYTES_MAX: usize = 16 << 20;
 /// How often a file that could not be opened again after a failure of the disk is tried, and whether a write came meanwhile.
 const AGAIN_EACH: Duration = Duration::from_secs(1);
 const QUEUE_LOOK: Duration = Duration::from_millis(20);
+/// The least time between two lines of the log on a disk that is full.
+const FULL_TOLD_EACH: Duration = Duration::from_secs(10);
 
 type Reply = oneshot::Sender<Result<Written, KeyValueError>>;
 
@@ -61,6 +63,7 @@ impl Writer {
                     again,
                     snapshot,
                     watchers,
+                    told_full: None,
                 };
                 serve(&mut file, queue);
                 // The file is let go before anyone is told: it may be opened again at once.
@@ -133,6 +136,8 @@ struct OpenFile {
     again: Again,
     snapshot: Arc<Snapshot>,
     watchers: Watchers,
+    /// When the log was last told that the disk is full.
+    told_full: Option<Instant>,
 }
 
 impl OpenFile {
@@ -171,6 +176,19 @@ impl OpenFile {
         }
     }
 
+    /// Tells the log that the disk is full, and gives how large the file is: it can't be larger.
+    fn tell_full(&mut self) -> usize {
+        if self.told_full.is_none_or(|told| told.elapsed() >= FULL_TOLD_EACH) {
+            self.told_full = Some(Instant::now());
+            tracing::warn!(
+                path = %self.again.path.display(),
+                "the disk of the key-value store is full: it is read, and refuses what is written until there is room"
+            );
+        }
+        let len = std::fs::metadata(&self.again.path).map_or(0, |file| file.len());
+        usize::try_from(len).unwrap_or(usize::MAX)
+    }
+
     /// The next of `queue`; `None` when there will be none. A file that is not open is tried meanwhile.
     fn next(&mut self, queue: &mut mpsc::Receiver<Job>) -> Option<Job> {
         while self.database.is_none() {
@@ -205,6 +223,12 @@ fn serve(file: &mut OpenFile, mut queue: mpsc::Receiver<Job>) {
                 for ((reply, _), answer) in replies.into_iter().zip(answers) {
                     // Who has gone is not waiting.
                     drop(reply.send(answer));
+                }
+            }
+            Err(error) if error.is_full() => {
+                let bytes_max = file.tell_full();
+                for (reply, _) in replies {
+                    drop(reply.send(Err(KeyValueError::Full { bytes_max })));
                 }
             }
             Err(error) => {

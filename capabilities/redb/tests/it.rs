@@ -195,7 +195,7 @@ async fn a_store_whose_disk_is_full_is_read_has_all_that_was_answered_and_takes_
             }
             assert!(answered.len() < 100, "the disk was never full");
         };
-        assert!(matches!(refused, KeyValueError::Backend(_)), "{refused:?}");
+        assert!(matches!(refused, KeyValueError::Full { .. }), "{refused:?}");
         for key in &answered {
             assert_eq!(store.get(&bucket, key).await.unwrap().unwrap(), large);
         }

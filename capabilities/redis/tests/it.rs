@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -189,17 +189,7 @@ async fn speaks_tls_to_whom_it_is_told_to_trust_alone() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = Certificate::make(folder.path());
     let port = weft_servers::free_port();
-    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
-    let _server = Redis::start_with(&[
-        "--tls-port",
-        &port.to_string(),
-        "--tls-cert-file",
-        &path(&certificate.certificate),
-        "--tls-key-file",
-        &path(&certificate.key),
-        "--tls-auth-clients",
-        "no",
-    ]);
+    let _server = Redis::start_with_tls(port, &certificate);
     let url = format!("rediss://127.0.0.1:{port}");
     let trusting = RedisOptions {
         ca_file: Some(certificate.authority.clone()),
@@ -211,6 +201,29 @@ async fn speaks_tls_to_whom_it_is_told_to_trust_alone() {
 
     let error = open(url).get(&bucket(), "k").await.unwrap_err();
     assert!(matches!(error, KeyValueError::Unavailable(_)), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_has_expired_is_told_at_once_and_a_renewed_one_is_taken_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = Certificate::expired(folder.path());
+    let port = weft_servers::free_port();
+    let mut server = Redis::start_with_tls(port, &certificate);
+    let options = RedisOptions {
+        ca_file: Some(certificate.authority.clone()),
+        ..RedisOptions::new(format!("rediss://127.0.0.1:{port}"))
+    };
+    let store = RedisKeyValue::open(&options).unwrap();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let error = store.get(&bucket(), "k").await.unwrap_err();
+        assert!(matches!(error, KeyValueError::Unavailable(_)), "{error:?}");
+        assert!(error.to_string().contains("certificate expired"), "{error}");
+        assert!(begun.elapsed() < options.timeout, "{:?}", begun.elapsed());
+    }
+    certificate.renew();
+    server.restart();
+    once_it_answers(async || store.set(&bucket(), "k", "v".into()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

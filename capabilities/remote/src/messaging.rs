@@ -333,6 +333,15 @@ impl Messaging for LatticeMessaging {
         .boxed()
     }
 
+    fn check(&self) -> BoxFuture<'_, Result<(), MessagingError>> {
+        // Whether the host is in its lattice is the host's to tell, and its condition, for all that goes over it.
+        let checked = match self.0.closed.is_cancelled() {
+            true => Err(MessagingError::Closed),
+            false => Ok(()),
+        };
+        std::future::ready(checked).boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             self.0.closed.cancel();

@@ -56,19 +56,28 @@ impl Postgres {
     /// A server that speaks TLS.
     pub fn start_with_tls(certificate: &crate::Certificate) -> Self {
         let mut server = Self::start();
-        for (setting, file) in [
-            ("ssl_cert_file", &certificate.certificate),
-            ("ssl_key_file", &certificate.key),
-        ] {
-            let own = server.folder.path().join(setting);
-            fs::copy(file, &own).unwrap();
-            fs::set_permissions(&own, fs::Permissions::from_mode(0o600)).unwrap();
-            give(&own);
+        for (setting, own) in server.take(certificate) {
             server.args.push(format!("{setting}={}", own.display()));
         }
         server.args.push("ssl=on".to_owned());
         server.restart();
         server
+    }
+
+    /// Copies a certificate to where the server has its own, for its next start. Gives the settings that name it.
+    pub fn take(&self, certificate: &crate::Certificate) -> Vec<(&'static str, PathBuf)> {
+        let files = [
+            ("ssl_cert_file", &certificate.certificate),
+            ("ssl_key_file", &certificate.key),
+        ];
+        let taken = files.map(|(setting, file)| {
+            let own = self.folder.path().join(setting);
+            fs::copy(file, &own).unwrap();
+            fs::set_permissions(&own, fs::Permissions::from_mode(0o600)).unwrap();
+            give(&own);
+            (setting, own)
+        });
+        taken.into()
     }
 
     /// The address of its database, with user and password.

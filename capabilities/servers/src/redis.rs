@@ -29,6 +29,20 @@ impl Redis {
         Self::start_of(free_port(), &all)
     }
 
+    /// A server that speaks TLS at `port` too. It reads the certificate's files when it starts.
+    pub fn start_with_tls(port: u16, certificate: &crate::Certificate) -> Self {
+        Self::start_with(&[
+            "--tls-port",
+            &port.to_string(),
+            "--tls-cert-file",
+            certificate.certificate.to_str().unwrap(),
+            "--tls-key-file",
+            certificate.key.to_str().unwrap(),
+            "--tls-auth-clients",
+            "no",
+        ])
+    }
+
     /// A sentinel that watches the server at `port` as `name`, and takes another for it after half a second.
     pub fn start_sentinel(name: &str, port: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();

@@ -75,6 +75,9 @@ pub(crate) fn of_statement(error: Error) -> SqlError {
                 message,
             },
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => SqlError::Busy,
+            ErrorCode::DiskFull => SqlError::Unavailable {
+                message: "its disk is full: nothing was written, and what is there can be read".to_owned(),
+            },
             ErrorCode::AuthorizationForStatementDenied => SqlError::Denied { what: message },
             ErrorCode::TooBig => SqlError::TooLarge {
                 what: "value in bytes",

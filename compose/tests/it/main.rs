@@ -4,6 +4,7 @@
 
 mod bad;
 mod deploys;
+mod docs;
 mod fuzz;
 mod good;
 mod records;

@@ -11,7 +11,7 @@ use super::args::show_bytes;
 use super::lattice_args::LatticeArgs;
 use super::{Exit, Failure, Output, print, print_json};
 use crate::component::ComponentBytes;
-use crate::component::inspect::{Candidate, Import, Inspection, inspect};
+use crate::component::inspect::{Candidate, Import, Inspection, inspect, only_backend};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -39,7 +39,10 @@ pub(super) fn run(args: &Inspect, output: Output) -> Result<(), Failure> {
     if let Some(host) = HostArgs::named(args.data.as_ref(), &args.lattice) {
         let known = host.client()?.get("/v1/providers")?;
         for import in &mut inspection.imports {
-            import.providers = import.capability.map(|capability| candidates(&known, capability));
+            let only = only_backend(&import.name);
+            import.providers = import
+                .capability
+                .map(|capability| candidates(&known, capability, only));
         }
     }
     match output {
@@ -48,13 +51,14 @@ pub(super) fn run(args: &Inspect, output: Output) -> Result<(), Failure> {
     }
 }
 
-/// The providers among those that are `known` which serve a capability.
-fn candidates(known: &Value, capability: Capability) -> Vec<Candidate> {
+/// The providers among those that are `known` which serve a capability; if it takes `only` one backend, those on it.
+fn candidates(known: &Value, capability: Capability, only: Option<&str>) -> Vec<Candidate> {
     let known = known["providers"].as_array().map_or(&[][..], Vec::as_slice);
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let candidates = known.iter().filter_map(|provider| {
         let serves = provider["capability"].as_str()? == capability.to_string();
-        serves.then_some(Candidate {
+        let fits = only.is_none_or(|only| provider["backend"] == only);
+        (serves && fits).then_some(Candidate {
             name: text(&provider["name"])?,
             backend: text(&provider["backend"])?,
             state: text(&provider["state"]),
@@ -69,6 +73,9 @@ fn answer(import: &Import) -> String {
     if let Some(capability) = import.capability {
         // Writing to a string can't fail.
         let _ = write!(answer, " of {capability}");
+        if let Some(only) = only_backend(&import.name) {
+            let _ = write!(answer, " on {only}");
+        }
     }
     let Some(providers) = &import.providers else {
         return answer;

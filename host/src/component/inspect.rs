@@ -141,6 +141,12 @@ pub fn provision(name: &str) -> Provision {
     }
 }
 
+/// The only backend whose providers can answer the import `name`, if it is one's own.
+pub fn only_backend(name: &str) -> Option<&'static str> {
+    let interface = name.split('@').next()?.parse().ok()?;
+    weft_compose::capability::only_backend(&interface)
+}
+
 /// What a provider has to serve that answers the import `name`; `None` for one that is no provider's.
 fn capability(name: &str) -> Option<Capability> {
     let interface = name.split('@').next()?.parse().ok()?;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
-use weft_capabilities::{BlobError, KeyValueError, SqlError};
+use weft_capabilities::{BlobError, KeyValueError, MessagingError, SqlError};
 use weft_compose::ProviderName;
 
 use crate::cli::chain;
@@ -81,6 +81,26 @@ impl Judged for BlobError {
     fn reason(&self) -> String {
         match self {
             Self::AccessDenied => "the server refuses the key".to_owned(),
+            Self::Unavailable(reason) => reason.clone(),
+            Self::Backend(error) => chain(&**error),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl Judged for MessagingError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Denied { .. } => Verdict::Denied,
+            Self::Unavailable(_) | Self::Backend(_) => Verdict::Away,
+            // That nobody listens, or nobody answers in time, is the other actors' doing.
+            _ => Verdict::Answers,
+        }
+    }
+
+    fn reason(&self) -> String {
+        match self {
+            Self::Denied { .. } => "the server refuses the user, or what it may not do".to_owned(),
             Self::Unavailable(reason) => reason.clone(),
             Self::Backend(error) => chain(&**error),
             other => other.to_string(),

@@ -23,9 +23,9 @@ use weft_lattice::envelope::FailureKind;
 use weft_lattice::rpc::{Call, Client, Place, Stamps};
 use weft_lattice::subject::{Address, Subjects};
 use weft_lattice::transport::nats::{NatsSettings, NatsTransport, Role};
-use weft_servers::Nats;
+use weft_servers::{Nats, Postgres};
 
-use crate::support::guests::{CALLEE, CALLER, ECHO, HELLO, KV, SQL};
+use crate::support::guests::{CALLEE, CALLER, ECHO, HELLO, KV, POSTGRES, SQL};
 use crate::support::{AppFile, PATIENCE, Weft, guest, weft};
 
 /// A lattice of hosts `h1`, which has the control store, `h2` and so on.
@@ -650,18 +650,25 @@ async fn inspect_tells_from_afar_which_providers_of_the_lattice_there_are_for_ea
         none.contains("by a link to a provider of key-value: there is none\n"),
         "{none}"
     );
+    let server = Postgres::start();
     lattice
-        .deploy(&AppFile::new(
+        .deploy(&AppFile::new(&format!(
             "
 apiVersion: weft/v1
 name: stores
 providers:
-  values: { capability: key-value, backend: redb }
-  carts: { capability: key-value, backend: memory }
-  tables: { capability: sql, backend: sqlite }
+  values: {{ capability: key-value, backend: redb }}
+  carts: {{ capability: key-value, backend: memory }}
+  tables: {{ capability: sql, backend: sqlite }}
+  ledger: {{ capability: sql, backend: postgres, config: {{ url: \"{}\" }} }}
 ",
-        ))
+            server.url()
+        )))
         .await;
+    // One that is made for a single backend is offered no other.
+    let asked = lattice.cli(&["inspect", &component(POSTGRES)]);
+    let ledger = "a provider of sql on postgres: default/stores/ledger (postgres)";
+    assert!(asked.contains(ledger) && !asked.contains("tables"), "{asked}");
     let asked = inspect();
     let named = "a provider of key-value: default/stores/carts (memory), default/stores/values (redb)\n";
     assert!(asked.contains(named) && !asked.contains("tables"), "{asked}");

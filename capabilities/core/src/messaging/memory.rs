@@ -218,6 +218,10 @@ impl Messaging for MemoryMessaging {
         future::ready(self.subscribe_now(scope, listen)).boxed()
     }
 
+    fn check(&self) -> BoxFuture<'_, Result<(), MessagingError>> {
+        future::ready(self.open().map(drop)).boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         let mut broker = lock(&self.0);
         broker.closed = true;

@@ -248,6 +248,13 @@ impl Messaging for JetStreamMessaging {
         .boxed()
     }
 
+    fn check(&self) -> BoxFuture<'_, Result<(), MessagingError>> {
+        // A stream that somebody deleted is made again, as it is when the connection is.
+        let options = self.options.clone();
+        let streams = move |connection| async move { options.find_or_make(&connection).await };
+        self.broker.check(streams).boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         self.broker.close().boxed()
     }

@@ -333,6 +333,30 @@ async fn speaks_tls_to_whom_it_is_told_to_trust_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_has_expired_is_told_at_once_and_a_renewed_one_is_taken_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = Certificate::expired(folder.path());
+    let mut server = Postgres::start_with_tls(&certificate);
+    let database = PostgresSql::open(&PostgresOptions {
+        ca_file: Some(certificate.authority.clone()),
+        ..PostgresOptions::new(format!("{}?sslmode=require", server.url()))
+    })
+    .unwrap();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let error = number(&database, "SELECT 1").await.unwrap_err();
+        assert!(matches!(error, SqlError::Unavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains("certificate expired"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+    certificate.renew();
+    server.take(&certificate);
+    server.restart();
+    let one = once_it_answers(async || number(&database, "SELECT 1").await).await;
+    assert_eq!(one, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_value_over_the_limit_is_refused_before_it_is_read() {
     let server = Postgres::start();
     let database = few(server.url(), 1);

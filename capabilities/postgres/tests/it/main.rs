@@ -59,4 +59,5 @@ async fn tells_its_tables_and_takes_others() {
 }
 
 mod faults;
+mod sessions;
 mod types;

@@ -1,8 +1,9 @@
-//! `wasi:keyvalue` in both drafts, on each embedded backend.
+//! `wasi:keyvalue` in both drafts, on each embedded backend; and what apps see of each other on Redis.
 
 use std::fmt::Write as _;
 
 use futures::future::join_all;
+use weft_servers::Redis;
 
 use super::{Load, component, kv_app};
 use crate::support::guests::{KV, KV2};
@@ -202,10 +203,47 @@ routes:
 
 #[tokio::test]
 async fn two_apps_on_one_provider_meet_only_where_both_say_so() {
+    meet_only_where_both_say_so("memory").await;
+}
+
+#[tokio::test]
+async fn two_apps_on_one_redis_meet_only_where_both_say_so() {
+    let server = Redis::start();
+    meet_only_where_both_say_so(&format!("redis, config: {{ url: \"{}\" }}", server.url())).await;
+}
+
+/// Two apps with providers of their own, on the same database of Redis.
+#[tokio::test]
+async fn two_apps_each_with_a_provider_on_the_same_redis_see_none_of_each_others_keys() {
+    let server = Redis::start();
+    let providers = format!(
+        "providers:\n  values: {{ capability: key-value, backend: redis, config: {{ url: \"{}\" }} }}",
+        server.url()
+    );
+    let apps = ["one", "two"].map(|name| tenant(name, "values", &providers));
+    let data = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let weft = Weft::up(&[apps[0].path(), apps[1].path()], &[], &[], data);
+    for path in ["/one/own/b/k", "/one/own/b/l", "/one/fixed/any/k"] {
+        assert_eq!(weft.send("PUT", path, "one").await.status, 200);
+    }
+    for path in ["/two/own/b/k", "/two/own/b/l", "/two/fixed/any/k"] {
+        assert_eq!(weft.get(path).await.status, 404, "{path}");
+    }
+    assert_eq!(weft.get("/two/own/list?bucket=b").await.text(), "");
+    // What one writes and deletes is its own, under the same names.
+    assert_eq!(weft.send("PUT", "/two/own/b/k", "two").await.status, 200);
+    assert_eq!(weft.get("/one/own/b/k").await.text(), "one");
+    assert!(weft.send("DELETE", "/two/own/b/k", "").await.status < 300);
+    assert_eq!(weft.get("/two/own/b/k").await.status, 404);
+    assert_eq!(weft.get("/one/own/b/k").await.text(), "one");
+    assert_eq!(weft.get("/one/own/list?bucket=b").await.text(), "k\nl");
+}
+
+async fn meet_only_where_both_say_so(backend: &str) {
     let one = tenant(
         "one",
         "values",
-        "providers:\n  values: { capability: key-value, backend: memory, allowFrom: [two] }",
+        &format!("providers:\n  values: {{ capability: key-value, backend: {backend}, allowFrom: [two] }}"),
     );
     let two = tenant("two", "default/one/values", "");
     let data = std::sync::Arc::new(tempfile::tempdir().unwrap());

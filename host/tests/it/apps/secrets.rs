@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use serde_json::Value;
+use weft_observability::test_collector::TestCollector;
 use weft_servers::{Postgres, Redis};
 
 use super::{Load, again, component};
@@ -377,7 +378,14 @@ providers:
   odd: {{ capability: key-value, backend: redis, config: {{ url: \"redis://h\", deployment: \"${{secret:odd}}\" }} }}
 "
     ));
-    let env = [("WEFT_LOG", "trace")];
+    let collector = TestCollector::start().await.unwrap();
+    let endpoint = collector.endpoint();
+    let env = [
+        ("WEFT_LOG", "trace"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+        ("OTEL_TRACES_SAMPLER", "always_on"),
+    ];
     let weft = Weft::up(&[], &[], &env, Arc::new(tempfile::tempdir().unwrap()));
     let mut said = String::new();
     said += &must_put(&weft, "store/redis-password", right).await;
@@ -421,6 +429,14 @@ providers:
     said += metrics.text();
     said += &weft.cli(&["logs"]).await;
     said += &weft.log();
+    // The host sends what it has of spans before it ends.
+    let data = weft.stop();
+    let spans = collector.spans();
+    assert!(
+        spans.iter().any(|span| span.name == "GET"),
+        "the calls were not traced: {spans:?}"
+    );
+    said.extend(spans.iter().map(|span| span.raw.as_str()));
     for value in [right, wrong] {
         assert!(!said.contains(value), "{value} is told");
     }
@@ -428,7 +444,6 @@ providers:
     assert!(!said.contains(typed), "{typed} is told");
     assert!(said.contains("redis://weft:***@127.0.0.1:1"), "{said}");
     assert!(said.contains("${secret:redis-password}"), "{said}");
-    let data = weft.stop();
     let disk = contents(data.path());
     assert!(
         has(&disk, "db-password") || has(&disk, "redis-password"),

@@ -1,10 +1,10 @@
 //! Backends that go away and come back: what is seen of it, and what calls get meanwhile.
 
 use serde_json::Value;
-use weft_servers::{Postgres, Redis};
+use weft_servers::{Certificate, Nats, Postgres, Redis};
 
 use super::{Load, component, kv_app};
-use crate::support::guests::SQL;
+use crate::support::guests::{MESSENGER, SQL};
 use crate::support::{AppFile, Weft, get, wait_until};
 
 const VALUES: &str = "default/store/values";
@@ -122,6 +122,28 @@ async fn a_password_that_is_wrong_is_told_and_keeps_no_host_from_starting() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_has_expired_is_a_condition_that_says_so_until_it_is_renewed() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = Certificate::expired(folder.path());
+    let port = weft_servers::free_port();
+    let mut server = Redis::start_with_tls(port, &certificate);
+    let weft = Weft::app(
+        &kv_app(&format!(
+            "redis, config: {{ url: \"rediss://127.0.0.1:{port}\", caFile: \"{}\" }}",
+            certificate.authority.display()
+        )),
+        &[],
+    );
+    let provider = wait_for_state(&weft, "down").await;
+    let reason = provider["reason"].as_str().unwrap();
+    assert!(reason.contains("certificate expired"), "{reason}");
+    certificate.renew();
+    server.restart();
+    wait_for_state(&weft, "up").await;
+    assert_eq!(weft.send("PUT", "/one/a", "1").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_database_that_is_gone_or_lets_nobody_in_is_a_condition_with_the_servers_reason() {
     let mut server = Postgres::start();
     let weft = Weft::app(&postgres_at(&server.url()), &[]);
@@ -152,6 +174,78 @@ async fn a_database_that_is_gone_or_lets_nobody_in_is_a_condition_with_the_serve
             .contains("password authentication failed"),
         "{provider}"
     );
+}
+
+/// Providers of messages said nothing of themselves, and were "up" while their server was gone.
+#[tokio::test]
+async fn a_server_of_messages_that_is_gone_or_lets_nobody_in_is_a_condition_and_is_back_by_itself() {
+    let guest = component(MESSENGER);
+    for backend in ["nats", "jetstream"] {
+        let mut server = Nats::start_with_jetstream("authorization { user: weft, password: secret }");
+        let port = server.port();
+        let with_password = |password: &str| {
+            AppFile::new(&format!(
+                "
+apiVersion: weft/v1
+name: post
+actors:
+  sender: {{ component: {guest}, links: {{ wasmcloud:messaging: {{ provider: events }}, wasi:keyvalue: {{ provider: words }} }} }}
+providers:
+  words: {{ capability: key-value, backend: memory }}
+  events: {{ capability: messaging, backend: {backend}, config: {{ url: \"nats://weft:{password}@127.0.0.1:{port}\" }} }}
+routes:
+  - {{ actor: sender }}
+"
+            ))
+        };
+        let app = with_password("secret");
+        let weft = Weft::app(&app, &[]);
+        let publish = || weft.send("POST", "/publish/orders.created", "one");
+        wait_for_state(&weft, "up").await;
+        assert_eq!(publish().await.status, 200, "{backend}: {}", weft.log());
+
+        server.kill();
+        // The call that meets it has it looked at.
+        assert_ne!(publish().await.status, 200, "{backend}");
+        let provider = wait_for_state(&weft, "down").await;
+        assert_ne!(provider["reason"], Value::Null, "{backend}");
+        let conditions = weft.cli(&["get", "conditions"]).await;
+        for of in [
+            "provider default/post/events",
+            "link default/post/sender wasmcloud:messaging",
+        ] {
+            assert!(conditions.contains(of), "{backend}: {conditions}");
+        }
+        let begun = std::time::Instant::now();
+        let refused = publish().await;
+        assert!(
+            refused.text().contains("unavailable"),
+            "{backend}: {}",
+            refused.text()
+        );
+        assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{backend}");
+        let events = "default/post/events";
+        assert_eq!(metric(&weft, "weft_provider_up", events).await, "0", "{backend}");
+        assert_eq!(
+            metric(&weft, "weft_provider_circuit_open", events).await,
+            "1",
+            "{backend}"
+        );
+
+        server.restart();
+        wait_for_state(&weft, "up").await;
+        assert_eq!(publish().await.status, 200, "{backend}: {}", weft.log());
+        assert_eq!(first(&weft, "apps").await["conditions"], 0, "{backend}");
+
+        weft.cli(&["deploy", with_password("wrong").path().to_str().unwrap()])
+            .await;
+        let provider = wait_for_state(&weft, "down").await;
+        let reason = provider["reason"].as_str().unwrap();
+        assert!(reason.contains("refuses the user"), "{backend}: {reason}");
+        weft.cli(&["deploy", app.path().to_str().unwrap()]).await;
+        wait_for_state(&weft, "up").await;
+        assert_eq!(publish().await.status, 200, "{backend}: {}", weft.log());
+    }
 }
 
 /// What was open stayed open until the next start, whatever the new address said.
