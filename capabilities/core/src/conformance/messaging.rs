@@ -416,6 +416,7 @@ async fn delivers_again_what_was_not_handled((at, ear): Ends) {
 async fn refuses_all_once_closed((at, ear): Ends) {
     let scope = scope();
     let mut hears = listen(&*ear, &scope, Listen::to("a")).await;
+    at.check().await.unwrap();
     at.close().await;
     ear.close().await;
     ear.close().await;
@@ -424,6 +425,7 @@ async fn refuses_all_once_closed((at, ear): Ends) {
         at.publish(&scope, Message::new("a", "")).await.unwrap_err(),
         at.request(&scope, Message::new("a", ""), LONG).await.unwrap_err(),
         ear.subscribe(&scope, Listen::to("a")).await.unwrap_err(),
+        at.check().await.unwrap_err(),
     ] {
         assert!(matches!(refused, MessagingError::Closed), "{refused:?}");
     }
