@@ -41,6 +41,7 @@ fn a_token_goes_by_the_environment_over_tls_on_which_both_sides_show_a_certifica
         authority,
         certificate,
         key,
+        ..
     } = Certificate::make(folder.path());
     let nats = Nats::start(&format!(
         "tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {authority:?}, verify: true }}
