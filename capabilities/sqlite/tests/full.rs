@@ -73,7 +73,7 @@ impl Bound {
         match self {
             Self::Ballast(_) => is_told_as_full(error),
             // That is no full disk, and fails all the same.
-            Self::Files => matches!(error, SqlError::Unavailable { .. } | SqlError::Backend(_)),
+            Self::Files => matches!(error, SqlError::Unavailable { .. } | SqlError::Backend { .. }),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use weft_lattice::codec::{Type, Value, encode_all};
 use weft_lattice::envelope::{Failure, FailureKind};
@@ -208,14 +209,14 @@ async fn calls_end_while_the_server_is_away_and_succeed_when_it_is_back() {
     let mut lattice = with_two_callees().await;
     let first = lattice.hosts[0].http;
     let until = Instant::now() + Duration::from_secs(12);
-    let clients: Vec<_> = (0..8).map(|_| tokio::spawn(visits(first, until))).collect();
+    let mut clients: JoinSet<_> = (0..8).map(|_| visits(first, until)).collect();
     sleep(Duration::from_secs(1)).await;
     lattice.nats.kill();
     sleep(Duration::from_secs(2)).await;
     lattice.nats.restart();
     let back = Instant::now();
-    for client in clients {
-        let ended = client.await.unwrap();
+    while let Some(ended) = clients.join_next().await {
+        let ended = ended.unwrap();
         let of = |status: u16| ended.iter().filter(|end| end.1 == status).count();
         assert!(of(200) > 0, "{ended:?}");
         for (begin, status, elapsed) in &ended {
