@@ -515,17 +515,22 @@ impl Server {
                 if computes {
                     // Before the deadline is watched, which costs a timer once the call waits: most don't.
                     tokio::task::yield_now().await;
+                    // This process may have stood still since.
+                    if Instant::now() >= deadline {
+                        let detail = "the request had no time left when its turn came";
+                        return Err(Failure::not_started(FailureKind::Deadline, detail));
+                    }
                 }
-                tokio::time::timeout_at(deadline, call).await
+                let late = |_| {
+                    let detail = "the call ran out of time";
+                    Err(Failure::started(FailureKind::Deadline, detail))
+                };
+                let ended = tokio::time::timeout_at(deadline, call).await;
+                ended.unwrap_or_else(late)
             };
-            let outcome = match Abortable::new(call, registration).await {
+            let Ok(outcome) = Abortable::new(call, registration).await else {
                 // Nobody waits for an answer.
-                Err(_) => return None,
-                Ok(Err(_)) => Err(Failure::started(
-                    FailureKind::Deadline,
-                    "the call ran out of time",
-                )),
-                Ok(Ok(outcome)) => outcome,
+                return None;
             };
             drop(ends);
             Some(server.reply_that_fits(id, outcome, asks_ms))
@@ -695,4 +700,69 @@ pub enum ServeError {
     /// The transport refused.
     #[error(transparent)]
     Transport(#[from] TransportError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says whether it was begun.
+    struct Begun(Arc<AtomicBool>);
+
+    impl Service for Begun {
+        fn call(&self, _: Invocation) -> BoxFuture<'static, Result<Bytes, Failure>> {
+            let begun = self.0.clone();
+            async move {
+                begun.store(true, Relaxed);
+                Ok(Bytes::new())
+            }
+            .boxed()
+        }
+
+        fn computes(&self) -> bool {
+            true
+        }
+
+        fn load(&self) -> u32 {
+            0
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_whose_time_went_by_before_its_turn_is_not_begun() {
+        let begun = Arc::<AtomicBool>::default();
+        let address = Address::new("h1", 1).unwrap();
+        let service = Arc::new(Begun(begun.clone()));
+        let server = Server::new(address, Stamps::starting_at(0), service, None);
+        let request = || Request {
+            id: InvocationId::random(),
+            target: "default/shop/catalog".to_owned(),
+            interface: "shop:catalog/items@1.0.0".to_owned(),
+            function: "all".to_owned(),
+            remaining_ms: 1_000,
+            sent_ms: 0,
+            from: None,
+            echo_ms: None,
+            stream: None,
+            hops: 0,
+            trace: None,
+            caller: "default/shop/checkout".to_owned(),
+            revision: None,
+            body: Bytes::new(),
+        };
+        let mut handled = server.handle(request().encode().unwrap(), &Scope::Any);
+        assert!((&mut handled).now_or_never().is_none());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let reply = Reply::decode(&handled.await.unwrap()).unwrap();
+        let failure = reply.outcome.unwrap_err();
+        assert_eq!(
+            (failure.kind, failure.may_have_started),
+            (FailureKind::Deadline, false)
+        );
+        assert!(!begun.load(Relaxed));
+
+        let handled = server.handle(request().encode().unwrap(), &Scope::Any);
+        assert!(Reply::decode(&handled.await.unwrap()).unwrap().outcome.is_ok());
+        assert!(begun.load(Relaxed));
+    }
 }
