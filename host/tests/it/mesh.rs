@@ -146,6 +146,11 @@ fn component(name: &str) -> String {
 }
 
 fn calls() -> AppFile {
+    calls_with("timeout: 10s")
+}
+
+/// The same with these limits of the callee.
+fn calls_with(limits: &str) -> AppFile {
     let (caller, callee) = (component(CALLER), component(CALLEE));
     AppFile::new(&format!(
         "
@@ -158,7 +163,7 @@ actors:
       test:call: {{ actor: callee }}
   callee:
     component: {callee}
-    limits: {{ timeout: 10s }}
+    limits: {{ {limits} }}
     links:
       test:call/echo: {{ actor: callee }}
 routes:

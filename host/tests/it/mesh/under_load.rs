@@ -15,9 +15,8 @@ use weft_lattice::transport::Transport;
 use weft_lattice::transport::nats::{NatsSettings, NatsTransport, Role};
 use weft_servers::Proxy;
 
-use super::{Lattice, calls, component, hosts_of};
-use crate::support::guests::{CALLEE, CALLER};
-use crate::support::{AppFile, Weft, get};
+use super::{Lattice, calls, calls_with, hosts_of};
+use crate::support::{Weft, get};
 
 /// What calls `default/calls/callee` on some hosts as another host would, and sees what it is told of each call.
 struct Caller {
@@ -274,25 +273,7 @@ async fn a_controller_that_was_cut_off_for_ten_seconds_is_used_again() {
 #[tokio::test]
 async fn what_finds_no_room_on_its_own_host_runs_on_another() {
     let lattice = Lattice::of(2).await;
-    let (caller, callee) = (component(CALLER), component(CALLEE));
-    let app = AppFile::new(&format!(
-        "
-apiVersion: weft/v1
-name: calls
-actors:
-  caller:
-    component: {caller}
-    links:
-      test:call: {{ actor: callee }}
-  callee:
-    component: {callee}
-    limits: {{ concurrency: 1, queue: 0 }}
-    links:
-      test:call/echo: {{ actor: callee }}
-routes:
-  - actor: caller
-"
-    ));
+    let app = calls_with("concurrency: 1, queue: 0");
     lattice.deploy(&app).await;
     let [first, second] = &lattice.hosts[..] else {
         panic!("two hosts were started")

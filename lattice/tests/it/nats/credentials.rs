@@ -121,6 +121,18 @@ async fn over_tls_both_sides_show_a_certificate() {
     assert!(!connects(&settings(&server, true, false)).await);
 }
 
+/// Of `user`, with the inbox that `inbox` has a right to.
+fn of_user(server: &Server, user: &str, inbox: &str) -> NatsSettings {
+    NatsSettings {
+        auth: Auth::Password {
+            user: user.to_owned(),
+            password: "x".to_owned(),
+        },
+        inbox: format!("_INBOX_{inbox}"),
+        ..server.settings(user)
+    }
+}
+
 #[tokio::test]
 async fn an_outside_provider_reaches_its_own_subject_and_no_other() {
     let server = Server::start(
@@ -132,17 +144,10 @@ async fn an_outside_provider_reaches_its_own_subject_and_no_other() {
                 allow_responses: { max: 1, expires: "30s" } } }
         ] }"#,
     );
-    let join = async |user: &str| {
-        let auth = Auth::Password {
-            user: user.to_owned(),
-            password: "x".to_owned(),
-        };
-        let settings = NatsSettings {
-            auth,
-            inbox: format!("_INBOX_{user}"),
-            ..server.settings(user)
-        };
-        NatsTransport::connect(&settings).await.unwrap()
+    let join = async |user| {
+        NatsTransport::connect(&of_user(&server, user, user))
+            .await
+            .unwrap()
     };
     let (host, provider) = (join("host").await, join("provider").await);
     let subjects = Subjects::new("one").unwrap();
@@ -201,17 +206,10 @@ async fn hosts_of_a_lattice_reach_no_other_and_read_no_inbox_but_their_own() {
     };
     let users = [user("h1", "one"), user("h2", "one"), user("other", "two")].concat();
     let server = Server::start(&format!("authorization {{ users: [\n{users}] }}"));
-    let join = async |user: &str| {
-        let auth = Auth::Password {
-            user: user.to_owned(),
-            password: "x".to_owned(),
-        };
-        let settings = NatsSettings {
-            auth,
-            inbox: format!("_INBOX_{user}"),
-            ..server.settings(user)
-        };
-        NatsTransport::connect(&settings).await.unwrap()
+    let join = async |user| {
+        NatsTransport::connect(&of_user(&server, user, user))
+            .await
+            .unwrap()
     };
     let (h1, h2, other) = (join("h1").await, join("h2").await, join("other").await);
     let subjects = Subjects::new("one").unwrap();
@@ -248,15 +246,8 @@ async fn hosts_of_a_lattice_reach_no_other_and_read_no_inbox_but_their_own() {
     assert_eq!(asked, Err(TransportError::NoResponders(nobody)));
     assert!(other.stats().server_errors >= 4);
     // Nor does one read what others of its lattice are answered.
-    let settings = NatsSettings {
-        auth: Auth::Password {
-            user: "h2".to_owned(),
-            password: "x".to_owned(),
-        },
-        inbox: "_INBOX_h1".to_owned(),
-        ..server.settings("h2")
-    };
-    assert!(NatsTransport::connect(&settings).await.is_err());
+    let others = of_user(&server, "h2", "h1");
+    assert!(NatsTransport::connect(&others).await.is_err());
 }
 
 struct Fixed;
