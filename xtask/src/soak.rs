@@ -1,4 +1,4 @@
-//! What takes longer than a test may: overload for a minute, mixed load for ten.
+//! What takes longer than a test may: overload for a minute, mixed load for ten, fuzzing, simulations by thousands of seeds.
 //!
 //! A part starts a host, puts load on it (`xtask/load`, a process of its own) and returns what it found, each figure
 //! with what it has to reach. To add one: a variant of [`Part`], a module with `run`, a line in [`run`].

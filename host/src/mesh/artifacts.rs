@@ -19,6 +19,8 @@ use crate::digest::Digest;
 
 /// Hosts that are asked before the controller: a component that is used is on most of them.
 const NEAR_MAX: usize = 3;
+/// Hosts that are asked to take a second copy while somebody waits for a push.
+const TAKERS_MAX: usize = 8;
 
 /// Fetches from the other hosts.
 pub struct FromOthers(pub Arc<Mesh>);
@@ -56,7 +58,9 @@ impl Mesh {
     /// # Errors
     /// No other host took it, as text for people.
     pub async fn replicate(&self, digest: Digest) -> Result<Option<String>, String> {
-        let taken = self.copy(digest.into(), &self.sources()).await?;
+        let mut others = self.sources();
+        others.truncate(TAKERS_MAX);
+        let taken = self.copy(digest.into(), &others).await?;
         Ok(taken.map(|host| host.host().to_owned()))
     }
 

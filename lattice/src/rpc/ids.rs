@@ -104,8 +104,9 @@ impl Ids {
         }
     }
 
-    /// Whether an id is kept.
-    pub(super) fn has(&self, id: InvocationId) -> bool {
+    /// Whether an id is kept at `now`.
+    pub(super) fn has(&mut self, id: InvocationId, now: u64) -> bool {
+        self.end(now);
         !self.marks.is_empty() && self.marks.contains_key(&id)
     }
 
@@ -155,6 +156,7 @@ mod tests {
         let mut ids = Ids::of_clients();
         assert_eq!(ids.see(ID, false, 30_000, 0), Seen::New);
         assert_eq!(ids.see(ID, false, 30_000, 30_000), Seen::Repeat);
+        assert!(ids.has(ID, 30_000) && !ids.has(ID, 30_200));
         assert_eq!(ids.see(ID, false, 30_000, 30_200), Seen::New);
         assert_eq!(ids.see(InvocationId([2; 16]), false, u64::MAX, 40_000), Seen::New);
         assert_eq!(

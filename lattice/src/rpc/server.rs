@@ -70,11 +70,11 @@ impl Book {
             return Seen::Repeat;
         }
         let (ids, others) = match request.from {
-            Some(_) => (&mut self.of_hosts, &self.of_clients),
-            None => (&mut self.of_clients, &self.of_hosts),
+            Some(_) => (&mut self.of_hosts, &mut self.of_clients),
+            None => (&mut self.of_clients, &mut self.of_hosts),
         };
         // A client's call that ran here may come again by another host, which passes it on.
-        if others.has(request.id) {
+        if others.has(request.id, now) {
             return Seen::Repeat;
         }
         ids.see(request.id, request.echo_ms.is_some(), request.remaining_ms, now)

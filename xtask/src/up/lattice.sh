@@ -69,13 +69,13 @@ done
 
 # Until every host has applied all that, and nothing is amiss.
 for _ in $(seq 300); do
-    hosts=$("$weft" get hosts --output json --nats "$url")
+    hosts=$("$weft" get hosts --output json --nats "$url") || fail "the hosts do not answer: see $folder"
     applied=$(echo "$hosts" | grep -o '"applied_index": *[0-9]*' | sort -u | wc -l)
     amiss=$(echo "$hosts" | grep -c '"conditions": *[1-9]' || true)
     [ "$applied" -ne 1 ] || [ "$amiss" -ne 0 ] || break
     sleep 0.1
 done
-[ "$applied" -eq 1 ] && [ "$amiss" -eq 0 ] || "$weft" get conditions --nats "$url" >&2
+[ "$applied" -eq 1 ] && [ "$amiss" -eq 0 ] || "$weft" get conditions --nats "$url" >&2 || true
 
 cat >&2 <<TEXT
 

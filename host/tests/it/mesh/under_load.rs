@@ -147,7 +147,8 @@ async fn of_a_thousand_calls_to_a_host_that_is_killed_each_is_answered_or_fails_
 
 #[tokio::test]
 async fn a_host_that_stands_still_is_passed_over_and_runs_nothing_that_is_over_when_it_goes_on() {
-    const LIMIT: Duration = Duration::from_secs(3);
+    // What is sent to the host that stands still is over before it goes on; a busy machine has time for the rest.
+    const LIMIT: Duration = Duration::from_secs(6);
     let lattice = with_two_callees().await;
     let caller = Caller::of(&lattice, &["h2", "h3"]).await;
     for _ in 0..10 {
