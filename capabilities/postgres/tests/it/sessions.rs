@@ -18,6 +18,15 @@ async fn function(admin: &dyn Sql, name: &str, commands: &[&str]) {
     run(admin, &make).await;
 }
 
+/// All users of it have the same connection, one after the other.
+fn of_one_connection(server: &Postgres) -> PostgresSql {
+    let options = PostgresOptions {
+        connections: 1,
+        ..PostgresOptions::new(server.url())
+    };
+    PostgresSql::open(&options).unwrap()
+}
+
 async fn ask(database: &dyn Sql, statement: &str) -> SqlValue {
     let rows = database.query(statement, Vec::new(), None).await;
     let mut rows = rows.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
@@ -51,11 +60,7 @@ async fn seen(database: &dyn Sql) -> Vec<SqlValue> {
 async fn nothing_that_one_user_of_a_connection_leaves_is_there_for_the_next() {
     let server = Postgres::start();
     let admin = open(&server.url());
-    let database = PostgresSql::open(&PostgresOptions {
-        connections: 1,
-        ..PostgresOptions::new(server.url())
-    })
-    .unwrap();
+    let database = of_one_connection(&server);
     run(
         &admin,
         "CREATE TABLE orders (id BIGINT GENERATED ALWAYS AS IDENTITY)",
@@ -124,11 +129,7 @@ async fn nothing_that_one_user_of_a_connection_leaves_is_there_for_the_next() {
 async fn a_statement_that_another_put_in_the_place_of_a_prepared_one_is_never_run() {
     let server = Postgres::start();
     let admin = open(&server.url());
-    let database = PostgresSql::open(&PostgresOptions {
-        connections: 1,
-        ..PostgresOptions::new(server.url())
-    })
-    .unwrap();
+    let database = of_one_connection(&server);
     assert_eq!(ask(&database, "SELECT 41 + 1").await, SqlValue::Integer(42));
     let process = ask(&database, "SELECT pg_backend_pid()").await;
     let places: Vec<_> = (0..200).map(|n| format!("PREPARE s{n} AS SELECT 666")).collect();
